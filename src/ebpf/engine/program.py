@@ -1,0 +1,76 @@
+"""What the engine's parts hand to each other: a program with its maps described, a verdict, and a program ready to run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ebpf.isa import Insn
+
+
+@dataclass(frozen=True, slots=True)
+class MapDesc:
+    """A map as a program sees it: `fd` is what its ld_imm64 instructions name, `address` the runtime's `struct rt_map`."""
+
+    fd: int
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    name: str = ""
+    frozen: bool = False
+    address: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """From `slot` on the code comes from this line."""
+
+    slot: int
+    path: str
+    line: int
+    column: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A program to judge: instructions in program order (a wide one takes two slots; jumps count slots)."""
+
+    insns: tuple[Insn, ...]
+    prog_type: int
+    maps: Mapping[int, MapDesc] = field(default_factory=dict)
+    name: str = ""
+    gpl: bool = True
+    attach_type: int = 0
+    lines: tuple[SourceLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the verifier found. The mappings are keyed by slot.
+
+    `ctx_access`: loads and stores through the context pointer, with (offset in the documented struct, width in bytes).
+    `call_map`: helper calls whose map argument is always the same map, with its fd.
+    `btf_loads`: loads that may fault and then read as zero.
+    """
+
+    accepted: bool
+    log: str = ""
+    cause: str = ""
+    insn: int = -1
+    line: SourceLine | None = None
+    processed: int = 0
+    ctx_access: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    call_map: Mapping[int, int] = field(default_factory=dict)
+    stack_depth: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A verified program ready to run: context accesses already use the runtime's own context struct (`rt.h`)."""
+
+    insns: tuple[Insn, ...]
+    prog_type: int
+    maps: Mapping[int, MapDesc] = field(default_factory=dict)
+    call_map: Mapping[int, int] = field(default_factory=dict)
+    name: str = ""

@@ -1,0 +1,24 @@
+"""One decoded instruction."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Insn:
+    """A decoded instruction: `opcode` byte, registers, signed 16-bit `off`, signed 32-bit `imm`.
+
+    ld_imm64 (opcode 0x18) is one Insn of two slots whose `imm` is the first and `imm_hi` the second word's immediate,
+    both as signed 32-bit numbers.
+    """
+
+    opcode: int
+    dst: int = 0
+    src: int = 0
+    off: int = 0
+    imm: int = 0
+    imm_hi: int = 0
+
+    @property
+    def slots(self) -> int:
+        """How many 8-byte slots it takes."""
+        return 2 if self.opcode == 0x18 else 1

@@ -1,0 +1,123 @@
+"""ObjectSpec and its parts: plain frozen data that `elf` makes and `object` loads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ebpf.btf import Btf
+
+
+class RelocKind(Enum):
+    """What an instruction's immediate must become at load."""
+
+    MAP_FD = "map"  # ld_imm64 of a map: the descriptor of map `symbol`
+    MAP_VALUE = "value"  # ld_imm64 of a variable: descriptor of data map `symbol`, `addend` is the offset in its value
+    FUNC = "func"  # ld_imm64 of a subprogram's address: already resolved in the code (imm is the slot distance)
+    KFUNC = "kfunc"  # call of a kernel function `symbol`
+    KSYM = "ksym"  # ld_imm64 of a kernel variable `symbol`
+
+
+@dataclass(frozen=True, slots=True)
+class Reloc:
+    """Instruction slot `slot` of a program needs `symbol` (+ `addend`)."""
+
+    slot: int
+    kind: RelocKind
+    symbol: str
+    addend: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CoreReloc:
+    """A CO-RE record: slot, local BTF type id, access string and kind (enum bpf_core_relo_kind)."""
+
+    slot: int
+    type_id: int
+    access: str
+    kind: int
+
+
+@dataclass(frozen=True, slots=True)
+class FuncInfo:
+    """A function of BTF type `type_id` begins at `slot`."""
+
+    slot: int
+    type_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineInfo:
+    """From `slot` on the code belongs to this source line; `text` is that line. Offsets are BTF string offsets."""
+
+    slot: int
+    path: str
+    line: int
+    column: int
+    text: str
+    path_off: int
+    text_off: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataVar:
+    """A global variable: `size` bytes at `offset` of its data map, of BTF type `type_id` (0: unknown)."""
+
+    name: str
+    offset: int
+    size: int
+    type_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """A map to make. `type` is a MapType; `initial` fills the one value of a data map; `variables` are its globals."""
+
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    map_extra: int = 0
+    numa_node: int = 0
+    pinning: int = 0
+    key_type_id: int = 0
+    value_type_id: int = 0
+    section: str = ""
+    initial: bytes | None = None
+    frozen: bool = False
+    inner: "MapSpec | None" = None
+    variables: tuple[DataVar, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """A program to load: `insns` is encoded bytecode with its subprograms appended and their calls resolved.
+
+    `type` is a ProgType and `attach_type` an AttachType or None; `attach_to` is what follows the slash in the section's name.
+    """
+
+    name: str
+    section: str
+    type: int
+    insns: bytes
+    license: str = ""
+    attach_type: int | None = None
+    attach_to: str = ""
+    relocs: tuple[Reloc, ...] = ()
+    core_relocs: tuple[CoreReloc, ...] = ()
+    func_infos: tuple[FuncInfo, ...] = ()
+    line_infos: tuple[LineInfo, ...] = ()
+    flags: int = 0
+    autoload: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSpec:
+    """A compiled object: programs and maps by name, and its types. `path` is for messages."""
+
+    path: str = ""
+    programs: Mapping[str, ProgramSpec] = field(default_factory=dict)
+    maps: Mapping[str, MapSpec] = field(default_factory=dict)
+    btf: Btf | None = None
+    license: str = ""

@@ -1,0 +1,376 @@
+"""The commands of bpf(2) as typed requests: what goes down as fields, what comes up as the result type.
+
+Each is a frozen blueprint of one `union bpf_attr`; `Kernel.bpf(call)` carries it out or raises KernelError.
+Keys and values are bytes of exactly the size that the kernel expects; a per-CPU value is
+`possible_cpus * round_up(value_size, 8)` bytes, CPU 0 first.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, TypeVar
+
+from ebpf.uapi import Cmd
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R]):
+    """One bpf(2) request whose successful answer is an R."""
+
+    cmd: ClassVar[Cmd]
+
+
+@dataclass(frozen=True, slots=True)
+class MapCreate(Call[int]):
+    """Make a map; the answer is its descriptor."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_CREATE
+    map_type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    name: str = ""
+    inner_map_fd: int = 0
+    numa_node: int = 0
+    btf_fd: int = 0
+    btf_key_type_id: int = 0
+    btf_value_type_id: int = 0
+    map_extra: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapLookup(Call[bytes]):
+    """Read the value under a key (`value_size` bytes in all: see the module's text); ENOENT if there is none."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_LOOKUP_ELEM
+    map_fd: int
+    key: bytes
+    value_size: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapUpdate(Call[None]):
+    """Write a value under a key; flags are UpdateFlag."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_UPDATE_ELEM
+    map_fd: int
+    key: bytes
+    value: bytes
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapDelete(Call[None]):
+    """Remove a key; ENOENT if there is none."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_DELETE_ELEM
+    map_fd: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MapNextKey(Call[bytes]):
+    """The key after `key` (None: the first one); ENOENT at the end."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_GET_NEXT_KEY
+    map_fd: int
+    key: bytes | None
+    key_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapLookupAndDelete(Call[bytes]):
+    """Take the value under a key out of the map (queue and stack: key is empty)."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_LOOKUP_AND_DELETE_ELEM
+    map_fd: int
+    key: bytes
+    value_size: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapFreeze(Call[None]):
+    """Forbid all later writes from user space."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_FREEZE
+    map_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a batch command moved: `count` elements, keys and values end to end, and where to go on (empty: done)."""
+
+    count: int
+    keys: bytes
+    values: bytes
+    next: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MapLookupBatch(Call[Batch]):
+    """Read up to `count` elements from the place `start` (empty: the beginning)."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_LOOKUP_BATCH
+    map_fd: int
+    start: bytes
+    count: int
+    key_size: int
+    value_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A loaded program: its descriptor and the verifier's log."""
+
+    fd: int
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgLoad(Call[Loaded]):
+    """Verify and load a program; maps are named by descriptor in its ld_imm64 instructions.
+
+    A refusal is a KernelError whose `log` holds the verifier's text.
+    """
+
+    cmd: ClassVar[Cmd] = Cmd.PROG_LOAD
+    prog_type: int
+    insns: bytes
+    license: str
+    name: str = ""
+    flags: int = 0
+    log_level: int = 0
+    log_size: int = 1 << 20
+    expected_attach_type: int = 0
+    btf_fd: int = 0
+    func_info: bytes = b""
+    func_info_rec_size: int = 0
+    line_info: bytes = b""
+    line_info_rec_size: int = 0
+    attach_btf_id: int = 0
+    attach_fd: int = 0
+    kern_version: int = 0
+    ifindex: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ObjPin(Call[None]):
+    """Give a descriptor's object a path."""
+
+    cmd: ClassVar[Cmd] = Cmd.OBJ_PIN
+    path: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjGet(Call[int]):
+    """A descriptor of the object at a path."""
+
+    cmd: ClassVar[Cmd] = Cmd.OBJ_GET
+    path: str
+    file_flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProgAttach(Call[None]):
+    """Attach a program to a cgroup or socket map the old way."""
+
+    cmd: ClassVar[Cmd] = Cmd.PROG_ATTACH
+    target_fd: int
+    prog_fd: int
+    attach_type: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProgDetach(Call[None]):
+    """Undo ProgAttach."""
+
+    cmd: ClassVar[Cmd] = Cmd.PROG_DETACH
+    target_fd: int
+    prog_fd: int
+    attach_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class TestRunResult:
+    """What a test run gave: `duration_ns` is the mean of one run."""
+
+    retval: int
+    duration_ns: int
+    data: bytes
+    ctx: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProgTestRun(Call[TestRunResult]):
+    """Run a program on `data` (and `ctx`) `repeat` times."""
+
+    cmd: ClassVar[Cmd] = Cmd.PROG_TEST_RUN
+    prog_fd: int
+    data: bytes = b""
+    ctx: bytes = b""
+    repeat: int = 0
+    flags: int = 0
+    cpu: int = 0
+    data_size_out: int = 0
+    ctx_size_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NextId(Call[int]):
+    """The id after `start` among programs, maps, BTFs or links (`cmd` says which); ENOENT at the end."""
+
+    cmd: Cmd  # type: ignore[misc]  # one shape serves four commands
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class FdById(Call[int]):
+    """A descriptor of the program, map, BTF or link with this id (`cmd` says which)."""
+
+    cmd: Cmd  # type: ignore[misc]
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgInfo:
+    """What the kernel tells of a program."""
+
+    type: int
+    id: int
+    tag: bytes
+    name: str = ""
+    xlated: bytes = b""
+    jited: bytes = b""
+    xlated_len: int = 0
+    jited_len: int = 0
+    load_time_ns: int = 0
+    created_by_uid: int = 0
+    map_ids: tuple[int, ...] = ()
+    ifindex: int = 0
+    gpl_compatible: bool = False
+    btf_id: int = 0
+    func_info: bytes = b""
+    func_info_rec_size: int = 0
+    line_info: bytes = b""
+    line_info_rec_size: int = 0
+    run_time_ns: int = 0
+    run_cnt: int = 0
+    verified_insns: int = 0
+    memlock: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """What the kernel tells of a map."""
+
+    type: int
+    id: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    map_flags: int = 0
+    name: str = ""
+    ifindex: int = 0
+    btf_id: int = 0
+    btf_key_type_id: int = 0
+    btf_value_type_id: int = 0
+    map_extra: int = 0
+    frozen: bool = False
+    memlock: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BtfInfo:
+    """What the kernel tells of a BTF object."""
+
+    id: int
+    data: bytes
+    name: str = ""
+    kernel_btf: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """What the kernel tells of a link; `detail` holds the fields of its kind (tp_name, ifindex, attach_type, ...)."""
+
+    type: int
+    id: int
+    prog_id: int
+    detail: dict[str, int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GetProgInfo(Call[ProgInfo]):
+    """Ask about a program; `images` also fetches xlated, jited, func and line info."""
+
+    cmd: ClassVar[Cmd] = Cmd.OBJ_GET_INFO_BY_FD
+    fd: int
+    images: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GetMapInfo(Call[MapInfo]):
+    """Ask about a map."""
+
+    cmd: ClassVar[Cmd] = Cmd.OBJ_GET_INFO_BY_FD
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetBtfInfo(Call[BtfInfo]):
+    """Ask about a BTF object, its bytes included."""
+
+    cmd: ClassVar[Cmd] = Cmd.OBJ_GET_INFO_BY_FD
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetLinkInfo(Call[LinkInfo]):
+    """Ask about a link."""
+
+    cmd: ClassVar[Cmd] = Cmd.OBJ_GET_INFO_BY_FD
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class BtfLoad(Call[int]):
+    """Load type information; the answer is its descriptor."""
+
+    cmd: ClassVar[Cmd] = Cmd.BTF_LOAD
+    data: bytes
+    log_level: int = 0
+    log_size: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RawTracepointOpen(Call[int]):
+    """Attach a program to a raw tracepoint; the answer is a link descriptor."""
+
+    cmd: ClassVar[Cmd] = Cmd.RAW_TRACEPOINT_OPEN
+    name: str
+    prog_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCreate(Call[int]):
+    """Attach a program to `target` (a descriptor or an interface index); the answer is a link descriptor."""
+
+    cmd: ClassVar[Cmd] = Cmd.LINK_CREATE
+    prog_fd: int
+    target: int
+    attach_type: int
+    flags: int = 0
+    cookie: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDetach(Call[None]):
+    """Detach a link by force."""
+
+    cmd: ClassVar[Cmd] = Cmd.LINK_DETACH
+    link_fd: int

@@ -1,0 +1,186 @@
+"""The seam: what a kernel offers to the programs above it.
+
+Everything above speaks to a `Kernel` and never asks which one it has. `Lab` is what Linux cannot offer of itself; a kernel
+without it has `lab = None`, or emulates.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from ebpf.sys.calls import Call, R
+from ebpf.sys.capture import Capture
+
+
+@dataclass(frozen=True, slots=True)
+class Kprobe:
+    """Entry (or, with `ret`, return) of the kernel function `function`."""
+
+    function: str
+    offset: int = 0
+    ret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tracepoint:
+    """The tracepoint `category:name`."""
+
+    category: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uprobe:
+    """A place in a file, as an offset from its beginning."""
+
+    path: str
+    offset: int
+    ret: bool = False
+    ref_ctr_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PerfOutput:
+    """The buffer that bpf_perf_event_output fills for one CPU."""
+
+    wakeup_events: int = 1
+
+
+PerfSource = Kprobe | Tracepoint | Uprobe | PerfOutput
+
+
+@dataclass(frozen=True, slots=True)
+class XdpState:
+    """What is attached to an interface: mode is "xdpgeneric", "xdpdrv" or "xdpoffload"."""
+
+    ifindex: int
+    ifname: str
+    mode: str
+    prog_id: int
+
+
+class Buffer(Protocol):
+    """Mapped memory: a writable or read-only buffer that is unmapped by close()."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def close(self) -> None: ...
+
+
+class Kernel(Protocol):
+    """A kernel that runs eBPF: Linux's, or ours."""
+
+    @property
+    def name(self) -> str:
+        """ "linux" or "user", for messages only."""
+
+    @property
+    def lab(self) -> "Lab": ...
+
+    @property
+    def possible_cpus(self) -> int:
+        """How many values a per-CPU map element has."""
+
+    def bpf(self, call: Call[R]) -> R:
+        """Carry out one bpf(2) command. Raises KernelError (NotSupportedError for what is not built)."""
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor that this kernel gave out; what only it held goes."""
+
+    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
+        """Map a map's memory (array with MMAPABLE, ring buffer, perf buffer: Linux's page layout)."""
+
+    def wait(self, fds: Sequence[int], timeout_s: float | None) -> list[int]:
+        """Block until one of the descriptors (ring buffer map, perf event, trace) has something to read.
+
+        Returns those that have (none: the time is over). On a kernel with a held command this lets it go; when the command
+        has ended and all is read it raises KeyboardInterrupt, once.
+        """
+
+    def perf_event_open(self, source: PerfSource, *, pid: int = -1, cpu: int = 0) -> int:
+        """A perf event descriptor, disabled. NotSupportedError if this kernel has no such source."""
+
+    def perf_set_bpf(self, event_fd: int, prog_fd: int) -> None:
+        """Attach a program to a perf event and enable it."""
+
+    def perf_enable(self, event_fd: int) -> None: ...
+
+    def xdp_attach(self, ifindex: int, prog_fd: int, flags: int = 0) -> None:
+        """Attach (or with prog_fd -1 detach) an XDP program by netlink; flags are XdpFlag."""
+
+    def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
+        """What is attached where."""
+
+    def interfaces(self) -> Mapping[str, int]:
+        """Network interfaces by name, with their index."""
+
+    def read_file(self, path: str) -> bytes:
+        """A file of this kernel's: /sys/kernel/btf/vmlinux, /proc/kallsyms, tracefs formats. FileNotFoundError if it has none."""
+
+    def syscall_function(self, syscall: str) -> str:
+        """The kernel function of a system call, "execve" -> "__x64_sys_execve"."""
+
+    def trace_open(self) -> int:
+        """A descriptor of the lines that bpf_trace_printk writes from now on (consumed by this reader alone)."""
+
+    def trace_read(self, fd: int) -> bytes:
+        """What there is to read (whole lines, b"" if nothing), without blocking; `wait` blocks."""
+
+    def shutdown(self) -> None:
+        """Detach and close everything that this kernel object gave out. Idempotent."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayStats:
+    """What a replay did: packets by verdict number, frames that were invalid (under 14 bytes), and its time."""
+
+    packets: int
+    verdicts: Mapping[int, int]
+    invalid: int
+    elapsed_ns: int
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command to run under a kernel's eyes. `argv[0]` is resolved against PATH already."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    foreground: bool = False
+
+
+class Process(Protocol):
+    """A spawned command, held before its exec until `release`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def released(self) -> bool: ...
+    def release(self) -> None:
+        """Let it go. Idempotent. From here on no further system call can be attached on the user kernel."""
+
+    def poll(self) -> int | None:
+        """Its exit status as a shell gives it (128 + signal), or None while it runs."""
+
+    def wait(self) -> int:
+        """Wait for its end (and that of the event loop that serves its tree, if the kernel has one)."""
+
+
+class Lab(Protocol):
+    """What only a laboratory kernel offers; `linux` emulates what it can and refuses the rest with NotSupportedError."""
+
+    def spawn(self, command: Command) -> Process:
+        """Start a command held before its exec; the events of its tree reach the programs of this kernel."""
+
+    def replay(
+        self, prog_fd: int, capture: Capture, *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
+    ) -> ReplayStats:
+        """Run an XDP program over every packet of a capture; `sinks` writes each verdict's packets to a pcap file."""
+
+
+PacketSource = Iterable[bytes]
