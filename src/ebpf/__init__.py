@@ -1,0 +1,1 @@
+"""Write, verify, test and debug eBPF in any Python; then run the same file in the Linux kernel."""

@@ -1,0 +1,5 @@
+"""BTF: types, parsing, emitting. Pure."""
+
+
+class Btf:
+    """Parsed type information."""
