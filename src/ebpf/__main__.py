@@ -1,0 +1,8 @@
+"""`python -m ebpf` is the `ebpf` command."""
+
+import sys
+
+from ebpf.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

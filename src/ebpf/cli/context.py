@@ -1,0 +1,57 @@
+"""What every command is given: the options, the writers, and the kernel, opened when first asked for."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from ebpf.sys.kernel import Kernel
+
+HELP_KERNELS = "user|linux|auto"
+
+
+@dataclass(slots=True)
+class Context:
+    """The options of one invocation. Close it to give back the kernel."""
+
+    kernel_name: str | None = None
+    strace: bool = False
+    json: bool = False
+    pretty: bool = False
+    bpffs: bool = False
+    nomount: bool = False
+    debug: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+    _kernel: "Kernel | None" = None
+
+    def kernel(self) -> "Kernel":
+        """The kernel of this invocation: what --kernel says, else EBPF_KERNEL, else Linux's where it is permitted."""
+        if self._kernel is None:
+            from ebpf.kernels import open_kernel
+
+            kernel = open_kernel(self.kernel_name)
+            if self.strace:
+                from ebpf.sys import Recorder
+
+                kernel = Recorder(kernel, self.err)
+            self._kernel = kernel
+        return self._kernel
+
+    def write(self, text: str) -> None:
+        """Write a line to standard output."""
+        print(text, file=self.out)
+
+    def note(self, text: str) -> None:
+        """Say something on the side (standard error), so that output can be piped."""
+        print(text, file=self.err)
+
+    def close(self) -> None:
+        """Detach and close whatever this invocation still holds."""
+        if self._kernel is not None:
+            self._kernel.shutdown()
+            self._kernel = None
+
+
+Run = Callable[[Context, list[str]], int]

@@ -1,0 +1,140 @@
+"""The entry of the `ebpf` command: options before the noun, the table of nouns, and one line for every error."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from ebpf.cli.context import HELP_KERNELS, Context, Run
+from ebpf.cli.words import match, split_flags
+from ebpf.errors import CompileError, EbpfError, KernelError, UsageError, VerifierError
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """A row of the command table: the module that serves it, its summary, and whether it speaks bpftool's grammar."""
+
+    name: str
+    summary: str
+    bpftool: bool = False
+
+    def load(self) -> Run:
+        """Import the module (only the one that is needed: starting stays fast)."""
+        run: Run = import_module(f"ebpf.cli.{self.name}").run
+        return run
+
+
+_ROWS = (
+    Noun("run", "run a BCC script, with a command whose events it sees: run SCRIPT [ARGS] [-- COMMAND...]"),
+    Noun("cc", "compile eBPF C: cc FILE.bpf.c [-o FILE.o] [clang's options]"),
+    Noun("verify", "judge the programs of an object or C file: verify FILE"),
+    Noun("prog", "list, load, dump and run programs", bpftool=True),
+    Noun("map", "list, dump, look up and update maps", bpftool=True),
+    Noun("net", "attach programs to network interfaces", bpftool=True),
+    Noun("tour", "show the whole path once: C, bytecode, verifier, events, maps, packets"),
+    Noun("version", "print the versions", bpftool=True),
+)
+NOUNS = {row.name: row for row in _ROWS}
+
+USAGE = f"""usage: ebpf [--kernel {HELP_KERNELS}] [--strace] [-j|--json] [-p|--pretty] NOUN ...
+
+{chr(10).join(f"  {row.name:<8} {row.summary}" for row in _ROWS)}
+
+  ebpf NOUN help says more. --kernel (or EBPF_KERNEL) chooses ours in user space, or Linux's; the default is Linux's where
+  bpf(2) is permitted. --strace prints each bpf() call as strace would."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    context = Context()
+    noun: Noun | None = None
+    try:
+        rest = _options(context, arguments)
+        if context is None or not rest:
+            print(USAGE)
+            return 0
+        noun = NOUNS.get(rest[0]) or match(rest[0], {n: row for n, row in NOUNS.items() if row.bpftool})
+        if noun is None:
+            raise UsageError(f"unknown command '{rest[0]}'; ebpf help lists them")
+        words = rest[1:]
+        if noun.bpftool:
+            words, flags = split_flags(words)
+            for flag in flags:
+                setattr(context, flag, True)
+            context.json = context.json or context.pretty
+        status = noun.load()(context, words)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left (`ebpf ... | head`): nobody is there to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
+    except EbpfError as error:
+        return report(context, error, bpftool=noun is not None and noun.bpftool)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return report(
+            context, UsageError(f"{where}{(error.strerror or str(error)).lower()}"), bpftool=bool(noun and noun.bpftool)
+        )
+    finally:
+        context.close()
+
+
+def _options(context: Context, argv: list[str]) -> list[str]:
+    """Take the options before the noun off `argv`; the rest is returned (empty: only help was asked for)."""
+    rest = list(argv)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name == "--kernel":
+            if not equals and not rest:
+                raise UsageError(f"--kernel needs a name: {HELP_KERNELS}")
+            context.kernel_name = value if equals else rest.pop(0)
+            if context.kernel_name not in HELP_KERNELS.split("|"):
+                raise UsageError(f"no kernel '{context.kernel_name}'; there is {HELP_KERNELS.replace('|', ', ')}")
+        elif word == "--strace":
+            context.strace = True
+        elif word in ("-h", "--help"):
+            return []
+        elif word in ("-V", "--version"):
+            return ["version", *rest]
+        else:
+            words, flags = split_flags([word])
+            if words:
+                raise UsageError(f"unrecognized option '{word}'; ebpf help lists them")
+            for flag in flags:
+                setattr(context, flag, True)
+    context.json = context.json or context.pretty
+    return [] if rest[:1] == ["help"] else rest
+
+
+def report(context: Context, error: EbpfError, *, bpftool: bool) -> int:
+    """Print an error as one line, with the compiler's or verifier's text where there is one; return the exit status."""
+    if context.json:
+        context.write(json.dumps({"error": str(error)}))
+    elif isinstance(error, CompileError):
+        for diagnostic in error.diagnostics:
+            context.note(str(diagnostic))
+            if diagnostic.excerpt:
+                context.note(diagnostic.excerpt)
+        if not error.diagnostics:
+            context.note(f"Error: {error}")
+    else:
+        if isinstance(error, VerifierError) and error.log and context.debug:
+            context.note(error.log.rstrip())
+        context.note(f"Error: {error}")
+    if error.hint and not context.json and error.hint not in str(error):
+        context.note(f"  hint: {error.hint}")
+    if bpftool:
+        return -error.errno & 0xFF if isinstance(error, KernelError) and error.call.startswith("map") else 255
+    return 2 if isinstance(error, UsageError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
