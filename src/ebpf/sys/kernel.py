@@ -147,11 +147,16 @@ class ReplayStats:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command to run under a kernel's eyes. `argv[0]` is resolved against PATH already."""
+    """A command to run under a kernel's eyes. `argv[0]` is resolved against PATH already.
+
+    `foreground`: make it the terminal's foreground process group. `scoped`: programs attached from now on see only its tree
+    (always so on the user kernel); False is Linux's own way, every process.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     foreground: bool = False
+    scoped: bool = True
 
 
 class Process(Protocol):
@@ -159,6 +164,10 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int: ...
+
+    interrupted: bool
+    """Whether the main thread was told of the command's end by KeyboardInterrupt; whoever tells it sets this."""
+
     @property
     def released(self) -> bool: ...
     def release(self) -> None:
@@ -169,6 +178,9 @@ class Process(Protocol):
 
     def wait(self) -> int:
         """Wait for its end (and that of the event loop that serves its tree, if the kernel has one)."""
+
+    def kill(self) -> None:
+        """End it by SIGKILL and reap it: for a command that is still held. Idempotent."""
 
 
 class Lab(Protocol):
