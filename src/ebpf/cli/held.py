@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 from ebpf.sys.kernel import Command, Kernel, Process
 
@@ -50,7 +50,7 @@ class Watch:
         if not self.process.released:
             self.process.kill()
 
-    def finish(self, status: int) -> int:
+    def finish(self) -> int:
         """The script has ended: let the command finish and return its exit status."""
         self._finished.set()
         self.process.release()
@@ -59,14 +59,14 @@ class Watch:
                 return self.process.wait()
             except KeyboardInterrupt:
                 # Ctrl-C went to the command too, as it shares the terminal; it decides whether to end.
-                status = 130
+                continue
 
-    def _patched_sleep(self, seconds: float, /) -> None:
+    def _patched_sleep(self, seconds: SupportsIndex | float, /) -> None:
         """time.sleep for the script: the command runs meanwhile, and its end is an interrupt."""
         self.process.release()
         self._blocking.set()
         try:
-            deadline = time.monotonic() + seconds
+            deadline = time.monotonic() + float(seconds)
             while (left := deadline - time.monotonic()) > 0:
                 if self.process.poll() is not None:
                     self._interrupt_once()

@@ -119,7 +119,7 @@ def _script(context: Context, script: Path, argv: list[str], watch: "Watch | Non
         return status
     if failure is not None and not watch.process.released:
         raise failure
-    status = watch.finish(status)
+    status = watch.finish()
     if failure is not None:
         raise failure
     return status
