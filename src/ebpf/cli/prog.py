@@ -1,0 +1,181 @@
+"""`ebpf prog`: list, load, dump and run programs, in bpftool's grammar."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ebpf.cli import handles
+from ebpf.cli.context import Context
+from ebpf.cli.jsonw import Json, dumps
+from ebpf.cli.words import Words, is_prefix, match
+from ebpf.errors import NotSupportedError, UsageError
+from ebpf.sys.calls import ObjPin, ProgInfo
+from ebpf.uapi import PROGRAM_TYPES, ProgType
+
+USAGE = """usage: ebpf prog show|list [PROG]
+       ebpf prog load OBJ PATH
+       ebpf prog dump xlated PROG [opcodes] [linum]
+       ebpf prog run OBJ [PROGRAM] --pcap FILE [--repeat N] [--write DIR] [--limit N]
+       PROG := { id N | tag HEX | name NAME | pinned FILE }
+
+prog run replays a capture (pcap or pcapng) through an XDP program and prints the verdicts, the packets per second and the
+program's global variables; --write DIR stores each verdict's packets as DIR/XDP_PASS.pcap and so on."""
+
+
+def run(context: Context, argv: list[str]) -> int:
+    """Carry out one `prog` command."""
+    words = Words(argv)
+    if not words:
+        return show(context, words)
+    verb = words.take("command")
+    action = match(verb, _VERBS)
+    if action is None:
+        raise UsageError(f"unknown command 'prog {verb}'; ebpf prog help")
+    return action(context, words)
+
+
+def usage(context: Context, words: Words) -> int:
+    """Print the grammar."""
+    del words
+    context.note(USAGE)
+    if context.json:
+        context.write("null")
+    return 0
+
+
+def type_name(number: int) -> str:
+    """A program type as bpftool prints it."""
+    try:
+        return PROGRAM_TYPES[ProgType(number)].name
+    except (ValueError, KeyError):
+        return f"type {number}"
+
+
+def show(context: Context, words: Words) -> int:
+    """Print every program, or those a handle names."""
+    kernel = context.kernel()
+    handle = handles.take(words, "prog") if words else None
+    words.end()
+    with handles.programs(kernel, handle) as found:
+        if context.json:
+            rows = [_row(f.info) for f in found]
+            one = handle is not None and handle.how in ("id", "pinned")
+            context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
+        else:
+            for each in found:
+                context.write(_text(each.info))
+        return 0 if found or handle is None else 255
+
+
+def loaded_at(info: ProgInfo) -> float:
+    """When a program was loaded, in seconds since 1970 (the kernel counts from boot)."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    now = time.clock_gettime(clock) if clock is not None else time.monotonic()
+    return time.time() - now + info.load_time_ns / 1e9
+
+
+def _row(info: ProgInfo) -> dict[str, Json]:
+    row: dict[str, Json] = {"id": info.id, "type": type_name(info.type)}
+    if info.name:
+        row["name"] = info.name
+    row |= {
+        "tag": info.tag.hex(),
+        "gpl_compatible": info.gpl_compatible,
+        "loaded_at": int(loaded_at(info)),
+        "uid": info.created_by_uid,
+        "orphaned": False,
+        "bytes_xlated": info.xlated_len,
+        "jited": bool(info.jited_len),
+    }
+    if info.jited_len:
+        row["bytes_jited"] = info.jited_len
+    row["bytes_memlock"] = info.memlock
+    if info.map_ids:
+        row["map_ids"] = list(info.map_ids)
+    if info.btf_id:
+        row["btf_id"] = info.btf_id
+    return row
+
+
+def _text(info: ProgInfo) -> str:
+    name = f"  name {info.name}" if info.name else ""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(loaded_at(info)))
+    lines = [
+        f"{info.id}: {type_name(info.type)}{name}  tag {info.tag.hex()}" + ("  gpl" if info.gpl_compatible else ""),
+        f"\tloaded_at {stamp}  uid {info.created_by_uid}",
+        f"\txlated {info.xlated_len}B  "
+        + (f"jited {info.jited_len}B" if info.jited_len else "not jited")
+        + f"  memlock {info.memlock}B"
+        + (f"  map_ids {','.join(map(str, info.map_ids))}" if info.map_ids else ""),
+    ]
+    if info.btf_id:
+        lines.append(f"\tbtf_id {info.btf_id}")
+    return "\n".join(lines)
+
+
+def load(context: Context, words: Words) -> int:
+    """Load the first program of an object and pin it."""
+    from ebpf.elf import read_object
+    from ebpf.object import Collection
+
+    path, pin = Path(words.take("OBJ")), words.take("PATH")
+    if words:
+        raise NotSupportedError(f"prog load ... {words.peek()}", "this option is not built yet")
+    spec = read_object(path.read_bytes(), str(path))
+    kernel = context.kernel()
+    if kernel.name == "user":
+        raise NotSupportedError(
+            f"prog load {pin}",
+            "the user kernel lives in one process, so that nothing is there to keep a pin after this command",
+            hint=f"Run it on a capture (ebpf prog run {path} --pcap FILE), or load it with --kernel linux",
+        )
+    with Collection.load(spec, kernel) as collection:
+        if not collection.programs:
+            raise UsageError(f"{path}: no program in it")
+        kernel.bpf(ObjPin(pin, next(iter(collection.programs.values())).fd))
+    if context.json:
+        context.write("null")
+    return 0
+
+
+def dump(context: Context, words: Words) -> int:
+    """Print the instructions of a loaded program."""
+    from ebpf.cli.xlated import write
+
+    what = words.take("xlated")
+    if not is_prefix(what, "xlated"):
+        if is_prefix(what, "jited"):
+            raise NotSupportedError("prog dump jited", "machine code is not disassembled yet", hint="See prog dump xlated")
+        raise UsageError(f"expected 'xlated' or 'jited', got: {what}")
+    handle = handles.take(words, "prog")
+    opcodes = linum = False
+    while words:
+        if words.take_if("opcodes"):
+            opcodes = True
+        elif words.take_if("linum"):
+            linum = True
+        elif is_prefix(words.peek(), "file") or is_prefix(words.peek(), "visual"):
+            raise NotSupportedError(f"prog dump xlated ... {words.peek()}", "this form is not built yet")
+        else:
+            words.end()
+    kernel = context.kernel()
+    with handles.programs(kernel, handle, images=True) as found:
+        write(context, kernel, [f.info for f in found], opcodes=opcodes, linum=linum)
+        return 0 if found else 255
+
+
+def replay(context: Context, words: Words) -> int:
+    """Run an XDP program of an object over a capture."""
+    from ebpf.cli.replay import run as run_replay
+
+    return run_replay(context, words)
+
+
+_VERBS: dict[str, Callable[[Context, Words], int]] = {
+    "show": show,
+    "list": show,
+    "help": usage,
+    "dump": dump,
+    "load": load,
+    "run": replay,
+}
