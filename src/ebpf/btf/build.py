@@ -1,0 +1,113 @@
+"""Making BTF: a builder that adds types and strings, and changing sizes and offsets in place."""
+
+import struct
+
+from ebpf.btf.parse import MAGIC, Btf
+from ebpf.btf.types import Kind
+
+
+class Builder:
+    """Collects types; ids count from 1 in the order they are added."""
+
+    def __init__(self) -> None:
+        self._types = bytearray()
+        self._strings = bytearray(b"\0")
+        self._offsets: dict[str, int] = {"": 0}
+        self._count = 0
+
+    def string(self, text: str) -> int:
+        """The offset of a string, added once."""
+        if text not in self._offsets:
+            self._offsets[text] = len(self._strings)
+            self._strings += text.encode() + b"\0"
+        return self._offsets[text]
+
+    def _add(self, kind: Kind, name: str, size: int, extra: bytes = b"", count: int = 0, *, flag: bool = False) -> int:
+        self._types += struct.pack("<III", self.string(name), flag << 31 | kind << 24 | count, size) + extra
+        self._count += 1
+        return self._count
+
+    def integer(self, name: str, size: int, *, signed: bool = False, char: bool = False) -> int:
+        """An integer of `size` bytes."""
+        return self._add(Kind.INT, name, size, struct.pack("<I", (signed | char << 1) << 24 | size * 8))
+
+    def ptr(self, to: int) -> int:
+        """A pointer."""
+        return self._add(Kind.PTR, "", to)
+
+    def array(self, element: int, length: int, index: int) -> int:
+        """An array of `length` elements."""
+        return self._add(Kind.ARRAY, "", 0, struct.pack("<III", element, index, length))
+
+    def struct(self, name: str, size: int, members: "list[tuple[str, int, int]]") -> int:
+        """A struct of (name, type, offset in bytes) members."""
+        extra = b"".join(struct.pack("<III", self.string(n), t, o * 8) for n, t, o in members)
+        return self._add(Kind.STRUCT, name, size, extra, len(members))
+
+    def typedef(self, name: str, of: int) -> int:
+        """A typedef."""
+        return self._add(Kind.TYPEDEF, name, of)
+
+    def func_proto(self, result: int, params: "list[tuple[str, int]]") -> int:
+        """A function's type."""
+        return self._add(
+            Kind.FUNC_PROTO, "", result, b"".join(struct.pack("<II", self.string(n), t) for n, t in params), len(params)
+        )
+
+    def func(self, name: str, proto: int, linkage: int = 0) -> int:
+        """A function; linkage 0 is static, 1 global."""
+        return self._add(Kind.FUNC, name, proto, count=linkage)
+
+    def var(self, name: str, type_id: int, linkage: int = 1) -> int:
+        """A variable."""
+        return self._add(Kind.VAR, name, type_id, struct.pack("<I", linkage))
+
+    def datasec(self, name: str, size: int, variables: "list[tuple[int, int, int]]") -> int:
+        """A section of (variable, offset, size)."""
+        return self._add(Kind.DATASEC, name, size, b"".join(struct.pack("<III", *v) for v in variables), len(variables))
+
+    def raw(self) -> bytes:
+        """The blob."""
+        header = struct.pack("<HBBIIIII", MAGIC, 1, 0, 24, 0, len(self._types), len(self._types), len(self._strings))
+        return header + bytes(self._types) + bytes(self._strings)
+
+    def build(self) -> Btf:
+        """The blob, parsed."""
+        return Btf.parse(self.raw())
+
+
+def place_variables(btf: Btf, sizes: "dict[str, int]", offsets: "dict[str, int]", linkage: "dict[str, int]") -> Btf:
+    """Fill in what clang leaves to the loader: the sizes of DATASECs (`sizes` by section) and the offsets of variables."""
+    raw = bytearray(btf.raw)
+    header, type_off, type_len = struct.unpack_from("<I", raw, 4)[0], *struct.unpack_from("<II", raw, 8)
+    at = header + type_off
+    end = at + type_len
+    id_ = 1
+    while at < end:
+        _, info, _ = struct.unpack_from("<III", raw, at)
+        kind, count = Kind(info >> 24 & 0x1F), info & 0xFFFF
+        type_ = btf.type(id_)
+        if kind == Kind.DATASEC and type_.name in sizes:
+            struct.pack_into("<I", raw, at + 8, sizes[type_.name])
+            rows = []
+            for variable in type_.variables:
+                name = btf.type(variable.type_id).name
+                rows.append((offsets.get(name, variable.offset), variable.type_id, variable.size))
+            for i, (offset, var_id, size) in enumerate(sorted(rows)):
+                struct.pack_into("<III", raw, at + 12 + 12 * i, var_id, offset, size)
+        elif kind == Kind.VAR and type_.name in linkage:
+            struct.pack_into("<I", raw, at + 12, linkage[type_.name])
+        at += 12 + _EXTRA.get(kind, 0) + count * _EACH.get(kind, 0)
+        id_ += 1
+    return Btf.parse(bytes(raw))
+
+
+_EXTRA = {Kind.INT: 4, Kind.ARRAY: 12, Kind.VAR: 4, Kind.DECL_TAG: 4}
+_EACH = {
+    Kind.STRUCT: 12,
+    Kind.UNION: 12,
+    Kind.ENUM: 8,
+    Kind.ENUM64: 12,
+    Kind.FUNC_PROTO: 8,
+    Kind.DATASEC: 12,
+}
