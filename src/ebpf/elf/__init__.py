@@ -1,1 +1,5 @@
-"""."""
+"""Bytes of an eBPF object file to an ObjectSpec."""
+
+from ebpf.elf.read import object_name, read_object
+
+__all__ = ["object_name", "read_object"]

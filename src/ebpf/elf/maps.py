@@ -1,0 +1,148 @@
+"""Maps of an object: those that C defines with BTF in `.maps`, and one for each section of global variables."""
+
+from ebpf.btf import Btf, Kind
+from ebpf.btf import Type as BtfType
+from ebpf.elf.file import ElfFile, Section
+from ebpf.errors import FormatError
+from ebpf.spec import DataVar, MapSpec
+from ebpf.uapi import MapFlag, MapType
+
+_NAME_LEN = 15
+_DATA = (".data", ".rodata", ".bss")
+
+
+def is_data(name: str) -> bool:
+    """Whether a section holds global variables."""
+    return name in _DATA or name.startswith((".data.", ".rodata.", ".bss."))
+
+
+def data_map(elf: ElfFile, section: Section, btf: Btf | None, object_name: str) -> MapSpec:
+    """The array map of one element that holds a section's variables, named as libbpf names it."""
+    read_only = section.name.startswith(".rodata")
+    flags = MapFlag.RDONLY_PROG if read_only else MapFlag(0)
+    sec = btf.find(section.name, Kind.DATASEC) if btf is not None else None
+    variables = _variables(elf, section, btf, sec)
+    if not read_only or any(_exported(elf, section, v.name) for v in variables):
+        flags |= MapFlag.MMAPABLE
+    return MapSpec(
+        name=data_name(object_name, section.name),
+        type=MapType.ARRAY,
+        key_size=4,
+        value_size=section.size,
+        max_entries=1,
+        flags=int(flags),
+        value_type_id=sec.id if sec is not None else 0,
+        section=section.name,
+        initial=section.data if section.data else bytes(section.size),
+        frozen=read_only,
+        variables=variables,
+    )
+
+
+def data_name(object_name: str, section: str) -> str:
+    """At most 15 characters: the section's name, and before it as much of the object's as fits (8 at most)."""
+    suffix = section[1:].partition(".")[2] if False else section
+    room = max(_NAME_LEN - len(suffix), 0)
+    head = object_name[: min(room, 8)] if len(suffix) <= _NAME_LEN else ""
+    name = (head + suffix)[:_NAME_LEN]
+    return "".join(c if c.isalnum() or c in "_." else "_" for c in name)
+
+
+def _exported(elf: ElfFile, section: Section, name: str) -> bool:
+    return any(s.section == section.index and s.name == name and s.binding for s in elf.symbols)
+
+
+def _variables(elf: ElfFile, section: Section, btf: Btf | None, sec: BtfType | None) -> tuple[DataVar, ...]:
+    if btf is not None and sec is not None:
+        return tuple(DataVar(btf.type(v.type_id).name, v.offset, v.size, btf.type(v.type_id).ref) for v in sec.variables)
+    rows = [s for s in elf.symbols if s.section == section.index and s.kind == 1 and s.name]
+    return tuple(DataVar(s.name, s.value, s.size, 0) for s in sorted(rows, key=lambda s: s.value))
+
+
+def btf_maps(elf: ElfFile, btf: Btf) -> dict[str, MapSpec]:
+    """The maps of `.maps`, by name."""
+    section = elf.section(".maps")
+    sec = btf.find(".maps", Kind.DATASEC)
+    if section is None:
+        return {}
+    if sec is None:
+        raise FormatError("has no type information", path=elf.path, where=".maps")
+    out: dict[str, MapSpec] = {}
+    for variable in sec.variables:
+        var = btf.type(variable.type_id)
+        out[var.name] = _definition(btf, var.name, btf.resolve(var.ref), elf.path)
+    return out
+
+
+def _number(btf: Btf, type_id: int, where: str, path: str) -> int:
+    """__uint(x, N) is a pointer to an array of N ints: the length is the number."""
+    pointer = btf.resolve(type_id)
+    array = btf.resolve(pointer.ref) if pointer.kind == Kind.PTR else pointer
+    if array.kind != Kind.ARRAY:
+        raise FormatError("is not written with __uint()", path=path, where=where)
+    return array.info
+
+
+_NUMBERS: dict[str, str] = {
+    "type": "type",
+    "key_size": "key_size",
+    "value_size": "value_size",
+    "max_entries": "max_entries",
+    "map_flags": "flags",
+    "numa_node": "numa_node",
+    "pinning": "pinning",
+    "map_extra": "map_extra",
+}
+
+
+def _definition(btf: Btf, name: str, struct: BtfType, path: str, *, inner: bool = False) -> MapSpec:
+    if struct.kind != Kind.STRUCT:
+        raise FormatError("is not a struct", path=path, where=f"map {name!r}")
+    numbers: dict[str, int] = {}
+    types: dict[str, int] = {}
+    inner_spec: MapSpec | None = None
+    for member in struct.members:
+        where = f"map {name!r}, {member.name}"
+        if member.name in _NUMBERS:
+            numbers[_NUMBERS[member.name]] = _number(btf, member.type_id, where, path)
+        elif member.name in ("key", "value"):
+            pointer = btf.resolve(member.type_id)
+            if pointer.kind != Kind.PTR:
+                raise FormatError("is not written with __type()", path=path, where=where)
+            types[member.name] = pointer.ref
+            size = btf.size_of(pointer.ref)
+            if numbers.setdefault(f"{member.name}_size", size) != size:
+                raise FormatError(
+                    f"{size} bytes, but {member.name}_size says {numbers[member.name + '_size']}", path=path, where=where
+                )
+        elif member.name == "values" and not inner:
+            inner_spec = _inner(btf, name, member.type_id, path)
+            numbers.setdefault("value_size", 4)
+        else:
+            raise FormatError("is no field of a map definition", path=path, where=where)
+    if "type" not in numbers:
+        raise FormatError("has no type", path=path, where=f"map {name!r}")
+    return MapSpec(
+        name=name[:_NAME_LEN],
+        type=numbers["type"],
+        key_size=numbers.get("key_size", 0),
+        value_size=numbers.get("value_size", 0),
+        max_entries=numbers.get("max_entries", 0),
+        key_type_id=types.get("key", 0),
+        value_type_id=types.get("value", 0),
+        section=".maps",
+        inner=inner_spec,
+        flags=numbers.get("flags", 0),
+        numa_node=numbers.get("numa_node", 0),
+        pinning=numbers.get("pinning", 0),
+        map_extra=numbers.get("map_extra", 0),
+    )
+
+
+def _inner(btf: Btf, name: str, type_id: int, path: str) -> MapSpec | None:
+    array = btf.resolve(type_id)
+    element = btf.resolve(array.ref) if array.kind == Kind.ARRAY else array
+    target = btf.resolve(element.ref) if element.kind == Kind.PTR else element
+    if target.kind == Kind.FUNC_PROTO:
+        return None
+    return _definition(btf, f"{name}.inner", target, path, inner=True)
