@@ -13,17 +13,40 @@ from ebpf.uapi.bpf import (
     XdpAction,
     XdpFlag,
 )
+from ebpf.uapi.contexts import CONTEXTS, Context, Field, FieldKind
+from ebpf.uapi.helpers import HELPERS, HELPERS_BY_NAME, Arg, Helper, Ret
+from ebpf.uapi.map_types import MAP_TYPES, MapKind
+from ebpf.uapi.prog_types import PROGRAM_TYPES, ProgramType
+from ebpf.uapi.sections import SECTIONS, Section, section_row
+from ebpf.uapi.syscalls import SYSCALLS
 
 __all__ = [
+    "CONTEXTS",
+    "HELPERS",
+    "HELPERS_BY_NAME",
+    "MAP_TYPES",
+    "PROGRAM_TYPES",
+    "SECTIONS",
+    "SYSCALLS",
+    "Arg",
     "AttachType",
     "CallSrc",
     "Cmd",
+    "Context",
+    "Field",
+    "FieldKind",
+    "Helper",
     "LinkType",
     "MapFlag",
+    "MapKind",
     "MapType",
     "ProgType",
+    "ProgramType",
     "PseudoSrc",
+    "Ret",
+    "Section",
     "UpdateFlag",
     "XdpAction",
     "XdpFlag",
+    "section_row",
 ]
