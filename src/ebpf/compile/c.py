@@ -1,0 +1,114 @@
+"""C to an eBPF object, with clang's diagnostics in terms of the user's own text."""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebpf.errors import CompileError, Diagnostic, NotFoundError
+from ebpf.toolchain import Clang, find_clang, run
+
+INCLUDE = Path(__file__).parent / "include"
+_MESSAGE = re.compile(r"^(?P<path>.+?):(?P<line>\d+):(?P<column>\d+): (?P<kind>fatal error|error|warning|note): (?P<text>.*)$")
+_BARE = re.compile(r"^(?:\S*clang\S*: )?(?P<kind>fatal error|error|warning): (?P<text>.*)$")
+_HINTS = (
+    ("'vmlinux.h' file not found", "vmlinux.h from BTF is not built yet; include <linux/bpf.h> and what you need of linux/*.h"),
+    ("'gnu/stubs-32.h' file not found", "eBPF programs cannot use the C library: include linux/*.h instead"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """An object file's bytes, and what clang said besides."""
+
+    object: bytes
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+def base_flags(clang: Clang, *, cpu: str = "v3", debug: bool = True) -> list[str]:
+    """The options every compilation has: BPF, optimised, our headers and Linux's, and none of the host's."""
+    from platform import machine
+
+    arch = {"aarch64": "arm64", "arm64": "arm64"}.get(machine().lower(), "x86")
+    return [
+        "-target",
+        "bpfel",
+        f"-mcpu={cpu}",
+        "-O2",
+        *(["-g"] if debug else []),
+        "-ffreestanding",
+        "-fno-stack-protector",
+        "-fno-color-diagnostics",
+        "-Wno-unused-command-line-argument",
+        f"-D__TARGET_ARCH_{arch}",
+        "-nostdinc",
+        *(word for path in (str(INCLUDE), *clang.includes) for word in ("-isystem", path)),
+    ]
+
+
+def compile_c(
+    source: str | os.PathLike[str],
+    *,
+    text: str | None = None,
+    flags: Sequence[str] = (),
+    cpu: str = "v3",
+    debug: bool = True,
+    clang: Clang | None = None,
+) -> Compiled:
+    """Compile the C file `source` to an eBPF object; with `text`, that text, and `source` is its name in messages.
+
+    Raises CompileError with clang's diagnostics, NotFoundError for a missing file or compiler.
+    """
+    clang = clang or find_clang()
+    name = os.fspath(source)
+    if text is None and not os.path.isfile(name):
+        raise NotFoundError("file", name)
+    with tempfile.TemporaryDirectory(prefix="ebpf-cc-") as folder:
+        out = os.path.join(folder, "out.o")
+        command = [*clang.command, *base_flags(clang, cpu=cpu, debug=debug), *flags, "-c", "-o", out]
+        if text is None:
+            answer = run([*command, name])
+        else:
+            marked = f'# 1 "{name}"\n{text}\n'
+            answer = run([*command, "-x", "c", "-"], stdin=marked.encode())
+        diagnostics = parse_diagnostics(answer.stderr.decode("utf-8", "replace"))
+        if answer.returncode:
+            raise _failure(diagnostics, answer.stderr.decode("utf-8", "replace"))
+        with open(out, "rb") as file:
+            return Compiled(file.read(), diagnostics)
+
+
+def _failure(diagnostics: tuple[Diagnostic, ...], output: str) -> CompileError:
+    error = CompileError(diagnostics, output)
+    error.hint = next((hint for pattern, hint in _HINTS if pattern in output), None)
+    return error
+
+
+def parse_diagnostics(output: str, names: Mapping[str, str] | None = None) -> tuple[Diagnostic, ...]:
+    """clang's text output as diagnostics, each with its excerpt (the source line and the caret); `names` renames files."""
+    out: list[Diagnostic] = []
+    excerpt: list[str] = []
+
+    def flush() -> None:
+        if out and excerpt:
+            last = out[-1]
+            out[-1] = Diagnostic(last.severity, last.message, last.path, last.line, last.column, "\n".join(excerpt))
+        excerpt.clear()
+
+    for line in output.splitlines():
+        found = _MESSAGE.match(line)
+        if found is not None:
+            flush()
+            path = (names or {}).get(found["path"], found["path"])
+            out.append(Diagnostic(found["kind"], found["text"], path, int(found["line"]), int(found["column"])))
+            continue
+        bare = _BARE.match(line)
+        if bare is not None:
+            flush()
+            out.append(Diagnostic(bare["kind"], bare["text"]))
+        elif re.match(r"^\s*\d* \|", line):
+            excerpt.append(line)
+    flush()
+    return tuple(out)

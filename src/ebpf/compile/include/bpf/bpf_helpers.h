@@ -1,0 +1,171 @@
+/* What eBPF programs include first: helpers, sections, map definitions. Written for the ebpf package. */
+#pragma once
+
+#include "bpf_helper_defs.h"
+
+/* Map definitions: a member's type carries a number or a type into BTF. */
+#define __uint(name, value) int (*name)[value]
+#define __type(name, value) typeof(value) *name
+#define __array(name, value) typeof(value) *name[]
+#define __ulong(name, value) enum { ___bpf_concat(__unique_value, __COUNTER__) = value } name
+
+#define ___bpf_paste(a, b) a##b
+#define ___bpf_concat(a, b) ___bpf_paste(a, b)
+
+#define SEC(name) __attribute__((section(name), used))
+
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+#ifndef __noinline
+#define __noinline __attribute__((noinline))
+#endif
+#ifndef __weak
+#define __weak __attribute__((weak))
+#endif
+#define __hidden __attribute__((visibility("hidden")))
+#define __kconfig __attribute__((section(".kconfig")))
+#define __ksym __attribute__((section(".ksyms")))
+#define __kptr_untrusted __attribute__((btf_type_tag("kptr_untrusted")))
+#define __kptr __attribute__((btf_type_tag("kptr")))
+#define __percpu_kptr __attribute__((btf_type_tag("percpu_kptr")))
+#define __uptr __attribute__((btf_type_tag("uptr")))
+#define __arg_ctx __attribute__((btf_decl_tag("arg:ctx")))
+#define __arg_nonnull __attribute__((btf_decl_tag("arg:nonnull")))
+#define __arg_nullable __attribute__((btf_decl_tag("arg:nullable")))
+#define __arg_trusted __attribute__((btf_decl_tag("arg:trusted")))
+#define __arg_untrusted __attribute__((btf_decl_tag("arg:untrusted")))
+#define __arg_arena __attribute__((btf_decl_tag("arg:arena")))
+
+#ifndef NULL
+#define NULL ((void *)0)
+#endif
+#ifndef offsetof
+#define offsetof(type, member) __builtin_offsetof(type, member)
+#endif
+#ifndef container_of
+#define container_of(pointer, type, member)                         \
+    ({                                                              \
+        void *__inside = (void *)(pointer);                         \
+        (type *)(__inside - offsetof(type, member));                \
+    })
+#endif
+
+/* Keep the compiler from moving or merging what stands on either side. */
+#define barrier() asm volatile("" ::: "memory")
+#define barrier_var(var) asm volatile("" : "+r"(var))
+
+#define bpf_ksym_exists(sym)                                                                        \
+    ({                                                                                              \
+        _Static_assert(!__builtin_constant_p(!!(sym)), #sym " should be marked as __weak");         \
+        !!(sym);                                                                                    \
+    })
+
+#define __bpf_unreachable() __builtin_trap()
+
+/* A tail call through a slot that is known at compile time, so that it can become a jump. */
+static __always_inline void bpf_tail_call_static(void *ctx, const void *map, const __u32 slot)
+{
+    if (!__builtin_constant_p(slot))
+        __bpf_unreachable();
+    asm volatile("r1 = %[ctx]\n\t"
+                 "r2 = %[map]\n\t"
+                 "r3 = %[slot]\n\t"
+                 "call 12"
+                 :
+                 : [ctx] "r"(ctx), [map] "r"(map), [slot] "i"(slot)
+                 : "r0", "r1", "r2", "r3", "r4", "r5");
+}
+
+enum libbpf_pin_type { LIBBPF_PIN_NONE, LIBBPF_PIN_BY_NAME };
+enum libbpf_tristate { TRI_NO = 0, TRI_YES = 1, TRI_MODULE = 2 };
+
+/* Counting and spreading arguments: up to twelve. */
+#define ___bpf_nth(_, _1, _2, _3, _4, _5, _6, _7, _8, _9, _a, _b, _c, N, ...) N
+#define ___bpf_narg(...) ___bpf_nth(_, ##__VA_ARGS__, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+#define ___bpf_fill0(arr, p, x) do {} while (0)
+#define ___bpf_fill1(arr, p, x) arr[p] = x
+#define ___bpf_fill2(arr, p, x, args...) arr[p] = x; ___bpf_fill1(arr, p + 1, args)
+#define ___bpf_fill3(arr, p, x, args...) arr[p] = x; ___bpf_fill2(arr, p + 1, args)
+#define ___bpf_fill4(arr, p, x, args...) arr[p] = x; ___bpf_fill3(arr, p + 1, args)
+#define ___bpf_fill5(arr, p, x, args...) arr[p] = x; ___bpf_fill4(arr, p + 1, args)
+#define ___bpf_fill6(arr, p, x, args...) arr[p] = x; ___bpf_fill5(arr, p + 1, args)
+#define ___bpf_fill7(arr, p, x, args...) arr[p] = x; ___bpf_fill6(arr, p + 1, args)
+#define ___bpf_fill8(arr, p, x, args...) arr[p] = x; ___bpf_fill7(arr, p + 1, args)
+#define ___bpf_fill9(arr, p, x, args...) arr[p] = x; ___bpf_fill8(arr, p + 1, args)
+#define ___bpf_fill10(arr, p, x, args...) arr[p] = x; ___bpf_fill9(arr, p + 1, args)
+#define ___bpf_fill11(arr, p, x, args...) arr[p] = x; ___bpf_fill10(arr, p + 1, args)
+#define ___bpf_fill12(arr, p, x, args...) arr[p] = x; ___bpf_fill11(arr, p + 1, args)
+#define ___bpf_fill(arr, args...) ___bpf_concat(___bpf_fill, ___bpf_narg(args))(arr, 0, args)
+
+#define BPF_SEQ_PRINTF(seq, fmt, args...)                                                          \
+    ({                                                                                             \
+        static const char ___fmt[] = fmt;                                                          \
+        unsigned long long ___param[___bpf_narg(args)];                                            \
+        ___bpf_fill(___param, args);                                                               \
+        bpf_seq_printf(seq, ___fmt, sizeof(___fmt), ___param, sizeof(___param));                   \
+    })
+
+#define BPF_SNPRINTF(out, out_size, fmt, args...)                                                  \
+    ({                                                                                             \
+        static const char ___fmt[] = fmt;                                                          \
+        unsigned long long ___param[___bpf_narg(args)];                                            \
+        ___bpf_fill(___param, args);                                                               \
+        bpf_snprintf(out, out_size, ___fmt, ___param, sizeof(___param));                           \
+    })
+
+/* bpf_printk: up to three arguments by bpf_trace_printk, more by bpf_trace_vprintk. */
+#ifdef BPF_NO_GLOBAL_DATA
+#define BPF_PRINTK_FMT_MOD
+#else
+#define BPF_PRINTK_FMT_MOD static const
+#endif
+
+#define __bpf_printk(fmt, args...)                                                                 \
+    ({                                                                                             \
+        BPF_PRINTK_FMT_MOD char ____fmt[] = fmt;                                                   \
+        bpf_trace_printk(____fmt, sizeof(____fmt), ##args);                                        \
+    })
+
+#define __bpf_vprintk(fmt, args...)                                                                \
+    ({                                                                                             \
+        static const char ___fmt[] = fmt;                                                          \
+        unsigned long long ___param[___bpf_narg(args)];                                            \
+        ___bpf_fill(___param, args);                                                               \
+        bpf_trace_vprintk(___fmt, sizeof(___fmt), ___param, sizeof(___param));                     \
+    })
+
+#define ___bpf_pick_printk(...)                                                                    \
+    ___bpf_nth(_, ##__VA_ARGS__, __bpf_vprintk, __bpf_vprintk, __bpf_vprintk, __bpf_vprintk,       \
+               __bpf_vprintk, __bpf_vprintk, __bpf_vprintk, __bpf_vprintk, __bpf_vprintk,          \
+               __bpf_printk, __bpf_printk, __bpf_printk, __bpf_printk)
+
+#define bpf_printk(fmt, args...) ___bpf_pick_printk(args)(fmt, ##args)
+
+/* Open-coded iterators over numbers. */
+struct bpf_iter_num;
+extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __weak __ksym;
+extern int *bpf_iter_num_next(struct bpf_iter_num *it) __weak __ksym;
+extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __weak __ksym;
+
+#define bpf_for_each(type, cur, args...)                                                           \
+    for (struct bpf_iter_##type ___it __attribute__((aligned(8),                                   \
+                                                     cleanup(bpf_iter_##type##_destroy))),         \
+         *___p __attribute__((unused)) = (bpf_iter_##type##_new(&___it, ##args),                   \
+                                          (void)bpf_iter_##type##_destroy, (void *)0);             \
+         ((cur) = bpf_iter_##type##_next(&___it));)
+
+#define bpf_for(i, start, end)                                                                     \
+    for (struct bpf_iter_num ___it __attribute__((aligned(8), cleanup(bpf_iter_num_destroy))),     \
+         *___p __attribute__((unused)) = (bpf_iter_num_new(&___it, (start), (end)),                \
+                                          (void)bpf_iter_num_destroy, (void *)0);                  \
+         ({                                                                                        \
+             int *___t = bpf_iter_num_next(&___it);                                                \
+             (___t && ((i) = *___t, (i) >= (start) && (i) < (end)));                               \
+         });)
+
+#define bpf_repeat(N)                                                                              \
+    for (struct bpf_iter_num ___it __attribute__((aligned(8), cleanup(bpf_iter_num_destroy))),     \
+         *___p __attribute__((unused)) = (bpf_iter_num_new(&___it, 0, (N)),                        \
+                                          (void)bpf_iter_num_destroy, (void *)0);                  \
+         bpf_iter_num_next(&___it);)
