@@ -1,0 +1,140 @@
+"""The runtime's structs (c/rt.h, c/replay.c) as ctypes sees them."""
+
+import ctypes
+from ctypes import c_char, c_int32, c_uint32, c_uint64, c_void_p
+
+
+class Task(ctypes.Structure):
+    """`struct rt_task`: who runs."""
+
+    _fields_ = (
+        ("tid", c_uint32),
+        ("tgid", c_uint32),
+        ("uid", c_uint32),
+        ("gid", c_uint32),
+        ("comm", c_char * 16),
+        ("cpu", c_uint32),
+        ("known", c_uint32),
+    )
+
+
+KNOW_ALL = 7
+
+
+class Trace(ctypes.Structure):
+    """`struct rt_trace`: the head of a ring of lines; its bytes follow."""
+
+    _fields_ = (
+        ("head", c_uint64),
+        ("tail", c_uint64),
+        ("lost", c_uint64),
+        ("size", c_uint32),
+        ("lock", c_uint32),
+        ("event_fd", c_int32),
+        ("waiting", c_uint32),
+        ("enabled", c_uint32),
+        ("unused", c_uint32),
+    )
+
+
+class Env(ctypes.Structure):
+    """`struct rt_env`: a program's surroundings."""
+
+    _fields_ = (
+        ("task", Task),
+        ("trace", c_void_p),
+        ("random", c_uint64),
+        ("clock_offset", c_uint64),
+        ("fixed_time", c_uint64),
+        ("target", c_int32),
+        ("ncpu", c_uint32),
+        ("kernel_begin", c_void_p),
+        ("kernel_end", c_void_p),
+        ("packet", c_void_p),
+        ("runs", c_uint64),
+    )
+
+
+class MapHeader(ctypes.Structure):
+    """`struct rt_map`: a map's header."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("flags", c_uint32),
+        ("elem_size", c_uint32),
+        ("ncpu", c_uint32),
+        ("cpu_stride", c_uint32),
+        ("data", c_void_p),
+        ("data_size", c_uint64),
+        ("meta", c_void_p),
+        ("meta_size", c_uint64),
+        ("lock", c_uint32),
+        ("count", c_uint32),
+        ("free_head", c_uint32),
+        ("buckets", c_uint32),
+        ("event_fd", c_int32),
+        ("frozen", c_uint32),
+        ("seed", c_uint32),
+        ("unused", c_uint32),
+    )
+
+
+class Xdp(ctypes.Structure):
+    """`struct rt_xdp`: the context of XDP programs."""
+
+    _fields_ = (
+        ("data", c_uint64),
+        ("data_end", c_uint64),
+        ("data_meta", c_uint64),
+        ("ingress_ifindex", c_uint32),
+        ("rx_queue_index", c_uint32),
+        ("egress_ifindex", c_uint32),
+        ("unused", c_uint32),
+        ("hard_begin", c_uint64),
+        ("hard_end", c_uint64),
+    )
+
+
+class Perf(ctypes.Structure):
+    """`struct rt_perf`: one CPU's perf buffer."""
+
+    _fields_ = (
+        ("base", c_void_p),
+        ("data_size", c_uint64),
+        ("lost", c_uint64),
+        ("lock", c_uint32),
+        ("event_fd", c_int32),
+    )
+
+
+VERDICTS = 8
+
+
+class Replay(ctypes.Structure):
+    """`struct rt_replay`: what a replay is given, and what it counted."""
+
+    _fields_ = (
+        ("at", c_void_p),
+        ("end", c_void_p),
+        ("pcapng", c_uint32),
+        ("swapped", c_uint32),
+        ("buffer", c_void_p),
+        ("buffer_size", c_uint64),
+        ("limit", c_uint64),
+        ("sinks", c_int32 * VERDICTS),
+        ("ifindex", c_uint32),
+        ("packets", c_uint64),
+        ("invalid", c_uint64),
+        ("bytes", c_uint64),
+        ("elapsed_ns", c_uint64),
+        ("oversize", c_uint64),
+        ("consumed", c_uint64),
+        ("verdicts", c_uint64 * VERDICTS),
+        ("last_verdict", c_uint32),
+        ("torn", c_uint32),
+        ("last_begin", c_uint64),
+        ("last_length", c_uint64),
+    )

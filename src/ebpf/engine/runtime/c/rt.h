@@ -1,0 +1,139 @@
+/* The runtime's ABI: what compiled programs, helpers, maps and native loops share. Offsets are asserted in layout.c. */
+#ifndef EBPF_RT_H
+#define EBPF_RT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int32_t s32;
+typedef int64_t s64;
+
+#define RT_API __attribute__((visibility("default")))
+
+struct rt_env;
+struct rt_map;
+
+/* Every program's entry. */
+typedef u64 (*rt_prog)(void *ctx, struct rt_env *env);
+/* Every helper's body. */
+typedef u64 (*rt_helper)(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct rt_env *env);
+
+enum { RT_NAME = 16, RT_PAGE = 4096 };
+
+/* Who runs: filled in when a helper first asks (`known` says which parts are). */
+enum { RT_KNOW_COMM = 1, RT_KNOW_IDS = 2, RT_KNOW_CPU = 4 };
+struct rt_task {
+    u32 tid, tgid, uid, gid;
+    char comm[RT_NAME];
+    u32 cpu;
+    u32 known;
+};
+
+/* A lossy ring of whole lines; many writers, one reader. */
+struct rt_trace {
+    u64 head, tail; /* bytes written and read, ever */
+    u64 lost;       /* lines that did not fit since the reader last looked */
+    u32 size;       /* a power of two */
+    u32 lock;
+    s32 event_fd; /* written when a reader waits; -1: none */
+    u32 waiting;
+    u32 enabled;
+    u8 data[];
+};
+
+/* All that a program's surroundings are: nothing is thread-local, nothing global. */
+struct rt_env {
+    struct rt_task task;
+    struct rt_trace *trace;
+    u64 random;       /* state of the generator */
+    u64 clock_offset; /* added to the monotonic clock */
+    u64 fixed_time;   /* if not 0: the time is this */
+    s32 target;       /* whose memory "user memory" is: a thread id, 0 for none */
+    u32 ncpu;
+    const u8 *kernel_begin, *kernel_end; /* memory besides maps and stack that counts as the kernel's */
+    void *packet;                        /* the packet's buffer, for helpers that move its ends */
+    u64 runs;
+};
+
+enum {
+    RT_MAP_HASH = 1,
+    RT_MAP_ARRAY = 2,
+    RT_MAP_PERF_EVENT_ARRAY = 4,
+    RT_MAP_PERCPU_HASH = 5,
+    RT_MAP_PERCPU_ARRAY = 6,
+    RT_MAP_RINGBUF = 27,
+};
+
+/* A map. `data` is what programs reach; `elem_size` is the distance between elements there. */
+struct rt_map {
+    u32 type, key_size, value_size, max_entries;
+    u32 flags, elem_size, ncpu, cpu_stride;
+    u8 *data;
+    u64 data_size;
+    void *meta;
+    u64 meta_size;
+    u32 lock;
+    u32 count;
+    u32 free_head, buckets;
+    s32 event_fd; /* ring buffer: written when there is something to read */
+    u32 frozen;
+    u32 seed;
+    u32 unused;
+};
+
+/* The context of XDP programs: xdp_md's fields at their full width. */
+struct rt_xdp {
+    u64 data, data_end, data_meta;
+    u32 ingress_ifindex, rx_queue_index, egress_ifindex, unused;
+    u64 hard_begin, hard_end; /* the buffer around the packet */
+};
+
+/* x86-64's registers as programs on kernel functions see them. */
+struct rt_regs {
+    u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+};
+
+/* A perf buffer: one metadata page in Linux's layout, then a power of two of data pages. */
+struct rt_perf {
+    u8 *base;
+    u64 data_size;
+    u64 lost;
+    u32 lock;
+    s32 event_fd;
+};
+
+static inline void rt_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    __asm__ volatile("yield");
+#endif
+}
+
+/* A spin lock: held for a few instructions, never across a call into a program. */
+static inline void rt_lock(u32 *word)
+{
+    while (__atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE))
+        while (__atomic_load_n(word, __ATOMIC_RELAXED))
+            rt_pause();
+}
+
+static inline void rt_unlock(u32 *word) { __atomic_store_n(word, 0, __ATOMIC_RELEASE); }
+
+void *rt_map_value(struct rt_map *map, const void *key, u32 cpu);
+s64 rt_map_put(struct rt_map *map, const void *key, const void *value, u64 flags, int per_cpu, u32 cpu);
+s64 rt_map_remove(struct rt_map *map, const void *key);
+u64 rt_now(struct rt_env *env);
+void rt_know(struct rt_env *env, u32 what);
+int rt_format(char *out, int size, const char *fmt, int fmt_size, const u64 *args, int nargs, struct rt_env *env);
+void rt_trace_line(struct rt_env *env, const char *text, int length);
+s64 rt_read_user(struct rt_env *env, void *dst, u64 size, u64 from);
+s64 rt_read_user_str(struct rt_env *env, char *dst, u64 size, u64 from);
+int rt_is_kernel(struct rt_env *env, u64 at, u64 size);
+
+#endif
