@@ -67,10 +67,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A verified program ready to run: context accesses already use the runtime's own context struct (`rt.h`)."""
+    """A program ready to run: context accesses already use the runtime's own context struct (`rt.h`).
+
+    `stack_depth` has the bytes of stack of each function by its first slot (512 where it is not known).
+    """
 
     insns: tuple[Insn, ...]
     prog_type: int
     maps: Mapping[int, MapDesc] = field(default_factory=dict)
     call_map: Mapping[int, int] = field(default_factory=dict)
     name: str = ""
+    stack_depth: Mapping[int, int] = field(default_factory=dict)

@@ -1,1 +1,8 @@
-"""."""
+"""Instructions to machine code by LLVM, and the cache of it."""
+
+from ebpf.engine.jit.cache import compile_image, image_key
+from ebpf.engine.jit.image import LoadedCode, load_image
+from ebpf.engine.jit.llvm import warm_up
+from ebpf.engine.jit.translate import Slot, translate
+
+__all__ = ["LoadedCode", "Slot", "compile_image", "image_key", "load_image", "translate", "warm_up"]
