@@ -15,7 +15,7 @@ from ebpf.uapi import PROGRAM_TYPES, CallSrc, ProgType, PseudoSrc
 
 _FRAMES = 8
 _STACK = 512
-_REMEMBERED = 64
+_REMEMBERED = 24
 
 
 class _Node:
@@ -100,9 +100,8 @@ class Explorer:
         self.states += 1
         nodes.append(new)
         if len(nodes) > _REMEMBERED:
-            closed = next((i for i, old in enumerate(nodes) if not old.open), None)
-            if closed is not None:
-                del nodes[closed]
+            # Forgetting a state costs time, never soundness: what is not remembered is walked again.
+            del nodes[next((i for i, old in enumerate(nodes) if not old.open), 0)]
         return new
 
     def _is_ancestor(self, old: _Node, node: _Node | None) -> bool:
