@@ -5,7 +5,7 @@ without it has `lab = None`, or emulates.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -195,4 +195,3 @@ class Lab(Protocol):
         """Run an XDP program over every packet of a capture; `sinks` writes each verdict's packets to a pcap file."""
 
 
-PacketSource = Iterable[bytes]
