@@ -6,11 +6,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ebpf.errors import CompileError, Diagnostic, NotFoundError
 from ebpf.toolchain import Clang, find_clang, run
 
+if TYPE_CHECKING:
+    from ebpf.compile.pch import Pch
+
 INCLUDE = Path(__file__).parent / "include"
+# Text that is no file: its name in the line information is what the caller said, wherever we run.
+_NO_FOLDER = ("-fdebug-compilation-dir=/no", "-fdebug-prefix-map=/no=")
 _MESSAGE = re.compile(r"^(?P<path>.+?):(?P<line>\d+):(?P<column>\d+): (?P<kind>fatal error|error|warning|note): (?P<text>.*)$")
 _BARE = re.compile(r"^(?:\S*clang\S*: )?(?P<kind>fatal error|error|warning): (?P<text>.*)$")
 _HINTS = (
@@ -48,16 +54,41 @@ def base_flags(clang: Clang, *, cpu: str = "v3", debug: bool = True) -> list[str
     ]
 
 
+def options(
+    clang: Clang,
+    *,
+    cpu: str = "v3",
+    debug: bool = True,
+    flags: Sequence[str] = (),
+    includes: Sequence[str | os.PathLike[str]] = (),
+    defines: Sequence[str] = (),
+    pch: "Pch | None" = None,
+) -> list[str]:
+    """clang's options for one compilation, the caller's own after the base ones so that they win."""
+    return [
+        *base_flags(clang, cpu=cpu, debug=debug),
+        *(f"-I{os.fspath(path)}" for path in includes),
+        *(f"-D{text}" for text in defines),
+        *flags,
+        *(["-include-pch", str(pch.path), f"-fdebug-prefix-map={pch.header}={pch.name}"] if pch else []),
+    ]
+
+
 def compile_c(
     source: str | os.PathLike[str],
     *,
     text: str | None = None,
     flags: Sequence[str] = (),
+    includes: Sequence[str | os.PathLike[str]] = (),
+    defines: Sequence[str] = (),
     cpu: str = "v3",
     debug: bool = True,
+    pch: "Pch | None" = None,
     clang: Clang | None = None,
 ) -> Compiled:
     """Compile the C file `source` to an eBPF object; with `text`, that text, and `source` is its name in messages.
+
+    `defines` are "NAME" or "NAME=VALUE"; `pch` is a precompiled header that the text begins with.
 
     Raises CompileError with clang's diagnostics, NotFoundError for a missing file or compiler.
     """
@@ -65,22 +96,38 @@ def compile_c(
     name = os.fspath(source)
     if text is None and not os.path.isfile(name):
         raise NotFoundError("file", name)
+    chosen = options(clang, cpu=cpu, debug=debug, flags=flags, includes=includes, defines=defines, pch=pch)
+    names = {str(pch.header): pch.name} if pch else {}
     with tempfile.TemporaryDirectory(prefix="ebpf-cc-") as folder:
         out = os.path.join(folder, "out.o")
-        command = [*clang.command, *base_flags(clang, cpu=cpu, debug=debug), *flags, "-c", "-o", out]
+        command = [*clang.command, *chosen, "-c", "-o", out]
         if text is None:
-            answer = run([*command, name])
+            # A name that begins with a dash is a file all the same.
+            answer = run([*command, name if not name.startswith("-") else f"./{name}"])
         else:
-            marked = f'# 1 "{name}"\n{text}\n'
-            answer = run([*command, "-x", "c", "-"], stdin=marked.encode())
-        diagnostics = parse_diagnostics(answer.stderr.decode("utf-8", "replace"))
+            answer = run([*command, *_NO_FOLDER, *beside(name), "-x", "c", "-"], stdin=(line_marker(name) + text + "\n").encode())
+        output = answer.stderr.decode("utf-8", "replace")
+        diagnostics = parse_diagnostics(output, names)
         if answer.returncode:
-            raise _failure(diagnostics, answer.stderr.decode("utf-8", "replace"))
+            raise failure(diagnostics, output)
         with open(out, "rb") as file:
             return Compiled(file.read(), diagnostics)
 
 
-def _failure(diagnostics: tuple[Diagnostic, ...], output: str) -> CompileError:
+def line_marker(name: str) -> str:
+    """The line that makes what follows it line 1 of the file `name`."""
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return f'# 1 "{quoted}"\n'
+
+
+def beside(name: str) -> list[str]:
+    """The option by which text named `name` finds what it includes from its own folder."""
+    folder = os.path.dirname(name)
+    return ["-iquote", folder] if folder else []
+
+
+def failure(diagnostics: tuple[Diagnostic, ...], output: str) -> CompileError:
+    """The error for what clang said, with a hint where we know better."""
     error = CompileError(diagnostics, output)
     error.hint = next((hint for pattern, hint in _HINTS if pattern in output), None)
     return error
