@@ -7,6 +7,10 @@ from pathlib import Path
 from ebpf.uapi import HELPERS, Helper
 
 TARGET = Path(__file__).parent / "include" / "bpf" / "bpf_helper_defs.h"
+# The table speaks of the kernel's own structs; a program holds the context that mirrors each.
+_CONTEXTS = {"sk_buff": "__sk_buff", "xdp_buff": "xdp_md", "sk_msg_buff": "sk_msg_md"}
+# These take several contexts, so the type of none.
+_ANY_CONTEXT = frozenset({"get_socket_cookie", "sk_assign"})
 _WORDS = {"u8": "__u8", "u16": "__u16", "u32": "__u32", "u64": "__u64", "s32": "__s32", "s64": "__s64"}
 
 
@@ -29,6 +33,8 @@ def header() -> str:
 
 def _declaration(row: Helper) -> str:
     args = _kernel_words(row.c_args) or "void"
+    if row.name in _ANY_CONTEXT:
+        args = re.sub(r"^struct \w+ \*", "void *", args)
     result = _kernel_words(row.c_return)
     star = "" if result.endswith("*") else " "
     return f"static {result}{star}(* const bpf_{row.name})({args}) = (void *){row.id};"
@@ -37,6 +43,7 @@ def _declaration(row: Helper) -> str:
 def _kernel_words(text: str) -> str:
     # C has no struct bpf_map: a map is a variable of any struct type.
     text = text.replace("struct bpf_map *", "void *").replace("size_t", "unsigned long")
+    text = re.sub(r"\bstruct (\w+)", lambda m: f"struct {_CONTEXTS.get(m[1], m[1])}", text)
     return re.sub(r"\b[us](?:8|16|32|64)\b", lambda m: _WORDS[m[0]], text)
 
 

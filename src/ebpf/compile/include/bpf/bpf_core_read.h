@@ -30,8 +30,8 @@ enum bpf_enum_value_kind { BPF_ENUMVAL_EXISTS = 0, BPF_ENUMVAL_VALUE = 1 };
 #define bpf_core_type_matches(type) __builtin_preserve_type_info(*(typeof(type) *)0, BPF_TYPE_MATCHES)
 #define bpf_core_type_size(type) __builtin_preserve_type_info(*(typeof(type) *)0, BPF_TYPE_SIZE)
 #define bpf_core_enum_value_exists(type, value) \
-    __builtin_preserve_enum_value(*(typeof(type) *)(value), BPF_ENUMVAL_EXISTS)
-#define bpf_core_enum_value(type, value) __builtin_preserve_enum_value(*(typeof(type) *)(value), BPF_ENUMVAL_VALUE)
+    __builtin_preserve_enum_value(*(typeof(type) *)value, BPF_ENUMVAL_EXISTS)
+#define bpf_core_enum_value(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, BPF_ENUMVAL_VALUE)
 
 #define bpf_core_cast(ptr, type) ((typeof(type) *)bpf_rdonly_cast((ptr), bpf_core_type_id_kernel(type)))
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
@@ -55,10 +55,12 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
         __CORE_RELO(s, field, SIGNED) ? (long long)___value >> __CORE_RELO(s, field, RSHIFT_U64)   \
                                       : ___value >> __CORE_RELO(s, field, RSHIFT_U64);             \
     })
+/* The barrier keeps clang from adding the offset, which is found at load, into the loads. */
 #define BPF_CORE_READ_BITFIELD(s, field)                                                           \
     ({                                                                                             \
         const void *___at = (const void *)s + __CORE_RELO(s, field, BYTE_OFFSET);                  \
         unsigned long long ___value = 0;                                                           \
+        barrier_var(___at);                                                                        \
         switch (__CORE_RELO(s, field, BYTE_SIZE)) {                                                \
         case 1: ___value = *(const unsigned char *)___at; break;                                   \
         case 2: ___value = *(const unsigned short *)___at; break;                                  \
@@ -103,9 +105,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define ___bpf_arrow(args...) ___bpf_concat(___bpf_arrow, ___bpf_narg(args))(args)
 #define ___bpf_type_of(args...) typeof(___bpf_arrow(args))
 
-#define ___bpf_one(read, dst, type, src, member) read((void *)(dst), sizeof(*(dst)), &((type)(src))->member)
 /* Follow all arrows but the last into the pointer __t, then read the last member with `last`. */
-#define ___bpf_walk2(last, mid, dst, src, a) last(dst, src, a)
 #define ___bpf_into(mid, src, a) (void)mid(&__t, sizeof(__t), &((typeof(src))(src))->a)
 #define ___bpf_hop(mid, args...)                                                                   \
     (void)mid(&__t, sizeof(__t), &((___bpf_type_of(___bpf_but_last(args)))(__t))->___bpf_last(args))
@@ -143,9 +143,13 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define BPF_CORE_READ_USER_STR_INTO(dst, src, a, args...) \
     ___bpf_core_read_into(bpf_core_read_user_str, bpf_core_read_user, dst, sizeof(*(dst)), src, a, ##args)
 #define BPF_PROBE_READ_INTO(dst, src, a, args...) \
-    ___bpf_core_read_into(bpf_probe_read_kernel, bpf_probe_read_kernel, dst, sizeof(*(dst)), src, a, ##args)
+    ___bpf_core_read_into(bpf_probe_read, bpf_probe_read, dst, sizeof(*(dst)), src, a, ##args)
 #define BPF_PROBE_READ_USER_INTO(dst, src, a, args...) \
     ___bpf_core_read_into(bpf_probe_read_user, bpf_probe_read_user, dst, sizeof(*(dst)), src, a, ##args)
+#define BPF_PROBE_READ_STR_INTO(dst, src, a, args...) \
+    ___bpf_core_read_into(bpf_probe_read_str, bpf_probe_read, dst, sizeof(*(dst)), src, a, ##args)
+#define BPF_PROBE_READ_USER_STR_INTO(dst, src, a, args...) \
+    ___bpf_core_read_into(bpf_probe_read_user_str, bpf_probe_read_user, dst, sizeof(*(dst)), src, a, ##args)
 
 #define ___bpf_value(into, src, a, args...)                                                        \
     ({                                                                                             \

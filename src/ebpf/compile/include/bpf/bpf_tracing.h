@@ -11,6 +11,7 @@
 /* -D__TARGET_ARCH_... was not given: the host of `ebpf cc` decides, which says so with -D. */
 #define bpf_target_x86
 #endif
+#define bpf_target_defined
 
 #ifdef bpf_target_x86
 #if defined(__KERNEL__) || defined(__VMLINUX_H__)
@@ -136,6 +137,66 @@
         ___bpf_quiet_end                                                                           \
     }                                                                                              \
     static __always_inline typeof(name(0)) ____##name(unsigned long long *ctx, ##args)
+
+/* BPF_PROG2(name, type, arg, type, arg, ...): as BPF_PROG, but an argument may be a struct of up to two words. A struct whose
+   members each fill whole words is laid out as the context is; only whole words of the context may be read. */
+#define ___bpf_pair_nth(_, _1, _2, _3, _4, _5, _6, _7, _8, _9, _a, _b, _c, _d, _e, _f, _g, _h, _i, _j, _k, _l, _m, _n, _o, N, ...) N
+#define ___bpf_npairs(...)                                                                         \
+    ___bpf_pair_nth(_, ##__VA_ARGS__, 12, 12, 11, 11, 10, 10, 9, 9, 8, 8, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0)
+#define ___bpf_pair_member0()
+#define ___bpf_pair_member1(t, x) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member0()
+#define ___bpf_pair_member2(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member1(args)
+#define ___bpf_pair_member3(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member2(args)
+#define ___bpf_pair_member4(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member3(args)
+#define ___bpf_pair_member5(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member4(args)
+#define ___bpf_pair_member6(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member5(args)
+#define ___bpf_pair_member7(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member6(args)
+#define ___bpf_pair_member8(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member7(args)
+#define ___bpf_pair_member9(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member8(args)
+#define ___bpf_pair_member10(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member9(args)
+#define ___bpf_pair_member11(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member10(args)
+#define ___bpf_pair_member12(t, x, args...) union { t x; unsigned long long ___words_##x[(sizeof(t) + 7) / 8]; }; ___bpf_pair_member11(args)
+#define ___bpf_pair_member(args...) ___bpf_apply(___bpf_pair_member, ___bpf_npairs(args))(args)
+#define ___bpf_pair_decl0()
+#define ___bpf_pair_decl1(t, x) , t x ___bpf_pair_decl0()
+#define ___bpf_pair_decl2(t, x, args...) , t x ___bpf_pair_decl1(args)
+#define ___bpf_pair_decl3(t, x, args...) , t x ___bpf_pair_decl2(args)
+#define ___bpf_pair_decl4(t, x, args...) , t x ___bpf_pair_decl3(args)
+#define ___bpf_pair_decl5(t, x, args...) , t x ___bpf_pair_decl4(args)
+#define ___bpf_pair_decl6(t, x, args...) , t x ___bpf_pair_decl5(args)
+#define ___bpf_pair_decl7(t, x, args...) , t x ___bpf_pair_decl6(args)
+#define ___bpf_pair_decl8(t, x, args...) , t x ___bpf_pair_decl7(args)
+#define ___bpf_pair_decl9(t, x, args...) , t x ___bpf_pair_decl8(args)
+#define ___bpf_pair_decl10(t, x, args...) , t x ___bpf_pair_decl9(args)
+#define ___bpf_pair_decl11(t, x, args...) , t x ___bpf_pair_decl10(args)
+#define ___bpf_pair_decl12(t, x, args...) , t x ___bpf_pair_decl11(args)
+#define ___bpf_pair_decl(args...) ___bpf_apply(___bpf_pair_decl, ___bpf_npairs(args))(args)
+#define ___bpf_pair_pass0()
+#define ___bpf_pair_pass1(t, x) , ___all.each.x ___bpf_pair_pass0()
+#define ___bpf_pair_pass2(t, x, args...) , ___all.each.x ___bpf_pair_pass1(args)
+#define ___bpf_pair_pass3(t, x, args...) , ___all.each.x ___bpf_pair_pass2(args)
+#define ___bpf_pair_pass4(t, x, args...) , ___all.each.x ___bpf_pair_pass3(args)
+#define ___bpf_pair_pass5(t, x, args...) , ___all.each.x ___bpf_pair_pass4(args)
+#define ___bpf_pair_pass6(t, x, args...) , ___all.each.x ___bpf_pair_pass5(args)
+#define ___bpf_pair_pass7(t, x, args...) , ___all.each.x ___bpf_pair_pass6(args)
+#define ___bpf_pair_pass8(t, x, args...) , ___all.each.x ___bpf_pair_pass7(args)
+#define ___bpf_pair_pass9(t, x, args...) , ___all.each.x ___bpf_pair_pass8(args)
+#define ___bpf_pair_pass10(t, x, args...) , ___all.each.x ___bpf_pair_pass9(args)
+#define ___bpf_pair_pass11(t, x, args...) , ___all.each.x ___bpf_pair_pass10(args)
+#define ___bpf_pair_pass12(t, x, args...) , ___all.each.x ___bpf_pair_pass11(args)
+#define ___bpf_pair_pass(args...) ___bpf_apply(___bpf_pair_pass, ___bpf_npairs(args))(args)
+#define BPF_PROG2(name, args...)                                                                   \
+    name(unsigned long long *ctx);                                                                 \
+    struct ____args_of_##name { ___bpf_pair_member(args) };                                        \
+    static __always_inline typeof(name(0)) ____##name(unsigned long long *ctx ___bpf_pair_decl(args)); \
+    typeof(name(0)) name(unsigned long long *ctx)                                                  \
+    {                                                                                              \
+        union { struct ____args_of_##name each; unsigned long long words[24]; } ___all;            \
+        _Pragma("unroll") for (unsigned int ___i = 0; ___i < sizeof(___all.each) / 8; ___i++)               \
+            ___all.words[___i] = ctx[___i];                                                            \
+        return ____##name(ctx ___bpf_pair_pass(args));                                             \
+    }                                                                                              \
+    static __always_inline typeof(name(0)) ____##name(unsigned long long *ctx ___bpf_pair_decl(args))
 
 struct pt_regs;
 
