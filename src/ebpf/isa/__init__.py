@@ -1,7 +1,9 @@
-"""RFC 9669: instructions, encoding and disassembly."""
+"""RFC 9669: instructions, encoding, assembly and disassembly."""
 
+from ebpf.isa.asm import asm
 from ebpf.isa.codec import by_slot, decode, encode
-from ebpf.isa.disasm import disasm, disasm_one
+from ebpf.isa.disasm import disasm, disasm_one, xlated_imm
 from ebpf.isa.insn import Insn
+from ebpf.isa.table import OPCODES, Form, Opcode
 
-__all__ = ["Insn", "by_slot", "decode", "disasm", "disasm_one", "encode"]
+__all__ = ["OPCODES", "Form", "Insn", "Opcode", "asm", "by_slot", "decode", "disasm", "disasm_one", "encode", "xlated_imm"]
