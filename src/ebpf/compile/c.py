@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ebpf.errors import CompileError, Diagnostic, NotFoundError
+from ebpf.errors import CompileError, Diagnostic, NotFoundError, UsageError
 from ebpf.toolchain import Clang, find_clang, run
 
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ INCLUDE = Path(__file__).parent / "include"
 # Text that is no file: its name in the line information is what the caller said, wherever we run.
 _NO_FOLDER = ("-fdebug-compilation-dir=/no", "-fdebug-prefix-map=/no=")
 _MESSAGE = re.compile(r"^(?P<path>.+?):(?P<line>\d+):(?P<column>\d+): (?P<kind>fatal error|error|warning|note): (?P<text>.*)$")
-_BARE = re.compile(r"^(?:\S*clang\S*: )?(?P<kind>fatal error|error|warning): (?P<text>.*)$")
+_BARE = re.compile(r"^(?:[\w.+-]+: )?(?P<kind>fatal error|error|warning|note): (?P<text>.*)$")
 _HINTS = (
+    ("changed binding to STB_GLOBAL", 'a variable cannot be named as its section is: char LICENSE[] SEC("license") = "GPL";'),
     ("'vmlinux.h' file not found", "vmlinux.h from BTF is not built yet; include <linux/bpf.h> and what you need of linux/*.h"),
     ("'gnu/stubs-32.h' file not found", "eBPF programs cannot use the C library: include linux/*.h instead"),
 )
@@ -37,7 +38,7 @@ def base_flags(clang: Clang, *, cpu: str = "v3", debug: bool = True) -> list[str
     """The options every compilation has: BPF, optimised, our headers and Linux's, and none of the host's."""
     from platform import machine
 
-    arch = {"aarch64": "arm64", "arm64": "arm64"}.get(machine().lower(), "x86")
+    arch = "arm64" if machine().lower() in ("aarch64", "arm64") else "x86"
     return [
         "-target",
         "bpfel",
@@ -65,8 +66,11 @@ def options(
     pch: "Pch | None" = None,
 ) -> list[str]:
     """clang's options for one compilation, the caller's own after the base ones so that they win."""
+    base = base_flags(clang, cpu=cpu, debug=debug)
+    if any(text.startswith("__TARGET_ARCH_") for text in defines) or any(text.startswith("-D__TARGET_ARCH_") for text in flags):
+        base = [text for text in base if not text.startswith("-D__TARGET_ARCH_")]
     return [
-        *base_flags(clang, cpu=cpu, debug=debug),
+        *base,
         *(f"-I{os.fspath(path)}" for path in includes),
         *(f"-D{text}" for text in defines),
         *flags,
@@ -110,6 +114,8 @@ def compile_c(
         diagnostics = parse_diagnostics(output, names)
         if answer.returncode:
             raise failure(diagnostics, output)
+        if not os.path.isfile(out):
+            raise UsageError(f"{name}: clang was told to write no object ({' '.join(flags)})")
         with open(out, "rb") as file:
             return Compiled(file.read(), diagnostics)
 

@@ -33,19 +33,12 @@ class _Line:
     cpu: str = "v3"
 
 
-def _target(line: _Line, value: str) -> None:
-    if value not in ("bpf", "bpfel", "bpf-pc-linux", "bpfel-pc-linux"):
-        if value in ("bpfeb",):
-            raise UsageError("cc: -target bpfeb: big-endian objects cannot be loaded here; use -target bpf")
+def _target(value: str) -> None:
+    machine = value.partition("-")[0]
+    if machine == "bpfeb":
+        raise UsageError("cc: -target bpfeb: big-endian objects cannot be loaded here; use -target bpf")
+    if machine not in ("bpf", "bpfel"):
         raise UsageError(f"cc: -target {value} is another machine; ebpf cc compiles for -target bpf")
-
-
-def _march(line: _Line, value: str) -> None:
-    line.notes.append(f"clang has no -march={value} for eBPF: compiling with -target bpf, which is what is meant")
-
-
-def _host_include(line: _Line, value: str) -> None:
-    line.notes.append(f"{value} of this machine is not needed: headers come with ebpf")
 
 
 def cc(argv: Sequence[str]) -> Written:
@@ -60,24 +53,25 @@ def cc(argv: Sequence[str]) -> Written:
                 raise UsageError(f"cc: {word} needs a value")
             return words.pop(0)
 
-        if word == "-o":
-            line.out = value()
+        if word.startswith("-o"):
+            line.out = word[2:] or value()
         elif word in ("-target", "--target"):
-            _target(line, value())
+            _target(value())
         elif word.startswith("--target="):
-            _target(line, word.partition("=")[2])
+            _target(word.partition("=")[2])
         elif word.startswith("-march="):
-            _march(line, word.partition("=")[2])
+            line.notes.append(f"clang has no {word} for eBPF: compiling with -target bpf, which is what is meant")
         elif word.startswith("-mcpu="):
             line.cpu = word.partition("=")[2]
-        elif word in ("-c", "-g", "-O2", "-emit-llvm"):
-            if word == "-emit-llvm":
-                raise UsageError("cc: -emit-llvm: ebpf cc writes eBPF objects; leave it out")
+        elif word in ("-S", "-E", "-emit-llvm", "-fsyntax-only"):
+            raise UsageError(f"cc: {word}: ebpf cc writes eBPF objects; leave it out")
+        elif word in ("-c", "-g", "-O2"):
+            continue
         elif word in ("-O0", "-O1"):
             line.flags.append(word)
             line.notes.append(f"{word} leaves code in that the verifier seldom accepts; -O2 is the default")
         elif word.startswith("-I/usr/include") and "linux-gnu" in word:
-            _host_include(line, word)
+            line.notes.append(f"{word} is left out: headers come with ebpf")
         elif word in _VALUED:
             line.flags += [word, value()]
         elif word.startswith("-") and word != "-":
@@ -101,11 +95,20 @@ def _write(line: _Line) -> Written:
     if out.is_dir():
         raise UsageError(f"cc: {out} is a folder")
     compiled = compile_c(source, flags=line.flags, cpu=line.cpu)
-    if str(out) == os.devnull:
-        return Written(out, tuple(line.notes), compiled.diagnostics)
-    write_atomically(out, compiled.object)
+    try:
+        _put(out, compiled.object)
+    except OSError as error:
+        # The name that the user gave, not that of the temporary file beside it.
+        raise type(error)(error.errno, error.strerror, str(out)) from error
+    return Written(out, tuple(line.notes), compiled.diagnostics)
+
+
+def _put(out: Path, data: bytes) -> None:
+    if out.exists() and not out.is_file():
+        out.write_bytes(data)  # /dev/null, a pipe: written to, not replaced
+        return
+    write_atomically(out, data)
     # mkstemp's files are private; an object is as readable as any other file that a compiler writes.
     mask = os.umask(0)
     os.umask(mask)
     out.chmod(0o666 & ~mask)
-    return Written(out, tuple(line.notes), compiled.diagnostics)

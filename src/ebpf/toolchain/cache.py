@@ -10,7 +10,9 @@ def cache_folder(*parts: str) -> Path:
     """A folder below $XDG_CACHE_HOME/ebpf (mode 0700, ours alone); a private temporary one where that cannot be had."""
     base = os.environ.get("XDG_CACHE_HOME") or ""
     root = Path(base) if base.startswith(os.sep) else Path(os.path.expanduser("~")) / ".cache"
-    for candidate in (root / "ebpf", Path(tempfile.gettempdir()) / f"ebpf-{_uid()}"):
+    # A home that does not exist (nobody's) is not ours to make.
+    homes = [root / "ebpf"] if base or root.parent.is_dir() else []
+    for candidate in (*homes, Path(tempfile.gettempdir()) / f"ebpf-{_uid()}"):
         try:
             folder = _private(candidate)
             for part in parts:

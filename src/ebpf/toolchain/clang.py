@@ -1,6 +1,7 @@
 """Find and run clang: ziglang's from PyPI, or the system's when asked for."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from ebpf.errors import NotFoundError, NotSupportedError
 
 _INSTALL = "pip install ziglang"
+_OLDEST = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,10 @@ class Clang:
 
 
 def run(command: Sequence[str], *, stdin: bytes | None = None, timeout_s: float = 120.0) -> subprocess.CompletedProcess[bytes]:
-    """Run a tool with no shell and an empty environment, and return what it said. Raises NotSupportedError when it hangs."""
+    """Run a tool with no shell and an empty environment, and return what it said.
+
+    Raises NotSupportedError when it hangs or cannot be run.
+    """
     try:
         return subprocess.run(
             command,
@@ -42,29 +47,31 @@ def run(command: Sequence[str], *, stdin: bytes | None = None, timeout_s: float 
         )
     except subprocess.TimeoutExpired:
         raise NotSupportedError(Path(command[0]).name, f"gave no answer within {timeout_s:.0f} s") from None
+    except OSError as error:
+        raise NotSupportedError(command[0], f"cannot be run: {(error.strerror or str(error)).lower()}") from error
 
 
-@lru_cache(maxsize=4)
 def find_clang(wanted: str | None = None) -> Clang:
     """The clang to use: `wanted` (a path or name; EBPF_CLANG by default), else ziglang's.
 
     Raises NotFoundError when there is none.
     """
     wanted = wanted or os.environ.get("EBPF_CLANG") or ""
-    return _system(wanted) if wanted else _zig()
+    return _system(wanted, os.environ.get("PATH", "")) if wanted else _zig()
 
 
+@lru_cache(maxsize=1)
 def _zig() -> Clang:
     from importlib.metadata import PackageNotFoundError, distribution
     from importlib.util import find_spec
 
     spec = find_spec("ziglang")
-    if spec is None or not spec.submodule_search_locations:
-        error = NotFoundError("compiler", "clang")
-        error.hint = _INSTALL
-        raise error
-    home = Path(next(iter(spec.submodule_search_locations)))
+    home = Path(next(iter(spec.submodule_search_locations or ())) if spec else "")
     binary = home / ("zig.exe" if os.name == "nt" else "zig")
+    if spec is None or not binary.is_file():
+        error = NotFoundError("compiler", "clang")
+        error.hint = f"{_INSTALL}, or set EBPF_CLANG to a clang of 14 or later"
+        raise error
     try:
         version = distribution("ziglang").version
     except PackageNotFoundError:
@@ -80,17 +87,22 @@ def _machine() -> str:
     return {"arm64": "aarch64", "aarch64": "aarch64"}.get(platform.machine().lower(), "x86")
 
 
-def _system(wanted: str) -> Clang:
-    path = shutil.which(wanted)
+@lru_cache(maxsize=4)
+def _system(wanted: str, search: str) -> Clang:
+    path = shutil.which(wanted, path=search)
     if path is None:
         error = NotFoundError("compiler", wanted, where="PATH")
         error.hint = f"unset EBPF_CLANG to use the one from PyPI ({_INSTALL})"
         raise error
     text = run([path, "--version"]).stdout.decode(errors="replace").splitlines()
+    number = re.search(r"clang version (\d+)", text[0] if text else "")
+    if number is None or int(number[1]) < _OLDEST:
+        found = text[0] if text else "nothing"
+        raise NotSupportedError(wanted, f"is not a clang of {_OLDEST} or later (it says {found!r})", hint="unset EBPF_CLANG")
     resource = run([path, "-print-resource-dir"]).stdout.decode().strip()
     try:
         linux = _zig().includes[1:]
     except NotFoundError:
         linux = ("/usr/include", f"/usr/include/{os.uname().machine}-linux-gnu")
     linker = shutil.which("ld.lld") or "ld.lld"
-    return Clang((path,), (f"{resource}/include", *linux), text[0] if text else wanted, (linker,))
+    return Clang((path,), (f"{resource}/include", *linux), text[0], (linker,))
