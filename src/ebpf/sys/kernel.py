@@ -62,9 +62,10 @@ class XdpState:
 
 
 class Buffer(Protocol):
-    """Mapped memory: a writable or read-only buffer that is unmapped by close()."""
+    """Mapped memory: `view` is a writable or read-only window; close() unmaps."""
 
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    @property
+    def view(self) -> memoryview: ...
     def close(self) -> None: ...
 
 

@@ -1,1 +1,5 @@
-"""."""
+"""A kernel in user space: this process's own."""
+
+from ebpf.kernels.user.kernel import UserKernel
+
+__all__ = ["UserKernel"]

@@ -1,0 +1,207 @@
+"""Perf events of the user kernel: system calls as kernel functions and tracepoints, and output buffers."""
+
+import ctypes
+import errno
+import mmap
+import os
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from ebpf.engine.runtime import library
+from ebpf.engine.runtime.abi import Env, Perf
+from ebpf.errors import KernelError, NotFoundError, NotSupportedError
+from ebpf.kernels.user.env import own_env
+from ebpf.kernels.user.hooks import ANY_CALL, Hook, Hooks, Kind
+from ebpf.kernels.user.maps import Map
+from ebpf.kernels.user.memory import Region
+from ebpf.kernels.user.objects import LinkObject, Object, ProgramObject
+from ebpf.sys.kernel import Kprobe, PerfOutput, PerfSource, Tracepoint
+from ebpf.uapi import SYSCALLS, LinkType, ProgType
+
+if TYPE_CHECKING:
+    from ebpf.kernels.user.kernel import UserKernel
+
+_FUNCTION = re.compile(r"^(?:__x64_sys_|__arm64_sys_|__se_sys_|__do_sys_|sys_|ksys_)(\w+)$")
+_IDENTIFIER = re.compile(r"^[A-Za-z_.][\w.]*$")
+
+
+class PerfEvent(Object):
+    """A perf event: a hook that waits for its program, or one CPU's output buffer."""
+
+    def __init__(self, source: PerfSource, hook: tuple[int, Kind, bool] | None) -> None:
+        super().__init__()
+        self.source = source
+        self.hook = hook
+        self.link: LinkObject | None = None
+        self.perf: Perf | None = None
+        self._region: Region | None = None
+        if isinstance(source, PerfOutput):
+            self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def view(self, length: int, offset: int) -> memoryview:
+        """The output buffer's pages: the first mapping makes them."""
+        pages = length // mmap.PAGESIZE - 1
+        if not isinstance(self.source, PerfOutput) or offset or pages < 1 or pages & (pages - 1):
+            raise KernelError(errno.EINVAL, "mmap", "a perf buffer is mapped from 0: one page and a power of two of pages")
+        if self._region is None:
+            self._region = Region(length, "perf")
+            self.perf = Perf(self._region.address, length - mmap.PAGESIZE, 0, 0, self.event_fd)
+            library().rt_perf_init(ctypes.byref(self.perf))
+        return self._region.view(length)
+
+    def readable(self) -> bool:
+        """Whether the output buffer has records."""
+        if self._region is None:
+            return False
+        view = self._region.view(16, 1024)
+        return view[:8] != view[8:16]
+
+    def holds(self) -> list[Object]:
+        """The attachment's program."""
+        return [self.link.program] if self.link is not None else []
+
+    def destroy(self) -> None:
+        """Detach, and give the buffer back."""
+        if self.link is not None:
+            self.link.detach()
+        if self._region is not None:
+            self._region.close()
+            self._region = None
+        if self.event_fd >= 0:
+            os.close(self.event_fd)
+            self.event_fd = -1
+
+
+class Events:
+    """All hooks of a kernel."""
+
+    def __init__(self, kernel: "UserKernel") -> None:
+        self._kernel = kernel
+        self.hooks = Hooks()
+        self.env: Env = own_env(kernel.trace.address, kernel.possible_cpus)
+
+    # -- opening
+
+    def open(self, source: PerfSource, *, pid: int, cpu: int) -> int:
+        """A descriptor for an event."""
+        del pid, cpu
+        if isinstance(source, PerfOutput):
+            return self._kernel.table.add(PerfEvent(source, None))
+        if isinstance(source, Kprobe):
+            return self._kernel.table.add(PerfEvent(source, (self._function(source), Kind.KPROBE, source.ret)))
+        if isinstance(source, Tracepoint):
+            nr, on_exit = self._tracepoint(source)
+            return self._kernel.table.add(PerfEvent(source, (nr, Kind.TRACEPOINT, on_exit)))
+        raise NotSupportedError(f"uprobe {source.path}", "functions of processes are not hooked yet", hint="Run with --kernel linux")
+
+    def _number(self, call: str) -> int | None:
+        return SYSCALLS[os.uname().machine].get(call)
+
+    def _function(self, source: Kprobe) -> int:
+        """The number of the system call that a kernel function serves."""
+        name = source.function
+        found = _FUNCTION.match(name)
+        number = self._number(found[1]) if found else None
+        if number is not None and not source.offset:
+            return number
+        if found or not _IDENTIFIER.match(name):
+            calls = SYSCALLS[os.uname().machine]
+            near = get_close_matches(found[1] if found else name, calls, n=2)
+            raise NotFoundError("kernel function", name, near=[self._kernel.syscall_function(n) for n in near])
+        kind = "kretprobe" if source.ret else "kprobe"
+        raise NotSupportedError(
+            f"{kind} '{name}{f'+{source.offset}' if source.offset else ''}'",
+            "is inside the kernel: user space cannot see it (it sees system calls, such as "
+            + self._kernel.syscall_function("execve")
+            + ")",
+            hint="Run with --kernel linux",
+        )
+
+    def _tracepoint(self, source: Tracepoint) -> tuple[int, bool]:
+        name = f"{source.category}:{source.name}"
+        if source.category == "raw_syscalls" and source.name in ("sys_enter", "sys_exit"):
+            raise NotSupportedError(f"tracepoint '{name}'", "every call of a process would stop; it is not built yet", hint="Name one call")
+        if source.category != "syscalls":
+            raise NotSupportedError(
+                f"tracepoint '{name}'", "is inside the kernel: user space sees the syscalls:* tracepoints", hint="Run with --kernel linux"
+            )
+        for prefix, on_exit in (("sys_enter_", False), ("sys_exit_", True)):
+            if source.name.startswith(prefix):
+                number = self._number(source.name[len(prefix) :])
+                if number is not None:
+                    return number, on_exit
+        calls = SYSCALLS[os.uname().machine]
+        near = get_close_matches(source.name.removeprefix("sys_enter_").removeprefix("sys_exit_"), calls, n=2)
+        raise NotFoundError("tracepoint", name, near=[f"syscalls:sys_enter_{n}" for n in near])
+
+    # -- attaching
+
+    def attach(self, event: PerfEvent, program: ProgramObject) -> None:
+        """Put a program on an event."""
+        if event.hook is None:
+            raise KernelError(errno.EINVAL, "ioctl(PERF_EVENT_IOC_SET_BPF)", "an output buffer takes no program")
+        if event.link is not None:
+            raise KernelError(errno.EEXIST, "ioctl(PERF_EVENT_IOC_SET_BPF)", "the event has a program")
+        number, kind, on_exit = event.hook
+        wanted = ProgType.TRACEPOINT if kind == Kind.TRACEPOINT else ProgType.KPROBE
+        if program.program.call.prog_type != wanted:
+            raise KernelError(errno.EINVAL, "ioctl(PERF_EVENT_IOC_SET_BPF)", f"this event takes {wanted.name.lower()} programs")
+        event.link = self._hook(number, kind, on_exit=on_exit, program=program, detail={})
+        self._kernel.table.hold(program)
+
+    def raw_tracepoint(self, name: str, program: ProgramObject) -> int:
+        """A raw tracepoint: none is served yet."""
+        del program
+        raise NotSupportedError(
+            f"raw tracepoint '{name}'", "is inside the kernel: user space sees single system calls", hint="Run with --kernel linux"
+        )
+
+    def _hook(self, number: int, kind: Kind, *, on_exit: bool, program: ProgramObject, detail: dict[str, int | str]) -> LinkObject:
+        process = self._kernel.lab.process
+        entry = program.program.entry
+        if not entry:
+            raise NotSupportedError(
+                "hooking system calls", "the interpreter cannot serve other processes", hint="unset EBPF_ENGINE: it needs machine code"
+            )
+        if process is not None and process.released and process.poll() is None:
+            late = number not in process.calls and ANY_CALL not in process.calls
+            if late or (on_exit and not process.traced):
+                raise NotSupportedError(
+                    "attach",
+                    "the command runs already, and its filter does not stop this system call: attach before the script first waits",
+                )
+        ticket = self.hooks.add(Hook(number, kind, on_exit, entry))
+        return LinkObject(program, int(LinkType.PERF_EVENT), detail, lambda: self.hooks.remove(ticket))
+
+    # -- output buffers as elements of a map
+
+    def put_perf(self, held: Map, key: bytes, value: bytes) -> None:
+        """Store an output buffer in a perf event array."""
+        index = int.from_bytes(key, "little")
+        if index >= held.header.max_entries:
+            raise KernelError(errno.E2BIG, "map_update_elem", f"index {index}")
+        event = self._kernel.table.get(int.from_bytes(value, "little"), PerfEvent, "map_update_elem")
+        if event.perf is None:
+            raise KernelError(errno.EINVAL, "map_update_elem", "the perf buffer is not mapped")
+        self.drop_perf(held, key, missing_ok=True)
+        self._kernel.table.hold(event)
+        held.slots[index] = event
+        ctypes.c_uint64.from_address(held.data_address + 8 * index).value = ctypes.addressof(event.perf)
+
+    def drop_perf(self, held: Map, key: bytes, *, missing_ok: bool = False) -> None:
+        """Take an output buffer out of a perf event array."""
+        index = int.from_bytes(key, "little")
+        event = held.slots.pop(index, None)
+        if event is None:
+            if missing_ok:
+                return
+            raise KernelError(errno.ENOENT, "map_delete_elem", f"index {index}")
+        ctypes.c_uint64.from_address(held.data_address + 8 * index).value = 0
+        assert isinstance(event, PerfEvent)
+        self._kernel.table.release(event)
+
+    def close(self) -> None:
+        """Detach everything."""
+        for place in range(self.hooks.table.count):
+            self.hooks.remove(place)

@@ -1,0 +1,389 @@
+"""The user kernel: the command table, descriptors, ids, pins and lifetimes of a kernel that lives in this process."""
+
+import errno
+import os
+import select
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+from ebpf.btf import Btf
+from ebpf.errors import FormatError, KernelError, NotSupportedError
+from ebpf.isa import decode
+from ebpf.kernels.user import load as loader
+from ebpf.kernels.user.events import Events, PerfEvent
+from ebpf.kernels.user.lab import UserLab
+from ebpf.kernels.user.maps import create
+from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, Object, ProgramObject, Table
+from ebpf.kernels.user.run import test_run
+from ebpf.kernels.user.trace import TraceReader, TraceRing
+from ebpf.sys import calls
+from ebpf.sys.calls import Call, R
+from ebpf.sys.kernel import Buffer, PerfSource, XdpState
+from ebpf.uapi import MapType, ProgType
+
+
+class UserKernel:
+    """A kernel in user space. Close it with shutdown(), or use it in a with statement."""
+
+    name = "user"
+
+    def __init__(self) -> None:
+        self.possible_cpus = os.cpu_count() or 1
+        self.table = Table()
+        self.trace = TraceRing()
+        self.events = Events(self)
+        self.lab = UserLab(self)
+        self.interrupted = False
+        self._pins: dict[str, Object] = {}
+        self._readers: dict[int, TraceReader] = {}
+        self._pid = os.getpid()
+        self._closed = False
+
+    # -- bpf(2)
+
+    def bpf(self, call: Call[R]) -> R:
+        """Carry out one command."""
+        self._alive(f"bpf({call.cmd.name})")
+        handler = _COMMANDS.get(type(call))
+        if handler is None:
+            raise NotSupportedError(f"bpf({call.cmd.name})", "is not built in the user kernel yet", hint="Run with --kernel linux")
+        return cast(R, handler(self, call))
+
+    def _alive(self, call: str) -> None:
+        if self._closed:
+            raise KernelError(errno.EBADF, call, "this kernel was shut down")
+        if os.getpid() != self._pid:
+            raise KernelError(errno.EBADF, call, "a user kernel does not survive fork: open one in the child")
+
+    def map_at(self, fd: int, call: str) -> MapObject:
+        """The map behind a descriptor."""
+        return self.table.get(fd, MapObject, call)
+
+    def program_at(self, fd: int, call: str) -> ProgramObject:
+        """The program behind a descriptor."""
+        return self.table.get(fd, ProgramObject, call)
+
+    def _map_create(self, call: calls.MapCreate) -> int:
+        made = create(call, self.possible_cpus)
+        btf = self.table.get(call.btf_fd, BtfObject, "bpf(MAP_CREATE)") if call.btf_fd else None
+        return self.table.add(MapObject(made, btf))
+
+    def _lookup(self, call: calls.MapLookup) -> bytes:
+        return self.map_at(call.map_fd, "map_lookup_elem").map.lookup(call.key)
+
+    def _update(self, call: calls.MapUpdate) -> None:
+        held = self.map_at(call.map_fd, "map_update_elem").map
+        if held.type == MapType.PERF_EVENT_ARRAY:
+            self.events.put_perf(held, call.key, call.value)
+            return
+        held.update(call.key, call.value, call.flags)
+
+    def _delete(self, call: calls.MapDelete) -> None:
+        held = self.map_at(call.map_fd, "map_delete_elem").map
+        if held.type == MapType.PERF_EVENT_ARRAY:
+            self.events.drop_perf(held, call.key)
+            return
+        held.delete(call.key)
+
+    def _next_key(self, call: calls.MapNextKey) -> bytes:
+        return self.map_at(call.map_fd, "map_get_next_key").map.next_key(call.key)
+
+    def _take(self, call: calls.MapLookupAndDelete) -> bytes:
+        return self.map_at(call.map_fd, "map_lookup_and_delete_elem").map.take(call.key)
+
+    def _freeze(self, call: calls.MapFreeze) -> None:
+        self.map_at(call.map_fd, "bpf(MAP_FREEZE)").map.freeze()
+
+    def _batch(self, call: calls.MapLookupBatch) -> calls.Batch:
+        return self.map_at(call.map_fd, "map_lookup_batch").map.batch(call.start, call.count)
+
+    def _btf_load(self, call: calls.BtfLoad) -> int:
+        try:
+            btf = Btf.parse(call.data)
+        except FormatError as error:
+            raise KernelError(errno.EINVAL, "bpf(BTF_LOAD)", str(error)) from error
+        return self.table.add(BtfObject(btf))
+
+    def _prog_load(self, call: calls.ProgLoad) -> calls.Loaded:
+        where = "bpf(PROG_LOAD)"
+        try:
+            fds = loader.maps_named(call.insns)
+        except FormatError as error:
+            raise KernelError(errno.EINVAL, where, str(error)) from error
+        held = {fd: self.map_at(fd, where) for fd in fds}
+        btf = self.table.get(call.btf_fd, BtfObject, where) if call.btf_fd else None
+        program = loader.load(call, {fd: m.map for fd, m in held.items()}, btf.btf if btf is not None else None)
+        return calls.Loaded(self.table.add(ProgramObject(program, dict(held), btf)), program.verdict.log)
+
+    def _test_run(self, call: calls.ProgTestRun) -> calls.TestRunResult:
+        return test_run(self, self.program_at(call.prog_fd, "bpf(PROG_TEST_RUN)"), call)
+
+    def _pin(self, call: calls.ObjPin) -> None:
+        if not call.path.startswith("/"):
+            raise KernelError(errno.EINVAL, "bpf(OBJ_PIN)", f"{call.path!r} is not an absolute path")
+        if call.path in self._pins:
+            raise KernelError(errno.EEXIST, "bpf(OBJ_PIN)", call.path)
+        held = self.table.get(call.fd, Object, "bpf(OBJ_PIN)")
+        self.table.hold(held)
+        self._pins[call.path] = held
+
+    def _obj_get(self, call: calls.ObjGet) -> int:
+        if call.path not in self._pins:
+            raise KernelError(errno.ENOENT, "bpf(OBJ_GET)", call.path)
+        return self.table.open(self._pins[call.path])
+
+    def unpin(self, path: str) -> None:
+        """Remove a pin, as unlink(2) on bpffs does."""
+        held = self._pins.pop(path, None)
+        if held is None:
+            raise KernelError(errno.ENOENT, "unlink", path)
+        self.table.release(held)
+
+    def _next_id(self, call: calls.NextId) -> int:
+        return self.table.next_id(_KINDS[call.cmd.name.split("_")[0]], call.start)
+
+    def _fd_by_id(self, call: calls.FdById) -> int:
+        return self.table.open(self.table.by_id(_KINDS[call.cmd.name.split("_")[0]], call.id))
+
+    def _prog_info(self, call: calls.GetProgInfo) -> calls.ProgInfo:
+        held = self.program_at(call.fd, "bpf(OBJ_GET_INFO_BY_FD)")
+        program = held.program
+        ids = {fd: m.id for fd, m in held.maps.items()}
+        source = program.call
+        code = getattr(program.code, "size", 0)
+        return calls.ProgInfo(
+            type=source.prog_type,
+            id=held.id,
+            tag=program.tag,
+            name=source.name,
+            xlated=loader.show_ids(decode(source.insns), ids) if call.images else b"",
+            xlated_len=len(source.insns),
+            jited_len=code,
+            load_time_ns=held.loaded_ns,
+            created_by_uid=os.getuid() if hasattr(os, "getuid") else 0,
+            map_ids=tuple(ids.values()),
+            gpl_compatible=loader.is_gpl(source.license),
+            btf_id=held.btf.id if held.btf is not None else 0,
+            func_info=source.func_info if call.images else b"",
+            func_info_rec_size=source.func_info_rec_size,
+            line_info=source.line_info if call.images else b"",
+            line_info_rec_size=source.line_info_rec_size,
+            verified_insns=program.verdict.processed,
+            memlock=(len(source.insns) + 4095) // 4096 * 4096,
+        )
+
+    def _map_info(self, call: calls.GetMapInfo) -> calls.MapInfo:
+        held = self.map_at(call.fd, "bpf(OBJ_GET_INFO_BY_FD)")
+        spec = held.map.spec
+        return calls.MapInfo(
+            type=spec.map_type,
+            id=held.id,
+            key_size=spec.key_size,
+            value_size=spec.value_size,
+            max_entries=held.map.header.max_entries,
+            map_flags=spec.flags,
+            name=spec.name,
+            btf_id=held.btf.id if held.btf is not None else 0,
+            btf_key_type_id=spec.btf_key_type_id,
+            btf_value_type_id=spec.btf_value_type_id,
+            map_extra=spec.map_extra,
+            frozen=held.map.frozen,
+            memlock=held.map.memlock,
+        )
+
+    def _btf_info(self, call: calls.GetBtfInfo) -> calls.BtfInfo:
+        held = self.table.get(call.fd, BtfObject, "bpf(OBJ_GET_INFO_BY_FD)")
+        return calls.BtfInfo(held.id, held.btf.raw)
+
+    def _link_info(self, call: calls.GetLinkInfo) -> calls.LinkInfo:
+        held = self.table.get(call.fd, LinkObject, "bpf(OBJ_GET_INFO_BY_FD)")
+        return calls.LinkInfo(held.kind, held.id, held.program.id, dict(held.detail))
+
+    def _raw_tracepoint(self, call: calls.RawTracepointOpen) -> int:
+        program = self.program_at(call.prog_fd, "bpf(RAW_TRACEPOINT_OPEN)")
+        if program.program.call.prog_type not in (ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE):
+            raise KernelError(errno.EINVAL, "bpf(RAW_TRACEPOINT_OPEN)", "the program is no raw tracepoint program")
+        return self.events.raw_tracepoint(call.name, program)
+
+    def _link_detach(self, call: calls.LinkDetach) -> None:
+        self.table.get(call.link_fd, LinkObject, "bpf(LINK_DETACH)").detach()
+
+    # -- descriptors and memory
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        reader = self._readers.pop(fd, None)
+        if reader is not None:
+            reader.close()
+        self.table.close(fd)
+
+    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
+        """Map a map's or perf event's memory."""
+        del writable
+        held = self.table.get(fd, Object, "mmap")
+        if isinstance(held, PerfEvent):
+            return Window(held.view(length, offset))
+        if isinstance(held, MapObject):
+            return Window(held.map.view(length, offset))
+        raise KernelError(errno.ENODEV, "mmap")
+
+    def wait(self, fds: Sequence[int], timeout_s: float | None) -> list[int]:
+        """Wait until a descriptor has something to read; lets a held command go first."""
+        self._alive("poll")
+        self.lab.release()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        sources = {fd: self.table.get(fd, Object, "poll") for fd in fds}
+        while True:
+            ready = [fd for fd, held in sources.items() if held.readable()]
+            if ready:
+                return ready
+            over = self.lab.ended()
+            if over:
+                # What the command's last events wrote is there by now: look once more before saying that it is over.
+                ready = [fd for fd, held in sources.items() if held.readable()]
+                if ready:
+                    return ready
+                if self.lab.interrupt():
+                    raise KeyboardInterrupt
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return []
+            self._sleep(list(sources.values()), left, ended=over)
+
+    def _sleep(self, sources: list[Object], left: float | None, *, ended: bool) -> None:
+        poller = select.poll()
+        for held in sources:
+            if held.event_fd >= 0:
+                poller.register(held.event_fd, select.POLLIN)
+                held.arm()
+        for fd in [] if ended else self.lab.descriptors():
+            poller.register(fd, select.POLLIN)
+        if any(held.readable() for held in sources):
+            return
+        events = poller.poll(None if left is None else max(left * 1000, 1))
+        for fd, _ in events:
+            if any(held.event_fd == fd for held in sources):
+                try:
+                    os.read(fd, 8)
+                except BlockingIOError:
+                    continue
+
+    # -- events
+
+    def perf_event_open(self, source: PerfSource, *, pid: int = -1, cpu: int = 0) -> int:
+        """Open a perf event: a system call's function or tracepoint, or an output buffer."""
+        self._alive("perf_event_open")
+        return self.events.open(source, pid=pid, cpu=cpu)
+
+    def perf_set_bpf(self, event_fd: int, prog_fd: int) -> None:
+        """Attach a program to an event."""
+        event = self.table.get(event_fd, PerfEvent, "ioctl(PERF_EVENT_IOC_SET_BPF)")
+        self.events.attach(event, self.program_at(prog_fd, "ioctl(PERF_EVENT_IOC_SET_BPF)"))
+
+    def perf_enable(self, event_fd: int) -> None:
+        """Enable an event (they are enabled when a program is attached)."""
+        self.table.get(event_fd, PerfEvent, "ioctl(PERF_EVENT_IOC_ENABLE)")
+
+    def xdp_attach(self, ifindex: int, prog_fd: int, flags: int = 0) -> None:
+        """Attaching to live interfaces needs the lab of ebpfd."""
+        raise NotSupportedError(
+            "net attach xdp",
+            "the user kernel does not see live interfaces yet",
+            hint="Replay a capture with `ebpf prog run OBJ --pcap FILE`, or use --kernel linux",
+        )
+
+    def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
+        """Nothing is ever attached to a live interface here."""
+        del ifindex
+        return []
+
+    def interfaces(self) -> Mapping[str, int]:
+        """The host's network interfaces."""
+        import socket
+
+        return {name: index for index, name in socket.if_nameindex()}
+
+    def read_file(self, path: str) -> bytes:
+        """This kernel has no files of its own."""
+        raise FileNotFoundError(errno.ENOENT, "the user kernel has no such file", path)
+
+    def syscall_function(self, syscall: str) -> str:
+        """The function of a system call, named as on Linux."""
+        return f"__x64_sys_{syscall}" if os.uname().machine == "x86_64" else f"__arm64_sys_{syscall}"
+
+    # -- trace
+
+    def trace_open(self) -> int:
+        """Begin to read what bpf_trace_printk writes."""
+        self._alive("open trace_pipe")
+        reader = TraceReader(self.trace)
+        fd = self.table.add(reader)
+        self._readers[fd] = reader
+        return fd
+
+    def trace_read(self, fd: int) -> bytes:
+        """Take the lines that there are."""
+        return self.table.get(fd, TraceReader, "read trace_pipe").take()
+
+    # -- end
+
+    def shutdown(self) -> None:
+        """Detach all, let a command go on without us, and close everything."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self.lab.close()
+        self._closed = True
+        self.events.close()
+        self._pins.clear()
+        self.table.clear()
+        self.trace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.shutdown()
+
+
+class Window:
+    """A view of memory that this process has already: nothing to unmap."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    @property
+    def view(self) -> memoryview:
+        """The memory."""
+        return self._view
+
+    def close(self) -> None:
+        """Let the view go."""
+        self._view.release()
+
+
+_KINDS: dict[str, type[Object]] = {"PROG": ProgramObject, "MAP": MapObject, "BTF": BtfObject, "LINK": LinkObject}
+_COMMANDS: dict[type[Call[Any]], Callable[[UserKernel, Any], Any]] = {
+    calls.MapCreate: UserKernel._map_create,
+    calls.MapLookup: UserKernel._lookup,
+    calls.MapUpdate: UserKernel._update,
+    calls.MapDelete: UserKernel._delete,
+    calls.MapNextKey: UserKernel._next_key,
+    calls.MapLookupAndDelete: UserKernel._take,
+    calls.MapFreeze: UserKernel._freeze,
+    calls.MapLookupBatch: UserKernel._batch,
+    calls.BtfLoad: UserKernel._btf_load,
+    calls.ProgLoad: UserKernel._prog_load,
+    calls.ProgTestRun: UserKernel._test_run,
+    calls.ObjPin: UserKernel._pin,
+    calls.ObjGet: UserKernel._obj_get,
+    calls.NextId: UserKernel._next_id,
+    calls.FdById: UserKernel._fd_by_id,
+    calls.GetProgInfo: UserKernel._prog_info,
+    calls.GetMapInfo: UserKernel._map_info,
+    calls.GetBtfInfo: UserKernel._btf_info,
+    calls.GetLinkInfo: UserKernel._link_info,
+    calls.RawTracepointOpen: UserKernel._raw_tracepoint,
+    calls.LinkDetach: UserKernel._link_detach,
+}

@@ -1,0 +1,177 @@
+"""PROG_LOAD: verify, fix up, compile. What comes out can be run natively, or by the interpreter."""
+
+import errno
+import hashlib
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ebpf.btf import Btf
+from ebpf.engine.program import Code, Prepared, SourceLine, Verdict
+from ebpf.engine.runtime import REWRITES, helper_address
+from ebpf.engine.verifier import verify
+from ebpf.errors import FormatError, KernelError, NotSupportedError
+from ebpf.isa import Insn, decode, encode
+from ebpf.isa.opcodes import CALL, LD_IMM64
+from ebpf.kernels.user.maps import Map
+from ebpf.sys.calls import ProgLoad
+from ebpf.uapi import HELPERS, PROGRAM_TYPES, CallSrc, ProgType, PseudoSrc
+
+_GPL = frozenset({"GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"})
+_DW = 0x18
+_SIZES = {1: 0x10, 2: 0x08, 4: 0x00, 8: _DW}
+_RUNS = frozenset({ProgType.XDP, ProgType.KPROBE, ProgType.TRACEPOINT, ProgType.RAW_TRACEPOINT, ProgType.PERF_EVENT})
+
+
+@dataclass(slots=True)
+class LoadedProgram:
+    """A program that was accepted: as it came, as it runs, and its machine code."""
+
+    call: ProgLoad
+    prepared: Prepared
+    verdict: Verdict
+    tag: bytes
+    maps: Mapping[int, Map]
+    entry: int = 0
+    code: object = None
+
+    def close(self) -> None:
+        """Give the machine code back."""
+        from ebpf.engine.jit import LoadedCode
+
+        if isinstance(self.code, LoadedCode):
+            self.code.close()
+        self.code = None
+        self.entry = 0
+
+
+def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None) -> LoadedProgram:
+    """Judge and compile a program. `maps` are those it names, by descriptor.
+
+    Raises KernelError with the verifier's log for a refusal, NotSupportedError for what user space does not have.
+    """
+    where = "bpf(PROG_LOAD)"
+    try:
+        kind = ProgType(call.prog_type)
+        insns = decode(call.insns)
+    except ValueError:
+        raise KernelError(errno.EINVAL, where, f"there is no program type {call.prog_type}") from None
+    except FormatError as error:
+        raise KernelError(errno.EINVAL, where, error.why) from error
+    if not insns or len(insns) > 1_000_000:
+        raise KernelError(errno.E2BIG, where, f"a program of {len(insns)} instructions")
+    if kind not in PROGRAM_TYPES or kind not in _RUNS:
+        name = PROGRAM_TYPES[kind].name if kind in PROGRAM_TYPES else str(kind)
+        raise NotSupportedError(
+            f"program {call.name!r}", f"programs of type {name} are not run in the user kernel yet", hint="Run with --kernel linux"
+        )
+    descs = {fd: held.describe(fd) for fd, held in maps.items()}
+    code = Code(insns, call.prog_type, descs, call.name, is_gpl(call.license), call.expected_attach_type, source_lines(call, btf))
+    verdict = verify(code, log_level=call.log_level)
+    if not verdict.accepted:
+        number = errno.EINVAL if verdict.insn < 0 or "unreachable" in verdict.log else errno.EACCES
+        raise KernelError(number, where, verdict.cause, log=verdict.log)
+    _bodies(insns, call.name)
+    prepared = Prepared(
+        rewrite_context(insns, kind, verdict.ctx_access),
+        call.prog_type,
+        descs,
+        verdict.call_map,
+        call.name,
+        verdict.stack_depth,
+    )
+    program = LoadedProgram(call, prepared, verdict, tag(insns), maps)
+    if os.environ.get("EBPF_ENGINE", "jit") != "interp":
+        _compile(program)
+    return program
+
+
+def _compile(program: LoadedProgram) -> None:
+    from ebpf.engine.jit import compile_image, load_image
+
+    image, table = compile_image(program.prepared)
+    values = []
+    for slot in table:
+        if slot.kind == "helper":
+            values.append(helper_address(slot.number))
+        elif slot.kind == "map":
+            values.append(program.maps[slot.number].address)
+        else:
+            values.append(program.maps[slot.number].data_address)
+    code = load_image(image, values)
+    program.code, program.entry = code, code.entry
+
+
+def _bodies(insns: tuple[Insn, ...], name: str) -> None:
+    """Refuse now a helper that user space has no body for, not when the program runs."""
+    for insn in insns:
+        if insn.opcode == CALL and insn.src == CallSrc.HELPER and not helper_address(insn.imm):
+            row = HELPERS.get(insn.imm)
+            raise NotSupportedError(
+                f"program {name!r}",
+                f"helper bpf_{row.name if row is not None else insn.imm} has no body in user space yet",
+                hint="Run with --kernel linux",
+            )
+
+
+def rewrite_context(insns: tuple[Insn, ...], kind: ProgType, accesses: Mapping[int, tuple[int, int]]) -> tuple[Insn, ...]:
+    """Turn accesses to the documented context struct into accesses to the runtime's own."""
+    places = REWRITES.get(PROGRAM_TYPES[kind].context)
+    if places is None:
+        return insns
+    out: list[Insn] = []
+    slot = 0
+    for insn in insns:
+        access = accesses.get(slot)
+        if access is not None:
+            place = places[access[0]]
+            moved = place.offset - access[0] + insn.off
+            insn = replace(insn, opcode=insn.opcode & ~0x18 | _SIZES[place.size], off=moved)
+        out.append(insn)
+        slot += insn.slots
+    return tuple(out)
+
+
+def tag(insns: tuple[Insn, ...]) -> bytes:
+    """The program's tag: SHA-256 of its instructions with map descriptors zeroed, 8 bytes, as Linux 6.18 counts it."""
+    plain = [
+        replace(insn, imm=0, imm_hi=0) if insn.opcode == LD_IMM64 and insn.src in (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE) else insn
+        for insn in insns
+    ]
+    return hashlib.sha256(encode(plain)).digest()[:8]
+
+
+def source_lines(call: ProgLoad, btf: Btf | None) -> tuple[SourceLine, ...]:
+    """The source lines of a program: its line info, with the strings of its BTF."""
+    if btf is None or call.line_info_rec_size < 16:
+        return ()
+    out = []
+    for at in range(0, len(call.line_info) - 15, call.line_info_rec_size):
+        slot, path, text, place = struct.unpack_from("<IIII", call.line_info, at)
+        out.append(SourceLine(slot, btf.string(path), place >> 10, place & 0x3FF, btf.string(text)))
+    return tuple(out)
+
+
+def maps_named(insns: bytes) -> list[int]:
+    """The descriptors of the maps that a program names, each once, in order."""
+    fds: dict[int, None] = {}
+    for insn in decode(insns):
+        if insn.opcode == LD_IMM64 and insn.src in (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE):
+            fds[insn.imm] = None
+    return list(fds)
+
+
+def show_ids(insns: tuple[Insn, ...], ids: Mapping[int, int]) -> bytes:
+    """The instructions as others may see them: maps by id instead of descriptor."""
+    out = []
+    for insn in insns:
+        if insn.opcode == LD_IMM64 and insn.src in (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE):
+            insn = replace(insn, imm=ids.get(insn.imm, 0))
+        out.append(insn)
+    return encode(out)
+
+
+def is_gpl(text: str) -> bool:
+    """Whether a licence counts as GPL-compatible, by the kernel's own list."""
+    return text in _GPL

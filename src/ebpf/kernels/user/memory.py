@@ -1,0 +1,41 @@
+"""Memory that maps live in: anonymous files where there are any, so that others can map them, else private pages."""
+
+import ctypes
+import mmap
+import os
+
+
+class Region:
+    """A piece of writable memory at a fixed address. `fd` is its file (-1: none)."""
+
+    def __init__(self, size: int, name: str = "map") -> None:
+        self.size = max((size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE, mmap.PAGESIZE)
+        self.fd = -1
+        if hasattr(os, "memfd_create"):
+            self.fd = os.memfd_create(f"ebpf:{name}", os.MFD_CLOEXEC)
+            os.ftruncate(self.fd, self.size)
+        self._map = mmap.mmap(self.fd, self.size) if self.fd >= 0 else mmap.mmap(-1, self.size)
+        self.address = address_of(self._map)
+
+    def view(self, length: int, offset: int = 0) -> memoryview:
+        """A window into the memory, valid until close()."""
+        return memoryview(self._map)[offset : offset + length]
+
+    def close(self) -> None:
+        """Give the memory back; views that are still held keep it. Idempotent."""
+        try:
+            self._map.close()
+        except BufferError:
+            # Somebody still looks at it: it goes with the last view.
+            pass
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def address_of(memory: mmap.mmap) -> int:
+    """Where a mapping lies."""
+    window = (ctypes.c_char * len(memory)).from_buffer(memory)
+    address = ctypes.addressof(window)
+    del window
+    return address

@@ -1,0 +1,194 @@
+"""What descriptors stand for: objects with ids and counted holders, and the table of descriptors."""
+
+import errno
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from ebpf.btf import Btf
+from ebpf.errors import KernelError
+from ebpf.kernels.user.load import LoadedProgram
+from ebpf.kernels.user.maps import Map
+
+T = TypeVar("T", bound="Object")
+
+
+class Object:
+    """Something that descriptors, pins and other objects hold; it goes when nobody holds it any more."""
+
+    event_fd = -1
+
+    def __init__(self) -> None:
+        self.id = 0
+        self.holders = 0
+
+    def holds(self) -> "list[Object]":
+        """The objects that this one keeps alive."""
+        return []
+
+    def readable(self) -> bool:
+        """Whether there is something to read."""
+        return False
+
+    def arm(self) -> None:
+        """Ask for `event_fd` to be written when there is something to read."""
+
+    def destroy(self) -> None:
+        """Give back what the object has."""
+
+
+class BtfObject(Object):
+    """Type information."""
+
+    def __init__(self, btf: Btf) -> None:
+        super().__init__()
+        self.btf = btf
+
+
+class MapObject(Object):
+    """A map and its types."""
+
+    def __init__(self, held: Map, btf: BtfObject | None) -> None:
+        super().__init__()
+        self.map = held
+        self.btf = btf
+        self.event_fd = held.ring.event_fd if held.ring is not None else -1
+
+    def holds(self) -> list[Object]:
+        """Its BTF, and what its slots hold."""
+        return ([self.btf] if self.btf is not None else []) + [o for o in self.map.slots.values() if isinstance(o, Object)]
+
+    def readable(self) -> bool:
+        """Whether a ring buffer has records."""
+        if self.map.ring is None:
+            return False
+        view = self.map.ring.view(8192, 0)
+        return int.from_bytes(view[:8], "little") != int.from_bytes(view[4096:4104], "little")
+
+    def destroy(self) -> None:
+        """Give the memory back."""
+        self.map.close()
+
+
+class ProgramObject(Object):
+    """A loaded program with the maps it names."""
+
+    def __init__(self, program: LoadedProgram, maps: "Mapping[int, MapObject]", btf: BtfObject | None) -> None:
+        super().__init__()
+        self.program = program
+        self.maps = maps
+        self.btf = btf
+        self.loaded_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
+
+    def holds(self) -> list[Object]:
+        """Its maps and types."""
+        return [*self.maps.values(), *([self.btf] if self.btf is not None else [])]
+
+    def destroy(self) -> None:
+        """Give the machine code back."""
+        self.program.close()
+
+
+class LinkObject(Object):
+    """An attachment. Closing its last holder detaches."""
+
+    def __init__(self, program: ProgramObject, kind: int, detail: "Mapping[str, int | str]", undo: Callable[[], None]) -> None:
+        super().__init__()
+        self.program = program
+        self.kind = kind
+        self.detail = detail
+        self._undo: Callable[[], None] | None = undo
+
+    def holds(self) -> list[Object]:
+        """Its program."""
+        return [self.program]
+
+    def detach(self) -> None:
+        """Detach now. Idempotent."""
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo()
+
+    def destroy(self) -> None:
+        """Detach."""
+        self.detach()
+
+
+class Table:
+    """Descriptors and ids."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Object] = {}
+        self._objects: dict[tuple[type[Object], int], Object] = {}
+        self._last: dict[type[Object], int] = {}
+
+    def add(self, held: Object) -> int:
+        """A new object gets an id and a first descriptor."""
+        kind = type(held)
+        self._last[kind] = held.id = self._last.get(kind, 0) + 1
+        self._objects[kind, held.id] = held
+        for inner in held.holds():
+            self.hold(inner)
+        return self.open(held)
+
+    def open(self, held: Object) -> int:
+        """A descriptor for an object; the lowest number from 3 on that is free."""
+        fd = 3
+        while fd in self._open:
+            fd += 1
+        self._open[fd] = held
+        self.hold(held)
+        return fd
+
+    def get(self, fd: int, kind: type[T], call: str) -> T:
+        """The object behind a descriptor; EBADF if there is none, EINVAL if it is of another kind."""
+        held = self._open.get(fd)
+        if held is None:
+            raise KernelError(errno.EBADF, call, f"descriptor {fd}")
+        if not isinstance(held, kind):
+            raise KernelError(errno.EINVAL, call, f"descriptor {fd} is not a {kind.__name__.removesuffix('Object').lower()}")
+        return held
+
+    def by_id(self, kind: type[Object], id_: int) -> Object:
+        """The object of a kind with an id; ENOENT if there is none."""
+        held = self._objects.get((kind, id_))
+        if held is None:
+            raise KernelError(errno.ENOENT, "bpf(GET_FD_BY_ID)", f"id {id_}")
+        return held
+
+    def next_id(self, kind: type[Object], start: int) -> int:
+        """The lowest id above `start`; ENOENT at the end."""
+        later = [number for k, number in self._objects if k is kind and number > start]
+        if not later:
+            raise KernelError(errno.ENOENT, "bpf(GET_NEXT_ID)")
+        return min(later)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor; EBADF if it is not open."""
+        held = self._open.pop(fd, None)
+        if held is None:
+            raise KernelError(errno.EBADF, "close", f"descriptor {fd}")
+        self.release(held)
+
+    def hold(self, held: Object) -> None:
+        """One more holder."""
+        held.holders += 1
+
+    def release(self, held: Object) -> None:
+        """One holder less; the last one's leaving destroys the object and lets go what it held."""
+        held.holders -= 1
+        if held.holders:
+            return
+        self._objects.pop((type(held), held.id), None)
+        inner = held.holds()
+        held.destroy()
+        for each in inner:
+            self.release(each)
+
+    def clear(self) -> None:
+        """Destroy everything, links first."""
+        order = {LinkObject: 0, ProgramObject: 2, MapObject: 3, BtfObject: 4}
+        for held in sorted(self._objects.values(), key=lambda o: order.get(type(o), 1)):
+            held.destroy()
+        self._open.clear()
+        self._objects.clear()

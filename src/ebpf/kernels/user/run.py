@@ -1,0 +1,185 @@
+"""Running programs on data that is given: test runs and replays, natively or by the interpreter."""
+
+import ctypes
+import errno
+import os
+import struct
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ebpf.engine.interp import Machine, Memory
+from ebpf.engine.runtime import helper_address, library
+from ebpf.engine.runtime.abi import Env, Replay, Xdp
+from ebpf.errors import KernelError, NotSupportedError
+from ebpf.kernels.user.env import own_env, pointer
+from ebpf.kernels.user.objects import ProgramObject
+from ebpf.sys.calls import ProgTestRun, TestRunResult
+from ebpf.sys.capture import Capture, header
+from ebpf.sys.kernel import ReplayStats
+from ebpf.uapi import HELPERS, ProgType
+
+if TYPE_CHECKING:
+    from ebpf.kernels.user.kernel import UserKernel
+
+_HEADROOM, _TAILROOM, _SHORTEST = 256, 320, 14
+_LARGEST = 1 << 17
+_CTX = 8192
+_HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, *([ctypes.c_uint64] * 5), ctypes.c_void_p)
+
+
+def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Mapping[int, tuple[int, bool]]) -> Machine:
+    """The interpreter for a program: its maps and `regions` (address to size and writable) are the memory it may touch."""
+    memory = Memory()
+    for map_ in held.maps.values():
+        header_ = map_.map.header
+        memory.add(map_.map.data_address, header_.data_size, writable=True)
+    for base, (size, writable) in regions.items():
+        memory.add(base, size, writable=writable)
+    helpers = {}
+    for id_ in HELPERS:
+        address = helper_address(id_)
+        if address:
+            function = _HELPER(address)
+            helpers[id_] = lambda a, b, c, d, e, f=function: int(f(a, b, c, d, e, pointer(env)))
+    data = {fd: map_.map.data_address for fd, map_ in held.maps.items()}
+    del kernel
+    return Machine(held.program.prepared, memory, helpers, map_value=data.__getitem__)
+
+
+def test_run(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun) -> TestRunResult:
+    """BPF_PROG_TEST_RUN, by Linux's rules for packets; kernel events get their context as it is given."""
+    kind = ProgType(held.program.call.prog_type)
+    repeat = max(call.repeat, 1)
+    env = own_env(kernel.trace.address, kernel.possible_cpus)
+    if kind == ProgType.XDP:
+        return _run_xdp(kernel, held, call, env, repeat)
+    if call.data:
+        raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", "programs on kernel events take a context, no data")
+    ctx = ctypes.create_string_buffer(call.ctx, max(_CTX, len(call.ctx)))
+    where = ctypes.addressof(ctx)
+    result, elapsed = _execute(kernel, held, where, env, repeat, {where: (len(ctx), True)})
+    return TestRunResult(result & 0xFFFFFFFF, elapsed // repeat, b"", ctx.raw[: len(call.ctx)])
+
+
+def _run_xdp(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env: Env, repeat: int) -> TestRunResult:
+    size = len(call.data)
+    if size < _SHORTEST:
+        raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", f"a frame of {size} bytes: Ethernet needs {_SHORTEST}")
+    if size > _LARGEST - _HEADROOM - _TAILROOM:
+        raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", f"a frame of {size} bytes is too long")
+    buffer = ctypes.create_string_buffer(_HEADROOM + size + _TAILROOM)
+    base = ctypes.addressof(buffer)
+    ctypes.memmove(base + _HEADROOM, call.data, size)
+    start = base + _HEADROOM
+    ctx = Xdp(start, start + size, start, 1, 0, 0, 0, base, start + size + _TAILROOM)
+    if call.ctx:
+        if len(call.ctx) < 24:
+            raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", "struct xdp_md has 24 bytes")
+        ctx.ingress_ifindex, ctx.rx_queue_index = struct.unpack_from("<II", call.ctx, 12)
+    where = ctypes.addressof(ctx)
+    regions = {where: (ctypes.sizeof(ctx), True), base: (len(buffer), True)}
+    result, elapsed = _execute(kernel, held, where, env, repeat, regions)
+    out = ctypes.string_at(ctx.data, ctx.data_end - ctx.data)
+    return TestRunResult(result & 0xFFFFFFFF, elapsed // repeat, out, b"")
+
+
+def _execute(
+    kernel: "UserKernel", held: ProgramObject, ctx: int, env: Env, repeat: int, regions: Mapping[int, tuple[int, bool]]
+) -> tuple[int, int]:
+    if held.program.entry:
+        elapsed = ctypes.c_uint64()
+        result = library().rt_run(held.program.entry, ctx, pointer(env), repeat, ctypes.byref(elapsed))
+        return int(result), elapsed.value
+    begin = time.perf_counter_ns()
+    result = 0
+    for _ in range(repeat):
+        result = interpreter(kernel, held, env, regions).run(ctx)
+    return result, time.perf_counter_ns() - begin
+
+
+def replay(
+    kernel: "UserKernel",
+    held: ProgramObject,
+    capture: Capture,
+    *,
+    repeat: int = 1,
+    sinks: Mapping[int, str] | None = None,
+    limit: int | None = None,
+) -> ReplayStats:
+    """Run an XDP program over a capture, natively where there is machine code."""
+    if held.program.call.prog_type != ProgType.XDP:
+        raise NotSupportedError("replay", "only XDP programs run over a capture yet")
+    capture.require_ethernet()
+    if not held.program.entry:
+        return _replay_slowly(kernel, held, capture, repeat=repeat, sinks=sinks, limit=limit)
+    view = memoryview(capture.buffer)
+    window = (ctypes.c_char * len(view)).from_buffer_copy(view) if view.readonly else (ctypes.c_char * len(view)).from_buffer(view)
+    begin = ctypes.addressof(window)
+    space = ctypes.create_string_buffer(_LARGEST)
+    env = own_env(kernel.trace.address, kernel.possible_cpus)
+    state = Replay()
+    state.pcapng, state.swapped = int(capture.pcapng), int(capture.swapped)
+    state.buffer, state.buffer_size = ctypes.addressof(space), _LARGEST
+    state.ifindex = 1
+    files = _open_sinks(sinks)
+    for verdict in range(len(state.sinks)):
+        state.sinks[verdict] = files.get(verdict, -1)
+    try:
+        for _ in range(repeat):
+            state.at, state.end = begin + capture.start, begin + len(view)
+            state.limit = (state.packets + limit) if limit else 0
+            library().rt_replay(ctypes.byref(state), held.program.entry, pointer(env))
+    finally:
+        for fd in files.values():
+            os.close(fd)
+    if state.torn and not limit:
+        raise capture.torn(state.packets // repeat, capture.start + state.consumed)
+    verdicts = {n: state.verdicts[n] for n in range(len(state.verdicts)) if state.verdicts[n]}
+    return ReplayStats(state.packets, verdicts, state.invalid + state.oversize, state.elapsed_ns, state.bytes)
+
+
+def _open_sinks(sinks: Mapping[int, str] | None) -> dict[int, int]:
+    files: dict[int, int] = {}
+    for verdict, path in (sinks or {}).items():
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o666)
+        os.write(fd, header())
+        files[verdict] = fd
+    return files
+
+
+def _replay_slowly(
+    kernel: "UserKernel",
+    held: ProgramObject,
+    capture: Capture,
+    *,
+    repeat: int,
+    sinks: Mapping[int, str] | None,
+    limit: int | None,
+) -> ReplayStats:
+    """The same by the interpreter: the definition, and what there is without machine code."""
+    files = _open_sinks(sinks)
+    verdicts: dict[int, int] = {}
+    packets = invalid = size = 0
+    begin = time.perf_counter_ns()
+    env = own_env(kernel.trace.address, kernel.possible_cpus)
+    try:
+        for _ in range(repeat):
+            for number, packet in enumerate(capture):
+                if limit is not None and number >= limit:
+                    break
+                packets += 1
+                size += len(packet.data)
+                if len(packet.data) < _SHORTEST:
+                    invalid += 1
+                    continue
+                answer = _run_xdp(kernel, held, ProgTestRun(0, packet.data), env, 1)
+                verdicts[answer.retval] = verdicts.get(answer.retval, 0) + 1
+                if answer.retval in files:
+                    seconds, rest = divmod(packet.timestamp_ns, 10**9)
+                    record = struct.pack("<IIII", seconds, rest // 1000, len(answer.data), len(answer.data))
+                    os.write(files[answer.retval], record + answer.data)
+    finally:
+        for fd in files.values():
+            os.close(fd)
+    return ReplayStats(packets, verdicts, invalid, time.perf_counter_ns() - begin, size)
