@@ -9,7 +9,7 @@ int counter = 0;
 SEC("xdp")
 int hello(struct xdp_md *ctx)
 {
-    bpf_printk("packet %d has %d bytes", counter, ctx->data_end - ctx->data);
+    bpf_printk("packet %d has %d bytes", counter, (long)ctx->data_end - (long)ctx->data);
     counter++;
     return XDP_PASS;
 }

@@ -1,1 +1,7 @@
-"""."""
+"""Handles on what a kernel holds: maps, programs, links, and the collection of an object."""
+
+from ebpf.object.collection import Collection
+from ebpf.object.map import Map
+from ebpf.object.program import Program, load_program, relocate
+
+__all__ = ["Collection", "Map", "Program", "load_program", "relocate"]

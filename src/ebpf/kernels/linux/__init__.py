@@ -1,1 +1,1 @@
-"""."""
+"""Linux's own kernel, by bpf(2), perf_event_open, netlink and tracefs."""

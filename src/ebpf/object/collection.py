@@ -1,0 +1,183 @@
+"""An object that is loaded: its types, maps and programs, owned together."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from ebpf.btf import Btf, Value, read_value, write_value
+from ebpf.errors import KernelError, NotFoundError, PrivilegeError
+from ebpf.object.map import Map
+from ebpf.object.program import Program, relocate
+from ebpf.spec import DataVar, MapSpec, ObjectSpec
+from ebpf.sys.calls import BtfLoad, MapCreate, MapFreeze, MapUpdate, ObjGet, ObjPin
+from ebpf.sys.kernel import Kernel
+from ebpf.uapi import MapType
+
+_BY_NAME = 1
+_PINS = "/sys/fs/bpf"
+_ZERO = bytes(4)
+
+
+class Collection:
+    """The maps and programs of one object, open in a kernel. Close it, or use it in a with statement."""
+
+    def __init__(self, spec: ObjectSpec, kernel: Kernel) -> None:
+        self.spec = spec
+        self.kernel = kernel
+        self.maps: dict[str, Map] = {}
+        self.programs: dict[str, Program] = {}
+        self._btf_fd = 0
+        self._stack = ExitStack()
+
+    @classmethod
+    def load(
+        cls,
+        spec: ObjectSpec,
+        kernel: Kernel,
+        *,
+        programs: Iterable[str] | None = None,
+        load: bool = True,
+        reuse: Mapping[str, Map] | None = None,
+    ) -> Self:
+        """Make the maps and load the programs (`programs`: only these; `load=False`: each when it is first needed).
+
+        Raises VerifierError for a refused program, KernelError for what the kernel refuses; nothing stays open then.
+        """
+        self = cls(spec, kernel)
+        try:
+            self._load_btf()
+            for name, map_spec in spec.maps.items():
+                if reuse is not None and name in reuse:
+                    self.maps[name] = reuse[name]
+                else:
+                    self.maps[name] = self._make_map(name, map_spec)
+            fds = {name: held.fd for name, held in self.maps.items()}
+            wanted = set(programs) if programs is not None else None
+            for name, program_spec in spec.programs.items():
+                if wanted is not None and name not in wanted:
+                    continue
+                program = Program(kernel, program_spec, relocate(program_spec, fds), self._btf_fd)
+                self.programs[name] = self._stack.enter_context(program)
+                if load and program_spec.autoload:
+                    program.load()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _load_btf(self) -> None:
+        if self.spec.btf is None:
+            return
+        try:
+            self._btf_fd = self.kernel.bpf(BtfLoad(self.spec.btf.raw))
+        except PrivilegeError:
+            raise
+        except KernelError:
+            # A kernel that does not know these types still runs the programs; only names and lines are lost.
+            self._btf_fd = 0
+            return
+        self._stack.callback(self.kernel.close, self._btf_fd)
+
+    def _make_map(self, name: str, spec: MapSpec) -> Map:
+        pinned = f"{_PINS}/{name}" if spec.pinning == _BY_NAME else ""
+        fd = self._pinned(pinned) if pinned else -1
+        if fd < 0:
+            fd = self._create(spec)
+        held = self._stack.enter_context(Map(self.kernel, fd, spec, self.spec.btf))
+        if spec.initial is not None:
+            if any(spec.initial) or spec.frozen:
+                self.kernel.bpf(MapUpdate(fd, _ZERO, spec.initial))
+            if spec.frozen:
+                self.kernel.bpf(MapFreeze(fd))
+        if pinned and fd >= 0:
+            try:
+                self.kernel.bpf(ObjPin(pinned, fd))
+            except KernelError as error:
+                if error.errno != 17:
+                    raise
+        return held
+
+    def _pinned(self, path: str) -> int:
+        try:
+            return self.kernel.bpf(ObjGet(path))
+        except KernelError as error:
+            if error.errno == 2:
+                return -1
+            raise
+
+    def _create(self, spec: MapSpec) -> int:
+        entries = spec.max_entries
+        if spec.type == MapType.PERF_EVENT_ARRAY and not entries:
+            entries = self.kernel.possible_cpus
+        inner = 0
+        if spec.inner is not None:
+            inner = self._create(spec.inner)
+        typed = self._btf_fd if spec.value_type_id else 0
+        call = MapCreate(
+            map_type=spec.type,
+            key_size=spec.key_size,
+            value_size=spec.value_size,
+            max_entries=entries,
+            flags=spec.flags,
+            name=spec.name,
+            inner_map_fd=inner,
+            numa_node=spec.numa_node,
+            btf_fd=typed,
+            btf_key_type_id=spec.key_type_id if typed else 0,
+            btf_value_type_id=spec.value_type_id if typed else 0,
+            map_extra=spec.map_extra,
+        )
+        try:
+            return self.kernel.bpf(call)
+        except KernelError as error:
+            if not typed or isinstance(error, PrivilegeError):
+                raise
+            # Some map types take no types (perf event arrays): the map is what matters.
+            from dataclasses import replace
+
+            return self.kernel.bpf(replace(call, btf_fd=0, btf_key_type_id=0, btf_value_type_id=0))
+        finally:
+            if inner:
+                self.kernel.close(inner)
+
+    # -- global variables
+
+    def _variable(self, name: str) -> tuple[Map, DataVar, Btf]:
+        if self.spec.btf is not None:
+            for held in self.maps.values():
+                for variable in held.spec.variables:
+                    if variable.name == name and variable.type_id:
+                        return held, variable, self.spec.btf
+        raise NotFoundError("variable", name, where=self.spec.path, near=sorted(self.variables()))
+
+    def variables(self) -> dict[str, Value]:
+        """The global variables that can change, by name, as they are now (constants and strings of the compiler's left out)."""
+        out: dict[str, Value] = {}
+        btf = self.spec.btf
+        for held in self.maps.values():
+            if not held.spec.variables or held.spec.frozen or btf is None:
+                continue
+            data = held.lookup(_ZERO) or b""
+            for variable in held.spec.variables:
+                if variable.type_id:
+                    out[variable.name] = read_value(btf, variable.type_id, data[variable.offset : variable.offset + variable.size])
+        return out
+
+    def set_variable(self, name: str, value: Value) -> None:
+        """Write a global variable. Raises NotFoundError, or FormatError when the value does not fit."""
+        held, variable, btf = self._variable(name)
+        data = bytearray(held.lookup(_ZERO) or b"")
+        data[variable.offset : variable.offset + variable.size] = write_value(btf, variable.type_id, value)
+        held.update(_ZERO, bytes(data))
+
+    def close(self) -> None:
+        """Close all descriptors: what only they held goes. Idempotent."""
+        self._stack.close()
+        self.programs.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
