@@ -1,0 +1,88 @@
+"""Our bpf/*.h: whole against libbpf's names, generated where a table has the facts, and the same code comes out."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from ebpf.compile import INCLUDE, base_flags, compile_c
+from ebpf.compile.generate import TARGET, header
+from ebpf.elf import read_object
+from ebpf.isa import decode
+from ebpf.toolchain import find_clang, run
+from ebpf.uapi import HELPERS
+
+PEER = Path(os.environ.get("EBPF_LIBBPF_HEADERS", "/usr/include"))
+has_peer = pytest.mark.skipif(not (PEER / "bpf" / "bpf_helpers.h").is_file(), reason="libbpf's headers are not installed (libbpf-dev)")
+HEADERS = ("bpf_helpers.h", "bpf_tracing.h", "bpf_core_read.h", "bpf_endian.h")
+
+BEFORE, *_REST = (Path(__file__).parent / "macros.c").read_text().split("\n//// ")
+CASES = {name: text for name, _, text in (part.partition("\n") for part in _REST)}
+# A defined zero first; words loaded in another order; what libbpf 1.1 lacks, or finds out at load (whether system calls have wrappers).
+OTHER_CODE = {"bits2", "prog2", "pairs12", "loops", "ksyscall", "uprobe", "kfuncs"}
+
+
+def test_the_helpers_header_is_what_the_generator_writes() -> None:
+    assert TARGET.read_text() == header()
+
+
+def test_every_helper_can_be_called_by_name() -> None:
+    names = re.findall(r"\(\* const bpf_(\w+)\)", TARGET.read_text())
+    assert sorted(names) == sorted(row.name for row in HELPERS.values())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_the_macros_give_compiles_without_a_warning(case: str) -> None:
+    compiled = compile_c("a.c", text=BEFORE + CASES[case], flags=["-Wall", "-Werror"])
+    programs = read_object(compiled.object).programs
+    assert programs["f"].insns[-8:] == bytes.fromhex("9500000000000000") or case == "weak"
+
+
+@has_peer
+@pytest.mark.parametrize("case", [case for case in CASES if case not in OTHER_CODE])
+def test_the_same_code_comes_out_as_with_libbpfs_headers(case: str, tmp_path: Path) -> None:
+    ours, theirs = (_code(BEFORE + CASES[case], folder, tmp_path) for folder in (INCLUDE, _only_bpf(tmp_path)))
+    assert ours == theirs
+
+
+@has_peer
+@pytest.mark.parametrize("name", HEADERS)
+def test_every_public_macro_of_libbpfs_is_in_ours(name: str) -> None:
+    ours = {word for header_name in HEADERS for word in _macros((INCLUDE / "bpf" / header_name).read_text())}
+    assert {word for word in _macros((PEER / "bpf" / name).read_text()) if not _private(word)} <= ours
+
+
+@has_peer
+def test_every_helper_of_libbpfs_has_its_number_in_ours() -> None:
+    rows = dict(re.findall(r"(bpf_\w+)\)\(.*\) = \(void \*\) ?(\d+);", (PEER / "bpf" / "bpf_helper_defs.h").read_text()))
+    ours = dict(re.findall(r"(bpf_\w+)\)\(.*\) = \(void \*\) ?(\d+);", TARGET.read_text()))
+    assert rows.items() <= ours.items()
+
+
+def _macros(text: str) -> set[str]:
+    return set(re.findall(r"^\s*#\s*define\s+(\w+)", text, re.MULTILINE))
+
+
+def _private(word: str) -> bool:
+    """Names that no program writes: three underscores, include guards, machines that ours does not serve."""
+    machines = ("bpf_target_", "__PT_", "PT_REGS_ARM64", "PT_REGS_S390", "__BPF_TARGET_MISSING", "__CORE_BITFIELD_PROBE_READ")
+    return word.startswith(("___", *machines)) or bool(re.fullmatch(r"__BPF_\w+_H?_*", word))
+
+
+def _only_bpf(folder: Path) -> Path:
+    """A folder that holds libbpf's headers and no other of the host's."""
+    alone = folder / "peer"
+    alone.mkdir()
+    (alone / "bpf").symlink_to(PEER / "bpf")
+    return alone
+
+
+def _code(text: str, include: Path, folder: Path) -> object:
+    clang = find_clang()
+    flags = [str(include) if flag == str(INCLUDE) else flag for flag in base_flags(clang)]
+    out = folder / "out.o"
+    answer = run([*clang.command, *flags, "-c", "-o", str(out), "-x", "c", "-"], stdin=text.encode())
+    assert answer.returncode == 0, answer.stderr.decode()
+    program = read_object(out.read_bytes()).programs["f"]
+    return list(map(str, decode(program.insns))), program.relocs, program.core_relocs
