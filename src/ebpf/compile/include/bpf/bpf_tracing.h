@@ -70,6 +70,7 @@
 #define PT_REGS_SP(x) (__PT_REGS_CAST(x)->__PT_SP_REG)
 #define PT_REGS_IP(x) (__PT_REGS_CAST(x)->__PT_IP_REG)
 
+/* Relocated where the struct says so itself, as vmlinux.h's do: linux/ptrace.h has other names than the kernel's BTF. */
 #define ___bpf_read_reg(x, reg)                                                                    \
     ({                                                                                             \
         unsigned long ___value = 0;                                                                \
