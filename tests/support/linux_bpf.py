@@ -20,12 +20,12 @@ def _bpf(cmd: int, attr: bytes) -> int:
     return answer
 
 
-def load(code: bytes, prog_type: int = XDP, *, log_level: int = 0) -> tuple[int, str]:
+def load(code: bytes, prog_type: int = XDP, *, log_level: int = 0, attach_type: int = 0) -> tuple[int, str]:
     """The descriptor of a loaded program (-1: refused) and the verifier's log."""
     log = ctypes.create_string_buffer(1 << 20)
     insns, text = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
     logged = (log_level, len(log), ctypes.addressof(log)) if log_level else (0, 0, 0)
-    attr = struct.pack("<IIQQIIQ", prog_type, len(code) // 8, ctypes.addressof(insns), ctypes.addressof(text), *logged)
+    attr = struct.pack("<IIQQIIQ28xI", prog_type, len(code) // 8, ctypes.addressof(insns), ctypes.addressof(text), *logged, attach_type)
     try:
         fd = _bpf(_PROG_LOAD, attr)
     except OSError as error:

@@ -61,9 +61,7 @@ class Helper:
 
 
 _ROWS: Final = (
-    Helper(
-        1, "map_lookup_elem", "void *", "struct bpf_map *map, const void *key", (Arg.MAP, Arg.KEY), Ret.MAP_VALUE_OR_NULL, "3.19"
-    ),
+    Helper(1, "map_lookup_elem", "void *", "struct bpf_map *map, const void *key", (Arg.MAP, Arg.KEY), Ret.MAP_VALUE_OR_NULL, "3.19"),
     Helper(
         2,
         "map_update_elem",
@@ -133,9 +131,7 @@ _ROWS: Final = (
         Ret.VOID,
         "4.2",
     ),
-    Helper(
-        13, "clone_redirect", "long", "struct sk_buff *skb, u32 ifindex, u64 flags", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "4.2"
-    ),
+    Helper(13, "clone_redirect", "long", "struct sk_buff *skb, u32 ifindex, u64 flags", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "4.2"),
     Helper(14, "get_current_pid_tgid", "u64", "", (), Ret.INT, "4.2"),
     Helper(15, "get_current_uid_gid", "u64", "", (), Ret.INT, "4.2"),
     Helper(16, "get_current_comm", "long", "void *buf, u32 size_of_buf", (Arg.MEM_UNINIT, Arg.SIZE), Ret.INT, "4.2"),
@@ -231,9 +227,7 @@ _ROWS: Final = (
     Helper(40, "csum_update", "s64", "struct sk_buff *skb, __wsum csum", (Arg.CTX, Arg.ANY), Ret.INT, "4.9"),
     Helper(41, "set_hash_invalid", "void", "struct sk_buff *skb", (Arg.CTX,), Ret.VOID, "4.9"),
     Helper(42, "get_numa_node_id", "long", "", (), Ret.INT, "4.9"),
-    Helper(
-        43, "skb_change_head", "long", "struct sk_buff *skb, u32 len, u64 flags", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "4.11"
-    ),
+    Helper(43, "skb_change_head", "long", "struct sk_buff *skb, u32 len, u64 flags", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "4.11"),
     Helper(44, "xdp_adjust_head", "long", "struct xdp_buff *xdp_md, int delta", (Arg.CTX, Arg.ANY), Ret.INT, "4.11"),
     Helper(
         45,
@@ -248,9 +242,7 @@ _ROWS: Final = (
     Helper(46, "get_socket_cookie", "u64", "struct sk_buff *skb", (Arg.CTX,), Ret.INT, "4.12"),
     Helper(47, "get_socket_uid", "u32", "struct sk_buff *skb", None, Ret.UNKNOWN, "4.13"),
     Helper(48, "set_hash", "long", "struct sk_buff *skb, u32 hash", None, Ret.UNKNOWN, "4.13"),
-    Helper(
-        49, "setsockopt", "long", "void *bpf_socket, int level, int optname, void *optval, int optlen", None, Ret.UNKNOWN, "4.13"
-    ),
+    Helper(49, "setsockopt", "long", "void *bpf_socket, int level, int optname, void *optval, int optlen", None, Ret.UNKNOWN, "4.13"),
     Helper(
         50,
         "skb_adjust_room",
@@ -261,9 +253,7 @@ _ROWS: Final = (
         "4.14",
     ),
     Helper(51, "redirect_map", "long", "struct bpf_map *map, u64 key, u64 flags", (Arg.MAP, Arg.ANY, Arg.ANY), Ret.INT, "4.14"),
-    Helper(
-        52, "sk_redirect_map", "long", "struct sk_buff *skb, struct bpf_map *map, u32 key, u64 flags", None, Ret.UNKNOWN, "4.15"
-    ),
+    Helper(52, "sk_redirect_map", "long", "struct sk_buff *skb, struct bpf_map *map, u32 key, u64 flags", None, Ret.UNKNOWN, "4.15"),
     Helper(
         53,
         "sock_map_update",
@@ -294,9 +284,7 @@ _ROWS: Final = (
         "4.15",
         gpl=True,
     ),
-    Helper(
-        57, "getsockopt", "long", "void *bpf_socket, int level, int optname, void *optval, int optlen", None, Ret.UNKNOWN, "4.15"
-    ),
+    Helper(57, "getsockopt", "long", "void *bpf_socket, int level, int optname, void *optval, int optlen", None, Ret.UNKNOWN, "4.15"),
     Helper(58, "override_return", "long", "struct pt_regs *regs, u64 rc", None, Ret.UNKNOWN, "4.16"),
     Helper(59, "sock_ops_cb_flags_set", "long", "struct bpf_sock_ops *bpf_sock, int argval", None, Ret.UNKNOWN, "4.16"),
     Helper(
@@ -389,9 +377,7 @@ _ROWS: Final = (
         "4.18",
     ),
     Helper(75, "lwt_seg6_adjust_srh", "long", "struct sk_buff *skb, u32 offset, s32 delta", None, Ret.UNKNOWN, "4.18"),
-    Helper(
-        76, "lwt_seg6_action", "long", "struct sk_buff *skb, u32 action, void *param, u32 param_len", None, Ret.UNKNOWN, "4.18"
-    ),
+    Helper(76, "lwt_seg6_action", "long", "struct sk_buff *skb, u32 action, void *param, u32 param_len", None, Ret.UNKNOWN, "4.18"),
     Helper(77, "rc_repeat", "long", "void *ctx", None, Ret.UNKNOWN, "4.18"),
     Helper(78, "rc_keydown", "long", "void *ctx, u32 protocol, u64 scancode, u32 toggle", None, Ret.UNKNOWN, "4.18"),
     Helper(79, "skb_cgroup_id", "u64", "struct sk_buff *skb", None, Ret.UNKNOWN, "4.18"),
@@ -465,16 +451,10 @@ _ROWS: Final = (
         "5.2",
         gpl=True,
     ),
-    Helper(
-        101, "sysctl_get_name", "long", "struct bpf_sysctl *ctx, char *buf, size_t buf_len, u64 flags", None, Ret.UNKNOWN, "5.3"
-    ),
-    Helper(
-        102, "sysctl_get_current_value", "long", "struct bpf_sysctl *ctx, char *buf, size_t buf_len", None, Ret.UNKNOWN, "5.3"
-    ),
+    Helper(101, "sysctl_get_name", "long", "struct bpf_sysctl *ctx, char *buf, size_t buf_len, u64 flags", None, Ret.UNKNOWN, "5.3"),
+    Helper(102, "sysctl_get_current_value", "long", "struct bpf_sysctl *ctx, char *buf, size_t buf_len", None, Ret.UNKNOWN, "5.3"),
     Helper(103, "sysctl_get_new_value", "long", "struct bpf_sysctl *ctx, char *buf, size_t buf_len", None, Ret.UNKNOWN, "5.3"),
-    Helper(
-        104, "sysctl_set_new_value", "long", "struct bpf_sysctl *ctx, const char *buf, size_t buf_len", None, Ret.UNKNOWN, "5.3"
-    ),
+    Helper(104, "sysctl_set_new_value", "long", "struct bpf_sysctl *ctx, const char *buf, size_t buf_len", None, Ret.UNKNOWN, "5.3"),
     Helper(
         105,
         "strtol",
@@ -651,9 +631,7 @@ _ROWS: Final = (
         "5.10",
     ),
     Helper(144, "reserve_hdr_opt", "long", "struct bpf_sock_ops *skops, u32 len, u64 flags", None, Ret.UNKNOWN, "5.10"),
-    Helper(
-        145, "inode_storage_get", "void *", "struct bpf_map *map, void *inode, void *value, u64 flags", None, Ret.UNKNOWN, "5.10"
-    ),
+    Helper(145, "inode_storage_get", "void *", "struct bpf_map *map, void *inode, void *value, u64 flags", None, Ret.UNKNOWN, "5.10"),
     Helper(146, "inode_storage_delete", "int", "struct bpf_map *map, void *inode", None, Ret.UNKNOWN, "5.10"),
     Helper(147, "d_path", "long", "const struct path *path, char *buf, u32 sz", None, Ret.UNKNOWN, "5.10"),
     Helper(
@@ -743,9 +721,7 @@ _ROWS: Final = (
     Helper(166, "sys_bpf", "long", "u32 cmd, void *attr, u32 attr_size", None, Ret.UNKNOWN, "5.14"),
     Helper(167, "btf_find_by_name_kind", "long", "char *name, int name_sz, u32 kind, int flags", None, Ret.UNKNOWN, "5.14"),
     Helper(168, "sys_close", "long", "u32 fd", None, Ret.UNKNOWN, "5.15"),
-    Helper(
-        169, "timer_init", "long", "struct bpf_timer *timer, struct bpf_map *map, u64 flags", None, Ret.UNKNOWN, "5.15", gpl=True
-    ),
+    Helper(169, "timer_init", "long", "struct bpf_timer *timer, struct bpf_map *map, u64 flags", None, Ret.UNKNOWN, "5.15", gpl=True),
     Helper(170, "timer_set_callback", "long", "struct bpf_timer *timer, void *callback_fn", None, Ret.UNKNOWN, "5.15", gpl=True),
     Helper(171, "timer_start", "long", "struct bpf_timer *timer, u64 nsecs, u64 flags", None, Ret.UNKNOWN, "5.15", gpl=True),
     Helper(172, "timer_cancel", "long", "struct bpf_timer *timer", None, Ret.UNKNOWN, "5.15", gpl=True),
@@ -775,9 +751,7 @@ _ROWS: Final = (
         "5.16",
     ),
     Helper(181, "loop", "long", "u32 nr_loops, void *callback_fn, void *callback_ctx, u64 flags", None, Ret.UNKNOWN, "5.17"),
-    Helper(
-        182, "strncmp", "long", "const char *s1, u32 s1_sz, const char *s2", (Arg.MEM, Arg.SIZE, Arg.CONST_STR), Ret.INT, "5.17"
-    ),
+    Helper(182, "strncmp", "long", "const char *s1, u32 s1_sz, const char *s2", (Arg.MEM, Arg.SIZE, Arg.CONST_STR), Ret.INT, "5.17"),
     Helper(183, "get_func_arg", "long", "void *ctx, u32 n, u64 *value", None, Ret.UNKNOWN, "5.17"),
     Helper(184, "get_func_ret", "long", "void *ctx, u64 *value", None, Ret.UNKNOWN, "5.17"),
     Helper(185, "get_func_arg_cnt", "long", "void *ctx", None, Ret.UNKNOWN, "5.18"),
@@ -876,12 +850,8 @@ _ROWS: Final = (
         "6.1",
         gpl=True,
     ),
-    Helper(
-        206, "tcp_raw_check_syncookie_ipv4", "long", "struct iphdr *iph, struct tcphdr *th", None, Ret.UNKNOWN, "6.1", gpl=True
-    ),
-    Helper(
-        207, "tcp_raw_check_syncookie_ipv6", "long", "struct ipv6hdr *iph, struct tcphdr *th", None, Ret.UNKNOWN, "6.1", gpl=True
-    ),
+    Helper(206, "tcp_raw_check_syncookie_ipv4", "long", "struct iphdr *iph, struct tcphdr *th", None, Ret.UNKNOWN, "6.1", gpl=True),
+    Helper(207, "tcp_raw_check_syncookie_ipv6", "long", "struct ipv6hdr *iph, struct tcphdr *th", None, Ret.UNKNOWN, "6.1", gpl=True),
     Helper(208, "ktime_get_tai_ns", "u64", "", (), Ret.INT, "6.1"),
     Helper(
         209,

@@ -205,8 +205,7 @@ _ROWS: Final = (
         ProgType.SK_REUSEPORT,
         "sk_reuseport",
         "sk_reuseport_md",
-        helpers=_BASE
-        | _names("skb_load_bytes get_socket_cookie skb_load_bytes_relative sk_select_reuseport ktime_get_coarse_ns"),
+        helpers=_BASE | _names("skb_load_bytes get_socket_cookie skb_load_bytes_relative sk_select_reuseport ktime_get_coarse_ns"),
     ),
     ProgramType(
         ProgType.FLOW_DISSECTOR,
@@ -233,9 +232,7 @@ _ROWS: Final = (
         "cgroup_sockopt",
         "bpf_sockopt",
         helpers=_BASE
-        | _names(
-            "perf_event_output get_local_storage tcp_sock sk_storage_get sk_storage_delete get_netns_cookie get_retval set_retval"
-        ),
+        | _names("perf_event_output get_local_storage tcp_sock sk_storage_get sk_storage_delete get_netns_cookie get_retval set_retval"),
         returns=(0, 1),
     ),
     ProgramType(ProgType.TRACING, "tracing", ""),
