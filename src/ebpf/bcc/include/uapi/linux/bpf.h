@@ -1,0 +1,1 @@
+/* The prelude has what is offered of this header. */
