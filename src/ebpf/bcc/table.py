@@ -87,15 +87,14 @@ class Table(MutableMapping[Any, Any]):
             yield self.Key.from_buffer_copy(key)
 
     def __len__(self) -> int:
-        return self.map.spec.max_entries if self.map.spec.type in _ARRAYS else sum(1 for _ in self.map.keys())
+        return self.map.spec.max_entries if self.map.spec.type in _ARRAYS else len(list(self.map.keys()))
 
     def __contains__(self, key: object) -> bool:
         return self.map.lookup(self._key_bytes(key)) is not None
 
     def itervalues(self) -> Iterator[Any]:
         """The leaves, one by one."""
-        for _, value in self.map.items():
-            yield self._leaf(value)
+        return (leaf for _, leaf in self.iteritems())
 
     def iteritems(self) -> Iterator[tuple[Any, Any]]:
         """The elements, one by one."""
@@ -156,7 +155,7 @@ class Table(MutableMapping[Any, Any]):
     def average(self, key: Any) -> float:
         """The mean of a per-CPU leaf over all processors."""
         values = [v.value if hasattr(v, "value") else v for v in self[key]]
-        return sum(values) / len(values)
+        return float(sum(values)) / len(values)
 
     # -- histograms
 

@@ -10,7 +10,7 @@ __all__ = ["get_online_cpus", "get_possible_cpus", "printb"]
 def printb(s: bytes, file: Any = None, nl: int = 1) -> None:
     """Write bytes as they are, with a newline."""
     out = file or sys.stdout
-    buffer = getattr(out, "buffer", out)
+    buffer: Any = getattr(out, "buffer", out)
     out.flush()
     buffer.write(s + (b"\n" if nl else b""))
     buffer.flush()
