@@ -236,7 +236,11 @@ def _entry(function: Function, place: int) -> str:
 
 def _named(spec: ObjectSpec, functions: Sequence[Function], events: dict[str, str]) -> Translated:
     maps: dict[str, MapSpec] = {}
+    used = {r.symbol for p in spec.programs.values() for r in p.relocs}
     for name, row in spec.maps.items():
+        if row.section != ".maps" and name not in used:
+            # A string that the compiler turned into immediates leaves its section behind.
+            continue
         plain = name.removesuffix("__map")
         maps[plain] = replace(row, name=plain[:15] if not row.section.startswith((".data", ".bss", ".rodata")) else row.name)
     programs: dict[str, ProgramSpec] = {}

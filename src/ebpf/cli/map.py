@@ -154,8 +154,7 @@ def _formatted(kernel: Kernel, info: MapInfo, types: MapTypes, key: bytes, value
     if info.type in _PER_CPU:
         step = (info.value_size + 7) // 8 * 8
         row["values"] = [
-            {"cpu": cpu, "value": types.value(value[cpu * step : cpu * step + info.value_size])}
-            for cpu in range(kernel.possible_cpus)
+            {"cpu": cpu, "value": types.value(value[cpu * step : cpu * step + info.value_size])} for cpu in range(kernel.possible_cpus)
         ]
     else:
         row["value"] = types.value(value)
@@ -167,8 +166,7 @@ def _element(kernel: Kernel, info: MapInfo, types: MapTypes | None, key: bytes, 
     if info.type in _PER_CPU:
         step = (info.value_size + 7) // 8 * 8
         row["values"] = [
-            {"cpu": cpu, "value": hex_bytes(value[cpu * step : cpu * step + info.value_size])}
-            for cpu in range(kernel.possible_cpus)
+            {"cpu": cpu, "value": hex_bytes(value[cpu * step : cpu * step + info.value_size])} for cpu in range(kernel.possible_cpus)
         ]
     else:
         row["value"] = hex_bytes(value)
@@ -185,10 +183,7 @@ def _plain(kernel: Kernel, info: MapInfo, key: bytes, value: bytes) -> str:
     if info.type in _PER_CPU:
         step = (info.value_size + 7) // 8 * 8
         lines = ["key:", _hex(key)]
-        lines += [
-            f"value (CPU {cpu:02d}): {_hex(value[cpu * step : cpu * step + info.value_size])}"
-            for cpu in range(kernel.possible_cpus)
-        ]
+        lines += [f"value (CPU {cpu:02d}): {_hex(value[cpu * step : cpu * step + info.value_size])}" for cpu in range(kernel.possible_cpus)]
         return "\n".join(lines)
     if info.key_size > 16 or info.value_size > 16 or "\n" in _hex(key):
         return f"key:\n{_hex(key)}\nvalue:\n{_hex(value)}"

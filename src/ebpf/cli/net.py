@@ -110,9 +110,7 @@ def show(context: Context, words: Words) -> int:
         return 0
     context.write("xdp:")
     for state in states:
-        context.write(
-            f"{state.ifname}({state.ifindex}) {state.mode.removeprefix('xdp').replace('drv', 'driver')} id {state.prog_id}"
-        )
+        context.write(f"{state.ifname}({state.ifindex}) {state.mode.removeprefix('xdp').replace('drv', 'driver')} id {state.prog_id}")
     context.write("\ntc:\n\nflow_dissector:\n\nnetfilter:\n")
     return 0
 

@@ -48,9 +48,7 @@ def run(context: Context, words: list[str]) -> int:
     kernel = context.kernel()
     if kernel.name == "user":
         if system_wide:
-            raise UsageError(
-                "run: --system-wide needs Linux's kernel: the user kernel sees the command's tree; add --kernel linux"
-            )
+            raise UsageError("run: --system-wide needs Linux's kernel: the user kernel sees the command's tree; add --kernel linux")
         command = command or _shell()
     with ExitStack() as stack:
         watch = None
@@ -87,9 +85,7 @@ def _near(script: Path) -> list[Path]:
 
 def _shell() -> list[str]:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(
-            "run: the user kernel sees a command's events: which? ebpf run SCRIPT -- COMMAND (or --kernel linux, as root)"
-        )
+        raise UsageError("run: the user kernel sees a command's events: which? ebpf run SCRIPT -- COMMAND (or --kernel linux, as root)")
     return [os.environ.get("SHELL") or "/bin/sh"]
 
 

@@ -109,7 +109,13 @@ def compile_c(
             # A name that begins with a dash is a file all the same.
             answer = run([*command, name if not name.startswith("-") else f"./{name}"])
         else:
-            answer = run([*command, *_NO_FOLDER, *beside(name), "-x", "c", "-"], stdin=(line_marker(name) + text + "\n").encode())
+            # The text's own lines reach BTF only when they are embedded: its name is no file that clang could read.
+            path = os.path.join(folder, "text.c")
+            with open(path, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+            names[path] = name
+            embed = ["-gdwarf-5", "-gembed-source", f"-fdebug-prefix-map={path}={name}"] if debug else []
+            answer = run([*command, *_NO_FOLDER, *embed, *beside(name), path])
         output = answer.stderr.decode("utf-8", "replace")
         diagnostics = parse_diagnostics(output, names)
         if answer.returncode:

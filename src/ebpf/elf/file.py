@@ -110,8 +110,7 @@ def read_elf(data: bytes, path: str = "") -> ElfFile:
         return table[at:end].decode("utf-8", "replace")
 
     sections = tuple(
-        Section(i, string(strings, h[0], f"section {i}"), h[1], h[2], h[5], bytes_of(i), h[6], h[7])
-        for i, h in enumerate(headers)
+        Section(i, string(strings, h[0], f"section {i}"), h[1], h[2], h[5], bytes_of(i), h[6], h[7]) for i, h in enumerate(headers)
     )
     symbols: tuple[Symbol, ...] = ()
     for section in sections:

@@ -40,11 +40,9 @@ def data_map(elf: ElfFile, section: Section, btf: Btf | None, object_name: str) 
 
 
 def data_name(object_name: str, section: str) -> str:
-    """At most 15 characters: the section's name, and before it as much of the object's as fits (8 at most)."""
-    suffix = section[1:].partition(".")[2] if False else section
-    room = max(_NAME_LEN - len(suffix), 0)
-    head = object_name[: min(room, 8)] if len(suffix) <= _NAME_LEN else ""
-    name = (head + suffix)[:_NAME_LEN]
+    """At most 15 characters: as much of the object's name as fits (8 at most), then the section's; custom sections stand alone."""
+    room = 0 if "." in section[1:] else min(max(_NAME_LEN - len(section), 0), 8)
+    name = (object_name[:room] + section)[:_NAME_LEN]
     return "".join(c if c.isalnum() or c in "_." else "_" for c in name)
 
 
@@ -112,9 +110,7 @@ def _definition(btf: Btf, name: str, struct: BtfType, path: str, *, inner: bool 
             types[member.name] = pointer.ref
             size = btf.size_of(pointer.ref)
             if numbers.setdefault(f"{member.name}_size", size) != size:
-                raise FormatError(
-                    f"{size} bytes, but {member.name}_size says {numbers[member.name + '_size']}", path=path, where=where
-                )
+                raise FormatError(f"{size} bytes, but {member.name}_size says {numbers[member.name + '_size']}", path=path, where=where)
         elif member.name == "values" and not inner:
             inner_spec = _inner(btf, name, member.type_id, path)
             numbers.setdefault("value_size", 4)

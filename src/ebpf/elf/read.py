@@ -140,9 +140,7 @@ class _Reader:
                 slots = by_slot(decode(section.data))
             except FormatError as error:
                 raise self._bad(error.why, where=f"section {section.name!r}") from error
-            symbols = {
-                s.value: s for s in self._elf.symbols if s.section == section.index and s.kind == _FUNC and s.name and s.size
-            }
+            symbols = {s.value: s for s in self._elf.symbols if s.section == section.index and s.kind == _FUNC and s.name and s.size}
             for symbol in sorted(symbols.values(), key=lambda s: s.value):
                 begin, end = symbol.value // 8, (symbol.value + symbol.size) // 8
                 if symbol.value % 8 or symbol.size % 8 or end > len(slots) or slots[begin] is None:
@@ -303,9 +301,7 @@ class _Assembler:
             return
         for slot, record in self._records(self._reader._ext.lines):
             _, path_off, text_off, place = record[:4]
-            yield LineInfo(
-                slot, self._btf.string(path_off), place >> 10, place & 0x3FF, self._btf.string(text_off), path_off, text_off
-            )
+            yield LineInfo(slot, self._btf.string(path_off), place >> 10, place & 0x3FF, self._btf.string(text_off), path_off, text_off)
 
     def _core(self) -> Iterable[CoreReloc]:
         if self._btf is None:

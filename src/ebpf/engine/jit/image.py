@@ -65,6 +65,7 @@ def _load(image: bytes, table: Sequence[int]) -> LoadedCode:
                 places[index] = size
                 size += length
         if executable:
+            text_size = size
             stubs = (size + _STUB - 1) // _STUB * _STUB
             # Room for calls that leave the image and for addresses that are loaded from memory.
             size = (stubs + 64 * _STUB + _PAGE - 1) // _PAGE * _PAGE
@@ -97,7 +98,7 @@ def _load(image: bytes, table: Sequence[int]) -> LoadedCode:
         raise FormatError("has no entry", where="compiled image")
     memory[fill : fill + 8 * len(table)] = struct.pack(f"<{len(table)}Q", *table)
     _protect(base, code_size)
-    return LoadedCode(memory, entry, code_size)
+    return LoadedCode(memory, entry, text_size)
 
 
 def _symbols(image: bytes, headers: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], bytes]:
