@@ -103,7 +103,7 @@ def _trace(context: Context, head, note, paint) -> None:  # type: ignore[no-unty
     head("3. The bpf() calls that load it, as strace would print them")
     recorded = io.StringIO()
     recorder = Recorder(kernel, recorded)
-    with bcc.session(recorder):  # type: ignore[arg-type]  # the recorder passes on what it does not print
+    with bcc.session(recorder):
         b = bcc.BPF(text=_HELLO)
         program = b.load_func("hello", bcc.BPF.KPROBE)
         print(recorded.getvalue().rstrip())
