@@ -109,9 +109,8 @@ def _trace(context: Context, head, note, paint) -> None:  # type: ignore[no-unty
         print(recorded.getvalue().rstrip())
         head("4. The verifier walks every path before anything may run")
         info = program.program.info()
-        print(
-            f"accepted: {info.verified_insns} instructions walked, {info.xlated_len // 8} in the program, {info.jited_len} bytes of machine code"
-        )
+        code = f"{info.jited_len} bytes of machine code" if info.jited_len else "not compiled"
+        print(f"accepted: {info.verified_insns} instructions walked, {info.xlated_len // 8} in the program, {code}")
         head("5. Attached to execve(); these are the calls of a real command and its children")
         note("$ " + " ".join(_COMMAND[:2]) + f" '{_COMMAND[2]}'")
         b.attach_kprobe(event=b.get_syscall_fnname("execve"), fn_name="hello")
