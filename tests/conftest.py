@@ -27,9 +27,7 @@ def refusal() -> str:
     libc = ctypes.CDLL(None, use_errno=True)
     insns = ctypes.create_string_buffer(bytes.fromhex("b7000000000000009500000000000000"))
     text = ctypes.create_string_buffer(b"GPL")
-    attr = ctypes.create_string_buffer(
-        struct.pack("=IIQQ", 1, 2, ctypes.addressof(insns), ctypes.addressof(text)).ljust(152, b"\0")
-    )
+    attr = ctypes.create_string_buffer(struct.pack("=IIQQ", 1, 2, ctypes.addressof(insns), ctypes.addressof(text)).ljust(152, b"\0"))
     fd = libc.syscall(321, 5, attr, 152)
     if fd < 0:
         return os.strerror(ctypes.get_errno())

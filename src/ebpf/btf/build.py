@@ -50,9 +50,7 @@ class Builder:
 
     def func_proto(self, result: int, params: "list[tuple[str, int]]") -> int:
         """A function's type."""
-        return self._add(
-            Kind.FUNC_PROTO, "", result, b"".join(struct.pack("<II", self.string(n), t) for n, t in params), len(params)
-        )
+        return self._add(Kind.FUNC_PROTO, "", result, b"".join(struct.pack("<II", self.string(n), t) for n, t in params), len(params))
 
     def func(self, name: str, proto: int, linkage: int = 0) -> int:
         """A function; linkage 0 is static, 1 global."""

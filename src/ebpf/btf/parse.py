@@ -134,8 +134,7 @@ def _one(data: bytes, at: int, id_: int, strings: bytes, path: str) -> tuple[Typ
         return Type(id_, kind, name, ref=element, info=length), at + 12
     if kind in (Kind.STRUCT, Kind.UNION):
         members = tuple(
-            Member(_string(strings, n, path) if n else "", t, o & 0xFFFFFF if flag else o, o >> 24 if flag else 0)
-            for n, t, o in words(3)
+            Member(_string(strings, n, path) if n else "", t, o & 0xFFFFFF if flag else o, o >> 24 if flag else 0) for n, t, o in words(3)
         )
         return Type(id_, kind, name, size=size, members=members), at + 12 * count
     if kind == Kind.ENUM:

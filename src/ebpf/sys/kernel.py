@@ -194,5 +194,3 @@ class Lab(Protocol):
         self, prog_fd: int, capture: Capture, *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
     ) -> ReplayStats:
         """Run an XDP program over every packet of a capture; `sinks` writes each verdict's packets to a pcap file."""
-
-

@@ -41,9 +41,7 @@ class LoadedCode:
 def load_image(image: bytes, table: Sequence[int]) -> LoadedCode:
     """Put an object into memory, resolve its relocations, fill its table, and make its code executable."""
     if platform.machine() not in ("x86_64", "AMD64"):
-        raise NotSupportedError(
-            "the JIT", f"machine code for {platform.machine()} is not loaded yet", hint="set EBPF_ENGINE=interp"
-        )
+        raise NotSupportedError("the JIT", f"machine code for {platform.machine()} is not loaded yet", hint="set EBPF_ENGINE=interp")
     try:
         return _load(image, table)
     except (struct.error, IndexError) as error:

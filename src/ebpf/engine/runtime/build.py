@@ -91,9 +91,7 @@ def build(clang: Clang | None = None) -> bytes:
         for step in steps:
             answer = run(step, stdin=unity.encode())
             if answer.returncode:
-                raise NotSupportedError(
-                    "the native runtime", "does not compile: " + answer.stderr.decode("utf-8", "replace").strip()[:800]
-                )
+                raise NotSupportedError("the native runtime", "does not compile: " + answer.stderr.decode("utf-8", "replace").strip()[:800])
         return Path(library).read_bytes()
 
 
