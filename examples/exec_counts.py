@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How many programs does each user start? A hash map carries the counts from the program to Python.
 
-    ebpf run examples/exec_counts.py -- sh -c 'ls; ls; date'
+ebpf run examples/exec_counts.py -- sh -c 'ls; ls; date'
 """
 
 import pwd

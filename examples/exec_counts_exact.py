@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The same with increment(), an atomic addition: exact on both kernels, however many processors count at once.
 
-    ebpf run examples/exec_counts_exact.py -- sh -c 'ls; ls; date'
+ebpf run examples/exec_counts_exact.py -- sh -c 'ls; ls; date'
 """
 
 from bcc import BPF

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A line for every program that is started: the first eBPF script of every tutorial.
 
-    ebpf run examples/hello.py -- make        (what does make start?)
+ebpf run examples/hello.py -- make        (what does make start?)
 """
 
 from bcc import BPF

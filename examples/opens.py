@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which files are opened? Each openat() call becomes an event in a ring buffer, with its path and the caller's name.
 
-    ebpf run examples/opens.py -- cat /etc/hostname
+ebpf run examples/opens.py -- cat /etc/hostname
 """
 
 from bcc import BPF
