@@ -3,6 +3,8 @@
 import hashlib
 import json
 from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
 
 from ebpf import __version__
 from ebpf.engine.jit.llvm import compile_ir, processor
@@ -18,9 +20,18 @@ def image_key(program: Prepared) -> str:
     """The name of a program's image: its bytecode, what is folded into it of its maps, and what compiles it."""
     maps = [(fd, m.type, m.key_size, m.value_size, m.max_entries) for fd, m in sorted(program.maps.items())]
     facts = [maps, sorted(program.call_map.items()), sorted(program.stack_depth.items()), __version__, processor()]
-    digest = hashlib.sha256(json.dumps(facts).encode())
+    digest = hashlib.sha256(json.dumps(facts).encode() + _translator())
     digest.update(encode(program.insns))
     return digest.hexdigest()[:40]
+
+
+@lru_cache(maxsize=1)
+def _translator() -> bytes:
+    """The translator's own text: another one may make other code of the same program. Nothing where it is not a file."""
+    try:
+        return Path(__file__).with_name("translate.py").read_bytes()
+    except OSError:
+        return b""
 
 
 def compile_image(program: Prepared, *, cache: bool = True) -> tuple[bytes, tuple[Slot, ...]]:

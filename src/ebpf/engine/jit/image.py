@@ -77,7 +77,7 @@ def _load(image: bytes, table: Sequence[int]) -> LoadedCode:
         if kind != 8:
             memory[place : place + length] = image[at : at + length]
     symbols, strings = _symbols(image, headers)
-    resolver = _Resolver(memory, base, stubs, strings)
+    resolver = _Resolver(memory, base, stubs, code_size, strings)
     for _, kind, _, _, at, length, _, target, _, _ in headers:
         if kind != 4 or target not in places:
             continue
@@ -110,10 +110,11 @@ def _symbols(image: bytes, headers: list[tuple[int, ...]]) -> tuple[list[tuple[i
 class _Resolver:
     """Relocations, with stubs for functions that are further away than a call reaches."""
 
-    def __init__(self, memory: mmap.mmap, base: int, stubs: int, strings: bytes) -> None:
+    def __init__(self, memory: mmap.mmap, base: int, stubs: int, end: int, strings: bytes) -> None:
         self._memory = memory
         self._base = base
         self._next = stubs
+        self._end = end
         self._strings = strings
         self._stubs: dict[int, int] = {}
         self._cells: dict[int, int] = {}
@@ -134,6 +135,8 @@ class _Resolver:
     def _take(self, data: bytes) -> int:
         at = self._next
         self._next += _STUB
+        if self._next > self._end:
+            raise FormatError("needs more than this loader has room for", where="compiled image")
         self._memory[at : at + len(data)] = data
         return at
 

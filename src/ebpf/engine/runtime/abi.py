@@ -126,6 +126,7 @@ class Replay(ctypes.Structure):
         ("limit", c_uint64),
         ("sinks", c_int32 * VERDICTS),
         ("ifindex", c_uint32),
+        ("nanoseconds", c_uint32),
         ("packets", c_uint64),
         ("invalid", c_uint64),
         ("bytes", c_uint64),

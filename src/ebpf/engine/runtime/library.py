@@ -1,6 +1,7 @@
 """The runtime's shared library, loaded: its functions with their types, and which helpers it has."""
 
 import ctypes
+import os
 from ctypes import c_int, c_int64, c_uint32, c_uint64, c_void_p
 from functools import lru_cache
 
@@ -24,6 +25,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rt_replay": (None, (_P, _P, _P)),
     "rt_run": (c_uint64, (_P, _P, _P, c_uint32, _P)),
     "rt_know": (None, (_P, c_uint32)),
+    "rt_forked": (None, ()),
 }
 
 
@@ -38,6 +40,8 @@ def library() -> ctypes.CDLL:
     ours = ctypes.sizeof(abi.Env) | ctypes.sizeof(abi.MapHeader) << 16 | ctypes.sizeof(abi.Trace) << 32
     if sizes != ours:
         raise NotSupportedError("the native runtime", f"its structs have other sizes ({sizes:#x}, expected {ours:#x})")
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lib.rt_forked)
     return lib
 
 

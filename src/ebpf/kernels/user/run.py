@@ -121,7 +121,7 @@ def replay(
     state = Replay()
     state.pcapng, state.swapped = int(capture.pcapng), int(capture.swapped)
     state.buffer, state.buffer_size = ctypes.addressof(space), _LARGEST
-    state.ifindex = 1
+    state.ifindex, state.nanoseconds = 1, int(capture.nanoseconds)
     files = _open_sinks(sinks)
     for verdict in range(len(state.sinks)):
         state.sinks[verdict] = files.get(verdict, -1)

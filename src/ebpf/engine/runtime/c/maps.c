@@ -2,6 +2,7 @@
 #include "rt.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { PUT_ANY = 0, PUT_NOEXIST = 1, PUT_EXIST = 2, PUT_LOCK = 4 };
@@ -68,7 +69,7 @@ static struct element *find(struct rt_map *map, const void *key, u32 hash)
         u32 at = __atomic_load_n(&heads(map)[bucket], __ATOMIC_ACQUIRE);
         while (!(at & END)) {
             struct element *e = element(map, at - 1);
-            if (e->hash == hash && !memcmp(e->key, key, map->key_size))
+            if (__atomic_load_n(&e->hash, __ATOMIC_ACQUIRE) == hash && !memcmp(e->key, key, map->key_size))
                 return e;
             at = __atomic_load_n(&e->next, __ATOMIC_ACQUIRE);
             if (!at)
@@ -78,6 +79,32 @@ static struct element *find(struct rt_map *map, const void *key, u32 hash)
         if (at == (END | bucket))
             return NULL;
     }
+}
+
+/* Chains change by one store each and are always whole; an owner that died may have left the free list short of an element. */
+static void mend(struct rt_map *map)
+{
+    u8 *used = calloc((u64)map->max_entries / 8 + 1, 1);
+    if (!used)
+        return;
+    map->count = 0;
+    for (u32 i = 0; i < map->buckets; i++)
+        for (u32 at = heads(map)[i]; !(at & END); at = element(map, at - 1)->next, map->count++)
+            used[(at - 1) / 8] |= (u8)(1 << (at - 1) % 8);
+    map->free_head = 0;
+    for (u32 i = map->max_entries; i-- > 0;) {
+        if (used[i / 8] & 1 << i % 8)
+            continue;
+        __atomic_store_n(&element(map, i)->next, map->free_head, __ATOMIC_RELEASE);
+        map->free_head = i + 1;
+    }
+    free(used);
+}
+
+static void lock(struct rt_map *map)
+{
+    if (rt_lock(&map->lock))
+        mend(map);
 }
 
 /* The value under a key for one CPU, or NULL. */
@@ -116,7 +143,7 @@ static s64 hash_put(struct rt_map *map, const void *key, const void *value, u64 
 {
     u32 hash = hash_of(map, key);
     s64 result = 0;
-    rt_lock(&map->lock);
+    lock(map);
     struct element *e = find(map, key, hash);
     if (e && flags == PUT_NOEXIST) {
         result = -EEXIST;
@@ -131,11 +158,12 @@ static s64 hash_put(struct rt_map *map, const void *key, const void *value, u64 
         e = element(map, number);
         map->free_head = e->next;
         map->count++;
-        e->hash = hash;
         memcpy(e->key, key, map->key_size);
         if (map->cpu_stride && !per_cpu)
             memset(value_of(map, e), 0, (u64)map->cpu_stride * map->ncpu);
         fill(map, value_of(map, e), value, per_cpu, cpu);
+        /* Last: a reader that still stands on this element from its former life must not find it half made. */
+        __atomic_store_n(&e->hash, hash, __ATOMIC_RELEASE);
         u32 *head = &heads(map)[hash & (map->buckets - 1)];
         e->next = *head;
         __atomic_store_n(head, number + 1, __ATOMIC_RELEASE);
@@ -169,17 +197,18 @@ RT_API s64 rt_map_put(struct rt_map *map, const void *key, const void *value, u6
 
 RT_API s64 rt_map_remove(struct rt_map *map, const void *key)
 {
-    if (map->type == RT_MAP_ARRAY || map->type == RT_MAP_PERCPU_ARRAY)
+    if (map->type != RT_MAP_HASH && map->type != RT_MAP_PERCPU_HASH)
         return -EINVAL;
     u32 hash = hash_of(map, key);
     s64 result = -ENOENT;
-    rt_lock(&map->lock);
+    lock(map);
     u32 *link = &heads(map)[hash & (map->buckets - 1)];
     while (!(*link & END)) {
         struct element *e = element(map, *link - 1);
         if (e->hash == hash && !memcmp(e->key, key, map->key_size)) {
             u32 number = *link;
             __atomic_store_n(link, e->next, __ATOMIC_RELEASE);
+            __atomic_store_n(&e->hash, ~hash, __ATOMIC_RELEASE); /* nobody finds it in the free list */
             __atomic_store_n(&e->next, map->free_head, __ATOMIC_RELEASE);
             map->free_head = number;
             map->count--;
@@ -207,7 +236,7 @@ RT_API s64 rt_map_next(struct rt_map *map, const void *key, void *out)
         memcpy(out, &index, 4);
         return 0;
     }
-    rt_lock(&map->lock);
+    lock(map);
     s64 result = -ENOENT;
     u32 bucket = 0, at = 0;
     if (key) {
@@ -248,7 +277,7 @@ RT_API u32 rt_map_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 
         *place = at;
         return done;
     }
-    rt_lock(&map->lock);
+    lock(map);
     for (; at < map->buckets; at++) {
         u32 length = 0;
         for (u32 e = heads(map)[at]; !(e & END); e = element(map, e - 1)->next)

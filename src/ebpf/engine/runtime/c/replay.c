@@ -15,7 +15,7 @@ struct rt_replay {
     u64 buffer_size;
     u64 limit;          /* stop after so many packets; 0: none */
     s32 sinks[VERDICTS]; /* classic pcap files by verdict, header written; -1: none */
-    u32 ifindex;
+    u32 ifindex, nanoseconds; /* nanoseconds: a classic file's fractions */
     /* results */
     u64 packets, invalid, bytes, elapsed_ns, oversize, consumed;
     u64 verdicts[VERDICTS];
@@ -30,14 +30,24 @@ static inline u32 word(const u8 *at, u32 swapped)
     return swapped ? __builtin_bswap32(value) : value;
 }
 
-static void save(s32 fd, const u8 *data, u32 length, u32 seconds, u32 fraction)
+/* A packet's time as it stands in the file, and how many of its units make a second. */
+struct stamp {
+    u64 seconds, fraction, units;
+};
+
+static void save(s32 fd, const u8 *data, u32 length, struct stamp when)
 {
-    u32 header[4] = {seconds, fraction, length, length};
+    u64 units = when.units ? when.units : 1000000, seconds = when.seconds + when.fraction / units;
+    u64 rest = when.fraction % units;
+    for (; units >> 40; units >>= 1)
+        rest >>= 1; /* so that the product fits */
+    rest = rest * 1000000 / units;
+    u32 header[4] = {(u32)seconds, (u32)rest, length, length};
     (void)!write(fd, header, 16);
     (void)!write(fd, data, length);
 }
 
-static inline u32 one(struct rt_replay *r, rt_prog prog, struct rt_env *env, const u8 *packet, u32 length, u32 seconds, u32 fraction)
+static inline u32 one(struct rt_replay *r, rt_prog prog, struct rt_env *env, const u8 *packet, u32 length, struct stamp when)
 {
     r->packets++;
     r->bytes += length;
@@ -62,7 +72,7 @@ static inline u32 one(struct rt_replay *r, rt_prog prog, struct rt_env *env, con
     r->last_length = ctx.data_end - ctx.data;
     s32 sink = r->sinks[verdict < VERDICTS - 1 ? verdict : VERDICTS - 1];
     if (__builtin_expect(sink >= 0, 0))
-        save(sink, (const u8 *)ctx.data, (u32)(ctx.data_end - ctx.data), seconds, fraction);
+        save(sink, (const u8 *)ctx.data, (u32)(ctx.data_end - ctx.data), when);
     return verdict;
 }
 
@@ -76,7 +86,8 @@ static void classic(struct rt_replay *r, rt_prog prog, struct rt_env *env)
             r->torn = 1;
             break;
         }
-        one(r, prog, env, at + 16, length, word(at, swapped), word(at + 4, swapped));
+        struct stamp when = {word(at, swapped), word(at + 4, swapped), r->nanoseconds ? 1000000000 : 1000000};
+        one(r, prog, env, at + 16, length, when);
         at += 16 + (u64)length;
         if (r->packets == r->limit)
             break;
@@ -86,16 +97,41 @@ static void classic(struct rt_replay *r, rt_prog prog, struct rt_env *env)
     r->consumed = (u64)(at - r->at);
 }
 
-enum { SECTION = 0x0A0D0D0A, PACKET_OLD = 2, SIMPLE = 3, ENHANCED = 6 };
+enum { SECTION = 0x0A0D0D0A, INTERFACE = 1, PACKET_OLD = 2, SIMPLE = 3, ENHANCED = 6, INTERFACES = 64, TSRESOL = 9 };
+
+/* How many units of an interface's time make a second: an option of its block, microseconds without it. */
+static u64 units_of(const u8 *at, u32 size, u32 swapped)
+{
+    u32 option = 16;
+    while (option + 4 <= size - 4) {
+        u32 both = word(at + option, swapped), code = swapped ? both >> 16 : both & 0xFFFF, length = swapped ? both & 0xFFFF : both >> 16;
+        if (!code)
+            break;
+        if (code == TSRESOL && length >= 1 && option + 5 <= size - 4) {
+            u8 resolution = at[option + 4];
+            u64 units = 1;
+            if (resolution & 0x80)
+                return 1ull << (resolution & 0x3F);
+            for (u32 i = 0; i < resolution && i < 19; i++)
+                units *= 10;
+            return units;
+        }
+        option += 4 + ((length + 3) & ~3u);
+    }
+    return 1000000;
+}
 
 static void blocks(struct rt_replay *r, rt_prog prog, struct rt_env *env)
 {
     const u8 *at = r->at, *end = r->end;
-    u32 swapped = r->swapped;
+    u32 swapped = r->swapped, interfaces = 0;
+    u64 units[INTERFACES];
     while (end - at >= 12) {
         u32 type = word(at, swapped);
-        if (type == SECTION)
+        if (type == SECTION) {
             swapped = word(at + 8, 0) != 0x1A2B3C4D;
+            interfaces = 0;
+        }
         u32 size = word(at + 4, swapped);
         if (size < 12 || size & 3 || size > (u64)(end - at)) {
             r->torn = 1;
@@ -108,12 +144,15 @@ static void blocks(struct rt_replay *r, rt_prog prog, struct rt_env *env)
                 break;
             }
             u64 stamp = (u64)word(at + 12, swapped) << 32 | word(at + 16, swapped);
-            one(r, prog, env, at + 28, length, (u32)(stamp / 1000000), (u32)(stamp % 1000000));
+            u32 number = type == ENHANCED ? word(at + 8, swapped) : 0;
+            one(r, prog, env, at + 28, length, (struct stamp){0, stamp, number < interfaces ? units[number] : 1000000});
         } else if (type == SIMPLE && size >= 16) {
             u32 length = word(at + 8, swapped);
             if (length > size - 16)
                 length = size - 16;
-            one(r, prog, env, at + 12, length, 0, 0);
+            one(r, prog, env, at + 12, length, (struct stamp){0, 0, 1});
+        } else if (type == INTERFACE && size >= 20 && interfaces < INTERFACES) {
+            units[interfaces++] = units_of(at, size, swapped);
         }
         at += size;
         if (r->limit && r->packets == r->limit)

@@ -1,4 +1,4 @@
-/* The runtime's ABI: what compiled programs, helpers, maps and native loops share. Offsets are asserted in layout.c. */
+/* The runtime's ABI: what compiled programs, helpers, maps and native loops share. abi.py has the same structs for Python. */
 #ifndef EBPF_RT_H
 #define EBPF_RT_H
 
@@ -115,12 +115,16 @@ static inline void rt_pause(void)
 #endif
 }
 
-/* A spin lock: held for a few instructions, never across a call into a program. */
-static inline void rt_lock(u32 *word)
+/* A lock that survives its owner: the word is the owner's thread id, and who waits long looks whether that still lives.
+ * Held for a few instructions, never across a call into a program. The answer is whether the last owner died with it. */
+u32 rt_self(void);
+int rt_lock_slowly(u32 *word, u32 self);
+static inline int rt_lock(u32 *word)
 {
-    while (__atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE))
-        while (__atomic_load_n(word, __ATOMIC_RELAXED))
-            rt_pause();
+    u32 self = rt_self(), free = 0;
+    if (__builtin_expect(__atomic_compare_exchange_n(word, &free, self, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED), 1))
+        return 0;
+    return rt_lock_slowly(word, self);
 }
 
 static inline void rt_unlock(u32 *word) { __atomic_store_n(word, 0, __ATOMIC_RELEASE); }

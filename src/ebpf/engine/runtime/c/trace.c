@@ -168,9 +168,8 @@ static u64 print(const char *fmt, u32 fmt_size, const u64 *args, int nargs, stru
     int length = rt_format(text, sizeof text, fmt, (int)fmt_size, args, nargs, env);
     if (length < 0)
         return (u64)(s64)length;
-    while (length && text[length - 1] == '\n')
-        length--;
-    rt_trace_line(env, text, length);
+    /* The line ends by itself: one newline is not another line. */
+    rt_trace_line(env, text, length && text[length - 1] == '\n' ? length - 1 : length);
     return (u64)length;
 }
 
