@@ -1,9 +1,13 @@
 """Programs on perf events: kernel functions and tracepoints."""
 
+from contextlib import ExitStack
+
+from ebpf.attach import prefix
 from ebpf.attach.link import Link
 from ebpf.errors import NotSupportedError
 from ebpf.object import Program
 from ebpf.sys.kernel import Kprobe, PerfSource, Tracepoint
+from ebpf.uapi import ProgType
 
 
 def kprobe(program: Program, function: str, *, ret: bool = False, offset: int = 0) -> Link:
@@ -34,11 +38,17 @@ def tracepoint(program: Program, name: str) -> Link:
 
 def _on_event(program: Program, source: PerfSource, kind: str, target: str) -> Link:
     kernel = program.kernel
-    # The event first: an unknown one is said before the program is loaded.
-    event = kernel.perf_event_open(source)
-    try:
-        kernel.perf_set_bpf(event, program.fd)
-    except BaseException:
-        kernel.close(event)
-        raise
-    return Link(kind, target, lambda: kernel.close(event))
+    with ExitStack() as stack:
+        # The event first: an unknown one is said before the program is loaded.
+        event = kernel.perf_event_open(source)
+        stack.callback(kernel.close, event)
+        scope = kernel.lab.scope
+        if scope is None:
+            fd = program.fd
+        else:
+            code = [prefix.mov(6, 1), *prefix.in_scope(scope), prefix.mov(1, 6)]
+            fd = prefix.load_prefixed(program, code, ProgType(program.spec.type))
+            stack.callback(kernel.close, fd)
+        kernel.perf_set_bpf(event, fd)
+        held = stack.pop_all()
+    return Link(kind, target, held.close)

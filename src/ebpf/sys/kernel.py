@@ -184,8 +184,19 @@ class Process(Protocol):
         """End it by SIGKILL and reap it: for a command that is still held. Idempotent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The processes that programs attached from now on are to see: a cgroup, and how deep it lies (the root is level 0)."""
+
+    cgroup_id: int
+    level: int
+
+
 class Lab(Protocol):
     """What only a laboratory kernel offers; `linux` emulates what it can and refuses the rest with NotSupportedError."""
+
+    scope: Scope | None
+    """What attaching has to filter by, where the kernel shows more than the command's tree."""
 
     def spawn(self, command: Command) -> Process:
         """Start a command held before its exec; the events of its tree reach the programs of this kernel."""

@@ -7,7 +7,7 @@ from ebpf.errors import UsageError
 from ebpf.kernels.user.hooks import Launch, launch
 from ebpf.kernels.user.run import replay
 from ebpf.sys.capture import Capture
-from ebpf.sys.kernel import Command, ReplayStats
+from ebpf.sys.kernel import Command, ReplayStats, Scope
 
 if TYPE_CHECKING:
     from ebpf.kernels.user.kernel import UserKernel
@@ -19,6 +19,7 @@ class UserLab:
     def __init__(self, kernel: "UserKernel") -> None:
         self._kernel = kernel
         self.process: Launch | None = None
+        self.scope: Scope | None = None
 
     def spawn(self, command: Command) -> Launch:
         """Start a command, held before its exec. One at a time."""

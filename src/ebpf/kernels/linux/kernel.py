@@ -1,0 +1,191 @@
+"""Linux's kernel behind the seam."""
+
+import errno
+import mmap as mapping
+import os
+import select
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, cast
+
+from ebpf.errors import KernelError, NotSupportedError
+from ebpf.kernels.linux import netlink, perf
+from ebpf.kernels.linux.codec import COMMANDS
+from ebpf.kernels.linux.lab import LinuxLab
+from ebpf.kernels.linux.syscall import numbers
+from ebpf.kernels.linux.tracefs import TraceInstance
+from ebpf.sys.calls import Call, R
+from ebpf.sys.kernel import Buffer, PerfSource, XdpState
+
+_PREFIX = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
+
+
+class Mapped:
+    """Memory of a descriptor, mapped."""
+
+    def __init__(self, memory: mapping.mmap) -> None:
+        self._memory = memory
+        self.view = memoryview(memory)
+
+    def close(self) -> None:
+        """Unmap. Views that are still held keep it. Idempotent."""
+        self.view.release()
+        with suppress(BufferError):
+            self._memory.close()
+
+
+class LinuxKernel:
+    """The running kernel. What it gave out and is still open at shutdown() is closed."""
+
+    name = "linux"
+
+    def __init__(self) -> None:
+        numbers()
+        self.possible_cpus = _possible_cpus()
+        self.lab = LinuxLab(self)
+        self._open: set[int] = set()
+        self._traces: dict[int, TraceInstance] = {}
+        self._opened = 0
+        self._pid = os.getpid()
+
+    # -- bpf(2)
+
+    def bpf(self, call: Call[R]) -> R:
+        """Carry out one command."""
+        handler = COMMANDS.get(type(call))
+        if handler is None:
+            raise NotSupportedError(f"bpf({call.cmd.name})", "is not built yet")
+        answer: Any = handler(call)
+        if type(call).__name__ in _GIVES_FD:
+            self._open.add(answer.fd if hasattr(answer, "fd") else answer)
+        return cast(R, answer)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        trace = self._traces.pop(fd, None)
+        if trace is not None:
+            trace.close()
+            return
+        self._open.discard(fd)
+        try:
+            os.close(fd)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EBADF, "close", f"descriptor {fd}") from error
+
+    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
+        """Map a map's or perf event's memory."""
+        access = mapping.PROT_READ | (mapping.PROT_WRITE if writable else 0)
+        try:
+            return Mapped(mapping.mmap(fd, length, flags=mapping.MAP_SHARED, prot=access, offset=offset))
+        except OSError as error:
+            raise KernelError(error.errno or errno.EINVAL, "mmap") from error
+
+    def wait(self, fds: Sequence[int], timeout_s: float | None) -> list[int]:
+        """Wait until a descriptor has something to read; lets a held command go first."""
+        self.lab.release()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            over = self.lab.ended()
+            poller = select.poll()
+            for fd in fds:
+                poller.register(fd, select.POLLIN)
+            for fd in [] if over else self.lab.descriptors():
+                poller.register(fd, select.POLLIN)
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            # Lines of a trace reach the pipe a little after the event: what the command's end left is waited for.
+            budget = 0.05 if over and self.lab.pending() else left
+            ready = [fd for fd, _ in poller.poll(None if budget is None else budget * 1000) if fd in fds]
+            if ready:
+                return ready
+            if over and self.lab.interrupt():
+                raise KeyboardInterrupt
+            if deadline is not None and time.monotonic() >= deadline:
+                return []
+
+    # -- events
+
+    def perf_event_open(self, source: PerfSource, *, pid: int = -1, cpu: int = 0) -> int:
+        """Open a perf event."""
+        fd = perf.open_event(source, pid=pid, cpu=cpu)
+        self._open.add(fd)
+        return fd
+
+    def perf_set_bpf(self, event_fd: int, prog_fd: int) -> None:
+        """Attach a program to an event."""
+        perf.set_bpf(event_fd, prog_fd)
+
+    def perf_enable(self, event_fd: int) -> None:
+        """Enable an event."""
+        perf.enable(event_fd)
+
+    def xdp_attach(self, ifindex: int, prog_fd: int, flags: int = 0) -> None:
+        """Attach (-1: detach) an XDP program."""
+        netlink.xdp_attach(ifindex, prog_fd, flags)
+
+    def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
+        """What is attached where."""
+        return netlink.xdp_query(ifindex)
+
+    def interfaces(self) -> Mapping[str, int]:
+        """The interfaces of this network namespace."""
+        import socket
+
+        return {name: index for index, name in socket.if_nameindex()}
+
+    def read_file(self, path: str) -> bytes:
+        """A file of the kernel's."""
+        with open(path, "rb") as file:
+            return file.read()
+
+    def syscall_function(self, syscall: str) -> str:
+        """The kernel function of a system call."""
+        return _PREFIX[os.uname().machine] + syscall
+
+    # -- trace
+
+    def trace_open(self) -> int:
+        """Begin to receive what bpf_trace_printk writes, in an instance of our own."""
+        self._opened += 1
+        instance = TraceInstance(self._opened)
+        self._traces[instance.fd] = instance
+        return instance.fd
+
+    def trace_read(self, fd: int) -> bytes:
+        """Take the lines that there are."""
+        if fd not in self._traces:
+            raise KernelError(errno.EBADF, "read trace_pipe", f"descriptor {fd}")
+        return self._traces[fd].read()
+
+    # -- end
+
+    def shutdown(self) -> None:
+        """Close whatever is still open. Idempotent."""
+        if os.getpid() != self._pid:
+            return
+        self.lab.close()
+        for instance in self._traces.values():
+            instance.close()
+        self._traces.clear()
+        for fd in self._open:
+            with suppress(OSError):
+                os.close(fd)
+        self._open.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.shutdown()
+
+
+_GIVES_FD = frozenset({"MapCreate", "ProgLoad", "ObjGet", "FdById", "BtfLoad", "RawTracepointOpen", "LinkCreate"})
+
+
+def _possible_cpus() -> int:
+    try:
+        with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
+            return int(file.read().strip().rpartition("-")[2].rpartition(",")[2]) + 1
+    except (OSError, ValueError):
+        return os.cpu_count() or 1

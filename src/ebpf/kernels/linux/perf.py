@@ -1,0 +1,100 @@
+"""perf events: tracepoints, kprobes, uprobes and output buffers."""
+
+import ctypes
+import errno
+import fcntl
+from difflib import get_close_matches
+from pathlib import Path
+
+from ebpf.errors import KernelError, NotFoundError, NotSupportedError
+from ebpf.kernels.linux.codec import attr
+from ebpf.kernels.linux.syscall import failure, perf_event_open
+from ebpf.kernels.linux.tracefs import tracepoint_id
+from ebpf.sys.kernel import Kprobe, PerfOutput, PerfSource, Tracepoint, Uprobe
+
+_SIZE = 120
+_TRACEPOINT, _SOFTWARE = 2, 1
+_BPF_OUTPUT = 10
+_SAMPLE_RAW = 1 << 10
+_ENABLE, _SET_BPF = 0x2400, 0x40042408
+_CLOEXEC = 8
+_PMU = Path("/sys/bus/event_source/devices")
+
+
+def _attr(
+    kind: int, config: int, *, sample: int = 0, period: int = 0, wakeup: int = 0, config1: int = 0, config2: int = 0
+) -> "ctypes.Array[ctypes.c_char]":
+    head = (kind, _SIZE, config, period, sample, 0, 0)
+    return attr("IIQQQQQIIQQ", *head, wakeup, 0, config1, config2, size=_SIZE)
+
+
+def open_event(source: PerfSource, *, pid: int, cpu: int) -> int:
+    """Open an event, disabled. NotSupportedError where this kernel has no such source, NotFoundError for an unknown name."""
+    if isinstance(source, PerfOutput):
+        return _open(_attr(_SOFTWARE, _BPF_OUTPUT, sample=_SAMPLE_RAW, period=1, wakeup=source.wakeup_events), -1, cpu, "bpf-output")
+    if isinstance(source, Tracepoint):
+        number = tracepoint_id(source.category, source.name)
+        return _open(_attr(_TRACEPOINT, number, period=1), pid, cpu, f"tracepoint {source.category}:{source.name}")
+    if isinstance(source, Kprobe):
+        return _kprobe(source, pid, cpu)
+    assert isinstance(source, Uprobe)
+    kind = _pmu("uprobe")
+    path = ctypes.create_string_buffer(source.path.encode())
+    config = int(source.ret) | source.ref_ctr_offset << 32
+    return _open(_attr(kind, config, config1=ctypes.addressof(path), config2=source.offset), pid, cpu, f"uprobe {source.path}")
+
+
+def _pmu(name: str) -> int:
+    try:
+        return int((_PMU / name / "type").read_text())
+    except OSError:
+        raise NotSupportedError(name, f"this kernel has no {name}s (CONFIG_{name.upper()}S)") from None
+
+
+def _kprobe(source: Kprobe, pid: int, cpu: int) -> int:
+    require_function(source.function)
+    kind = _pmu("kprobe")
+    name = ctypes.create_string_buffer(source.function.encode())
+    what = f"{'kretprobe' if source.ret else 'kprobe'} {source.function}"
+    return _open(_attr(kind, int(source.ret), config1=ctypes.addressof(name), config2=source.offset), pid, cpu, what)
+
+
+def require_function(name: str) -> None:
+    """Insist that the kernel has a function. Raises NotFoundError with names like it."""
+    functions = []
+    try:
+        with open("/proc/kallsyms", encoding="ascii", errors="replace") as file:
+            for line in file:
+                parts = line.split()
+                if parts[1] in "tTwW":
+                    if parts[2] == name:
+                        return
+                    functions.append(parts[2])
+    except OSError:
+        return
+    raise NotFoundError("kernel function", name, near=get_close_matches(name, functions, n=2, cutoff=0.8))
+
+
+def _open(buffer: "ctypes.Array[ctypes.c_char]", pid: int, cpu: int, what: str) -> int:
+    fd = perf_event_open(buffer, pid, cpu, -1, _CLOEXEC)
+    if fd < 0:
+        number = errno.EPERM if -fd == errno.EACCES else -fd
+        raise failure(number, f"perf_event_open({what})", capability="CAP_PERFMON")
+    return fd
+
+
+def set_bpf(fd: int, prog: int) -> None:
+    """Attach a program and enable the event."""
+    try:
+        fcntl.ioctl(fd, _SET_BPF, prog)
+        fcntl.ioctl(fd, _ENABLE, 0)
+    except OSError as error:
+        raise KernelError(error.errno or 0, "ioctl(PERF_EVENT_IOC_SET_BPF)") from error
+
+
+def enable(fd: int) -> None:
+    """Enable an event."""
+    try:
+        fcntl.ioctl(fd, _ENABLE, 0)
+    except OSError as error:
+        raise KernelError(error.errno or 0, "ioctl(PERF_EVENT_IOC_ENABLE)") from error

@@ -1,0 +1,60 @@
+"""The one place where bpf(2) and perf_event_open(2) are called."""
+
+import ctypes
+import errno
+import os
+import platform
+from functools import lru_cache
+
+from ebpf.errors import KernelError, NotSupportedError, PrivilegeError
+
+_NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241)}
+_MEMORY = ctypes.c_char * 1
+
+
+@lru_cache(maxsize=1)
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def numbers() -> tuple[int, int]:
+    """The numbers of bpf(2) and perf_event_open(2) here. Raises NotSupportedError on an unknown machine."""
+    if os.name != "posix" or platform.system() != "Linux":
+        raise NotSupportedError("the linux kernel", f"this is {platform.system()}", hint="use --kernel user")
+    try:
+        return _NUMBERS[platform.machine()]
+    except KeyError:
+        raise NotSupportedError("the linux kernel", f"is not served on {platform.machine()} yet") from None
+
+
+def bpf(cmd: int, attr: "ctypes.Array[ctypes.c_char]") -> int:
+    """Call bpf(2). Returns its result, or minus errno."""
+    result = _libc().syscall(numbers()[0], cmd, attr, len(attr))
+    return int(result) if result >= 0 else -ctypes.get_errno()
+
+
+def perf_event_open(attr: "ctypes.Array[ctypes.c_char]", pid: int, cpu: int, group: int, flags: int) -> int:
+    """Call perf_event_open(2). Returns a descriptor, or minus errno."""
+    result = _libc().syscall(numbers()[1], attr, pid, cpu, group, flags)
+    return int(result) if result >= 0 else -ctypes.get_errno()
+
+
+def failure(number: int, call: str, why: str = "", *, log: str = "", capability: str = "CAP_BPF") -> KernelError:
+    """The error for an errno; EPERM names the capability that is missing."""
+    if number == errno.EPERM and not has_capability(capability):
+        return PrivilegeError(number, call, capability, f"needs {capability} (or root)")
+    return KernelError(number, call, why, log=log)
+
+
+_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+
+
+def has_capability(name: str) -> bool:
+    """Whether this process has a capability (or CAP_SYS_ADMIN, which stands for most)."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            line = next(line for line in file if line.startswith("CapEff:"))
+    except (OSError, StopIteration):
+        return False
+    held = int(line.split()[1], 16)
+    return bool(held >> _BITS[name] & 1) or (name != "CAP_NET_ADMIN" and bool(held >> _BITS["CAP_SYS_ADMIN"] & 1))

@@ -1,0 +1,105 @@
+"""tracefs: the ids of tracepoints, and a private instance for the lines of bpf_trace_printk."""
+
+import ctypes
+import os
+from contextlib import suppress
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+
+from ebpf.errors import NotFoundError, NotSupportedError, PrivilegeError
+
+# fsopen, fsconfig and fsmount have the same numbers on every machine.
+_FSOPEN, _FSCONFIG, _FSMOUNT, _CREATE = 430, 431, 432, 6
+_ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+
+@lru_cache(maxsize=1)
+def root() -> Path:
+    """Where tracefs can be reached: where it is mounted, else by a mount of our own that no path leads to.
+
+    Raises NotSupportedError where there is none, PrivilegeError where it may not be read.
+    """
+    for path in _ROOTS:
+        try:
+            if (path / "events").is_dir():
+                return path
+        except PermissionError:
+            raise PrivilegeError(13, f"open {path}", "CAP_SYS_ADMIN", "tracefs is for root") from None
+    return Path(f"/proc/self/fd/{_detached_mount(b'tracefs')}")
+
+
+def _detached_mount(kind: bytes) -> int:
+    """A descriptor of a new mount of a filesystem that is attached nowhere: nobody else sees it, and it goes with us."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(number: int, *arguments: object) -> int:
+        result = libc.syscall(number, *arguments)
+        if result < 0:
+            code = ctypes.get_errno()
+            if code == 1:
+                raise PrivilegeError(code, "mount tracefs", "CAP_SYS_ADMIN", "tracefs is not mounted, and mounting it is for root")
+            raise NotSupportedError(
+                "tracefs", f"is not mounted ({os.strerror(code).lower()})", hint="mount -t tracefs tracefs /sys/kernel/tracing"
+            )
+        return int(result)
+
+    context = call(_FSOPEN, kind, 1)
+    try:
+        call(_FSCONFIG, context, _CREATE, None, None, 0)
+        return call(_FSMOUNT, context, 1, 0)
+    finally:
+        os.close(context)
+
+
+def tracepoint_id(category: str, name: str) -> int:
+    """The number of a tracepoint. Raises NotFoundError with names like it."""
+    events = root() / "events"
+    try:
+        return int((events / category / name / "id").read_text())
+    except PermissionError:
+        raise PrivilegeError(13, "open tracefs", "CAP_SYS_ADMIN", "tracefs is for root") from None
+    except (OSError, ValueError):
+        names = [f"{category}:{p.name}" for p in (events / category).iterdir()] if (events / category).is_dir() else []
+        raise NotFoundError("tracepoint", f"{category}:{name}", near=get_close_matches(f"{category}:{name}", names, n=2)) from None
+
+
+class TraceInstance:
+    """A tracefs instance of our own that receives what bpf_trace_printk writes. `fd` is its pipe."""
+
+    def __init__(self, number: int) -> None:
+        self._path = root() / "instances" / f"ebpf-{os.getpid()}-{number}"
+        try:
+            self._path.mkdir()
+        except PermissionError:
+            raise PrivilegeError(13, f"mkdir {self._path}", "CAP_SYS_ADMIN", "tracefs is for root") from None
+        try:
+            (self._path / "events/bpf_trace/bpf_trace_printk/enable").write_text("1")
+            self.fd = os.open(self._path / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except BaseException:
+            with suppress(OSError):
+                self._path.rmdir()
+            raise
+
+    def read(self) -> bytes:
+        """The lines that there are."""
+        parts = []
+        while True:
+            try:
+                part = os.read(self.fd, 1 << 16)
+            except (BlockingIOError, InterruptedError):
+                break
+            if not part:
+                break
+            parts.append(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Remove the instance. Idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            with suppress(OSError):
+                (self._path / "events/bpf_trace/bpf_trace_printk/enable").write_text("0")
+            with suppress(OSError):
+                self._path.rmdir()
