@@ -53,7 +53,7 @@ class SharedMap:
     def remove(self, key: bytes) -> int:
         return int(library().rt_map_remove(self.address, key))
 
-    def keys(self) -> list[bytes]:
+    def walk(self) -> list[bytes]:
         """All keys, as a reader walks them."""
         out: list[bytes] = []
         key: bytes | None = None
