@@ -130,7 +130,7 @@ def report(context: Context, error: EbpfError, *, bpftool: bool) -> int:
     if error.hint and not context.json and error.hint not in str(error):
         context.note(f"  hint: {error.hint}")
     if bpftool:
-        return -error.errno & 0xFF if isinstance(error, KernelError) and error.call.startswith("map") else 255
+        return -error.errno & 0xFF if isinstance(error, KernelError) and error.call.startswith(("map", "interface")) else 255
     return 2 if isinstance(error, UsageError) else 1
 
 

@@ -4,6 +4,7 @@ The command is held before its exec until the script first blocks (reads its tra
 ends, the events that remain are delivered, the script's main thread gets KeyboardInterrupt, and our exit status is the command's.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -51,16 +52,41 @@ def run(context: Context, words: list[str]) -> int:
             raise UsageError("run: --system-wide needs Linux's kernel: the user kernel sees the command's tree; add --kernel linux")
         command = command or _shell()
     with ExitStack() as stack:
+        stack.enter_context(_notices())
         watch = None
-        if command and not system_wide:
+        if command:
             from ebpf.cli.held import Watch
 
-            watch = stack.enter_context(Watch(kernel, command))
-        elif command:
-            from ebpf.cli.held import Watch
-
-            watch = stack.enter_context(Watch(kernel, command, scoped=False))
+            watch = stack.enter_context(Watch(kernel, command, scoped=not system_wide))
         return _script(context, script, argv, watch)
+
+
+class _Notice(logging.Handler):
+    """Says what the package has to say, each thing once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = str(record.msg)
+        if text not in self._said:
+            self._said.add(text)
+            print(f"note: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def _notices() -> Iterator[None]:
+    """Show the package's notices (what it does in another way than asked) while a script runs."""
+    logger, handler = logging.getLogger("ebpf"), _Notice()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def resolve(command: list[str]) -> list[str]:
