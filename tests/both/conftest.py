@@ -1,0 +1,49 @@
+"""Both kernels: a test that takes `kernel_name` runs on the user kernel, and on Linux's where bpf(2) is permitted."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from ebpf.kernels import open_kernel
+from ebpf.sys.kernel import Kernel
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(params=["user", pytest.param("linux", marks=pytest.mark.linux)])
+def kernel_name(request: pytest.FixtureRequest) -> str:
+    """user or linux."""
+    return str(request.param)
+
+
+@pytest.fixture
+def kernel(kernel_name: str) -> Iterator[Kernel]:
+    """An open kernel; what a test leaves attached is detached."""
+    with open_kernel(kernel_name) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ebpf(kernel_name: str) -> Run:
+    """The `ebpf` command on this kernel."""
+
+    def run(
+        *words: str, stdin: str | None = None, timeout: float = 60, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        command: Sequence[str] = [sys.executable, "-m", "ebpf", "--kernel", kernel_name, *words]
+        source = subprocess.DEVNULL if stdin is None else None
+        return subprocess.run(
+            command,
+            input=stdin,
+            stdin=source,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+
+    return run

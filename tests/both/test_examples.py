@@ -1,0 +1,95 @@
+"""The examples print what they are expected to print, on both kernels."""
+
+import os
+import pwd
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TWO = ("/bin/sh", "-c", "/bin/ls /dev/null; /bin/ls /dev/null; :")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def expected(name: str) -> str:
+    return (EXAMPLES / "expected" / f"{name}.txt").read_text()
+
+
+def trace_lines(text: str) -> str:
+    """Trace lines as `comm: message`, whatever their pid, processor and time."""
+    return "".join(
+        f"{found[1]}: {found[2]}\n" for found in re.finditer(r"b'\s*(\S+)-\d+\s+\[\d+\] \S+\s+[\d.]+: bpf_trace_printk: (.*)'", text)
+    )
+
+
+def test_hello_prints_a_line_for_each_exec(ebpf: Run) -> None:
+    answer = ebpf("run", str(EXAMPLES / "hello.py"), "--", *TWO)
+    wanted = expected("hello").replace("python", os.path.basename(sys.executable)[:15])
+    got = trace_lines(answer.stdout)
+    # Linux's trace writes <...> for a name that it has not kept.
+    names = zip(got.splitlines(), wanted.splitlines(), strict=True)
+    assert answer.returncode == 0
+    assert all(g == w or g.replace("<...>", w.split(":")[0]) == w for g, w in names), got
+
+
+@pytest.mark.parametrize("script", ["exec_counts", "exec_counts_exact"])
+def test_counts_per_user_equal_the_number_of_execs(ebpf: Run, script: str) -> None:
+    answer = ebpf("run", str(EXAMPLES / f"{script}.py"), "--", *TWO)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    wanted = expected(script).replace("USER", user).replace("UID", str(os.getuid()))
+    assert (answer.returncode, answer.stdout.splitlines()[-1] + "\n") == (0, wanted)
+
+
+def test_the_exact_counter_is_exact_with_eight_processes_at_once(ebpf: Run) -> None:
+    loop = "for i in 1 2 3 4 5 6 7 8; do (n=0; while [ $n -lt 25 ]; do /bin/true; n=$((n+1)); done) & done; wait"
+    answer = ebpf("run", str(EXAMPLES / "exec_counts_exact.py"), "--", "/bin/sh", "-c", loop)
+    assert answer.stdout.splitlines()[-1] == f"uid {os.getuid()} started 201 programs"
+
+
+def test_opens_come_through_the_ring_buffer_with_their_paths(ebpf: Run) -> None:
+    answer = ebpf("run", str(EXAMPLES / "opens.py"), "--", "/bin/cat", "/etc/hostname")
+    lines = answer.stdout.splitlines()
+    assert answer.returncode == 0
+    assert all(line in lines for line in expected("opens").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [(("/bin/true",), 0), (("/bin/sh", "-c", "exit 7"), 7), (("/bin/sh", "-c", "kill -TERM $$"), 143)]
+)
+def test_the_exit_status_is_the_commands(ebpf: Run, command: tuple[str, ...], status: int) -> None:
+    assert ebpf("run", str(EXAMPLES / "hello.py"), "--", *command).returncode == status
+
+
+def test_a_failed_exec_counts_as_well(ebpf: Run, tmp_path: Path) -> None:
+    script = tmp_path / "x.sh"
+    script.write_text("exec /nonexistent/program\n")
+    answer = ebpf("run", str(EXAMPLES / "exec_counts_exact.py"), "--", "/bin/sh", str(script))
+    assert answer.stdout.splitlines()[-1] == f"uid {os.getuid()} started 2 programs"
+    assert answer.returncode == 127
+
+
+def test_a_script_that_ends_first_leaves_the_command_to_finish(ebpf: Run, tmp_path: Path) -> None:
+    script = tmp_path / "short.py"
+    script.write_text("from bcc import BPF\nb = BPF(text='int f(void *ctx) { return 0; }')\nprint('script ends')\n")
+    answer = ebpf("run", str(script), "--", "/bin/sh", "-c", "sleep 0.3; echo command ends; exit 3")
+    assert (answer.stdout.split(), answer.returncode) == (["script", "ends", "command", "ends"], 3)
+
+
+def test_a_script_that_sleeps_is_interrupted_at_the_commands_end(ebpf: Run, tmp_path: Path) -> None:
+    script = tmp_path / "sleepy.py"
+    script.write_text("import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('summary')\n")
+    answer = ebpf("run", str(script), "--", "/bin/sh", "-c", "exit 4", timeout=20)
+    assert (answer.stdout, answer.returncode) == ("summary\n", 4)
+
+
+def test_a_script_that_computes_is_interrupted_too(ebpf: Run, tmp_path: Path) -> None:
+    script = tmp_path / "busy.py"
+    text = "import time\nfrom bcc import BPF\nb = BPF(text='int f(void *ctx) { return 0; }')\nb.attach_kprobe(event=b.get_syscall_fnname('execve'), fn_name='f')\n"
+    text += "time.sleep(0)\ntry:\n    while True:\n        pass\nexcept KeyboardInterrupt:\n    print('told')\n"
+    script.write_text(text)
+    answer = ebpf("run", str(script), "--", "/bin/true", timeout=20)
+    assert (answer.stdout, answer.returncode) == ("told\n", 0)
