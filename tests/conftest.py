@@ -4,6 +4,11 @@ import os
 from collections import Counter
 
 import pytest
+from hypothesis import settings
+
+# Cases are drawn anew each time from the same seed, and kept nowhere: the tests run as whoever, in a folder they cannot write to.
+settings.register_profile("ebpf", database=None, deadline=None, derandomize=True)
+settings.load_profile("ebpf")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
