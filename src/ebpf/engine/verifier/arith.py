@@ -51,7 +51,8 @@ def _move(insn: Insn, right: Reg, slot: int, *, wide: bool, immediate: bool) -> 
     if wide:
         return right
     if right.is_pointer:
-        raise Refusal("half of a pointer is copied", f"R{insn.src} partial copy of pointer", slot)
+        # Linux too lets a privileged program see it, as a number.
+        return Reg(Kind.SCALAR, truncate(ANY_SCALAR.num, 32))
     return Reg(Kind.SCALAR, truncate(right.num, 32))
 
 
@@ -111,6 +112,9 @@ def _prohibited(insn: Insn, reg: Reg, slot: int) -> Refusal:
 
 def _pointer(insn: Insn, op: Alu, dst: Reg, right: Reg, slot: int, new_id: int, *, wide: bool) -> Reg:
     """A pointer plus or minus a number (or pointer minus pointer, which is a number)."""
+    if not wide and op == Alu.SUB:
+        # `u32 size = end - data`: the low half of a distance.
+        return Reg(Kind.SCALAR, truncate(ANY_SCALAR.num, 32))
     if not wide:
         raise Refusal("pointers need 64-bit arithmetic", f"R{insn.dst} 32-bit pointer arithmetic prohibited", slot)
     if dst.is_pointer and right.is_pointer:
