@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ebpf.kernels.user.kernel import UserKernel
 
 _HEADROOM, _TAILROOM, _SHORTEST = 256, 320, 14
+_PAGE = 4096
 _LARGEST = 1 << 17
 _CTX = 8192
 _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, *([ctypes.c_uint64] * 5), ctypes.c_void_p)
@@ -68,11 +69,13 @@ def _run_xdp(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env: 
         raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", f"a frame of {size} bytes: Ethernet needs {_SHORTEST}")
     if size > _LARGEST - _HEADROOM - _TAILROOM:
         raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", f"a frame of {size} bytes is too long")
-    buffer = ctypes.create_string_buffer(_HEADROOM + size + _TAILROOM)
+    # A page, as Linux gives a test run, of which the last bytes are kept; a longer packet fills its buffer.
+    room = max(_PAGE - _TAILROOM, _HEADROOM + size)
+    buffer = ctypes.create_string_buffer(room + _TAILROOM)
     base = ctypes.addressof(buffer)
     ctypes.memmove(base + _HEADROOM, call.data, size)
     start = base + _HEADROOM
-    ctx = Xdp(start, start + size, start, 1, 0, 0, 0, base, start + size + _TAILROOM)
+    ctx = Xdp(start, start + size, start, 1, 0, 0, 0, base, base + room)
     if call.ctx:
         if len(call.ctx) < 24:
             raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", "struct xdp_md has 24 bytes")
@@ -80,7 +83,8 @@ def _run_xdp(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env: 
     where = ctypes.addressof(ctx)
     regions = {where: (ctypes.sizeof(ctx), True), base: (len(buffer), True)}
     result, elapsed = _execute(kernel, held, where, env, repeat, regions)
-    out = ctypes.string_at(ctx.data, ctx.data_end - ctx.data)
+    # Metadata that the program put in front of the packet comes out with it.
+    out = ctypes.string_at(ctx.data_meta, ctx.data_end - ctx.data_meta)
     return TestRunResult(result & 0xFFFFFFFF, elapsed // repeat, out, b"")
 
 

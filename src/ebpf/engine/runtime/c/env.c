@@ -69,10 +69,10 @@ RT_API void rt_know(struct rt_env *env, u32 what)
 /* Whether memory is the program's own world: its stack, a map, the registers it was given. */
 RT_API int rt_is_kernel(struct rt_env *env, u64 at, u64 size)
 {
-    if ((const u8 *)at >= env->kernel_begin && (const u8 *)at + size <= env->kernel_end)
+    if (at >= (u64)env->kernel_begin && at + size > at && at + size <= (u64)env->kernel_end)
         return 1;
     u64 here = (u64)&here;
-    return at + size <= here + (64 << 10) && at >= here - (64 << 10);
+    return at + size > at && at + size <= here + (64 << 10) && at >= here - (64 << 10);
 }
 
 static s64 copy(s32 pid, void *dst, u64 size, u64 from)
@@ -89,6 +89,9 @@ s64 rt_read_user(struct rt_env *env, void *dst, u64 size, u64 from)
     return size ? copy(env->target, dst, size, from) : 0;
 }
 
+/* What Linux answers to a kernel read: an address that is not the kernel's is out of range. */
+static s64 refusal(u64 from) { return from >> 47 == 0x1FFFF ? -EFAULT : -ERANGE; }
+
 /* Our own memory, read so that a wild address is an error and not a fault. */
 static s64 read_kernel(struct rt_env *env, void *dst, u64 size, u64 from)
 {
@@ -98,23 +101,29 @@ static s64 read_kernel(struct rt_env *env, void *dst, u64 size, u64 from)
         memmove(dst, (void *)from, size);
         return 0;
     }
-    return copy(getpid(), dst, size, from);
+    return copy(getpid(), dst, size, from) ? refusal(from) : 0;
 }
 
 static s64 string(s32 pid, char *dst, u64 size, u64 from)
 {
+    char piece[256];
     u64 done = 0;
     while (done < size) {
         /* Never across a page: the next one may not be there although the string ends before it. */
         u64 part = RT_PAGE - ((from + done) & (RT_PAGE - 1));
         if (part > size - done)
             part = size - done;
-        if (copy(pid, dst + done, part, from + done))
+        if (part > sizeof piece)
+            part = sizeof piece;
+        if (copy(pid, piece, part, from + done))
             return -EFAULT;
-        char *end = memchr(dst + done, 0, part);
+        /* What is behind the string's end stays as it is. */
+        char *end = memchr(piece, 0, part);
+        u64 length = end ? (u64)(end - piece) + 1 : part;
+        memcpy(dst + done, piece, length);
+        done += length;
         if (end)
-            return end - dst + 1;
-        done += part;
+            return (s64)done;
     }
     if (size)
         dst[size - 1] = 0;
@@ -139,7 +148,12 @@ static u64 checked(s64 result, void *dst, u64 size)
 HELPER(probe_read_user) { (void)d, (void)e; return checked(rt_read_user(env, (void *)a, (u32)b, c), (void *)a, (u32)b); }
 HELPER(probe_read_kernel) { (void)d, (void)e; return checked(read_kernel(env, (void *)a, (u32)b, c), (void *)a, (u32)b); }
 HELPER(probe_read_user_str) { (void)d, (void)e; return checked(rt_read_user_str(env, (char *)a, (u32)b, c), (void *)a, (u32)b); }
-HELPER(probe_read_kernel_str) { (void)d, (void)e, (void)env; return checked(string(getpid(), (char *)a, (u32)b, c), (void *)a, (u32)b); }
+static s64 kernel_string(char *dst, u64 size, u64 from)
+{
+    s64 got = string(getpid(), dst, size, from);
+    return got < 0 ? refusal(from) : got;
+}
+HELPER(probe_read_kernel_str) { (void)d, (void)e, (void)env; return checked(kernel_string((char *)a, (u32)b, c), (void *)a, (u32)b); }
 
 /* The old forms read either memory: ours where the address is ours, else the task's. */
 HELPER(probe_read)
@@ -151,7 +165,7 @@ HELPER(probe_read)
 HELPER(probe_read_str)
 {
     (void)d, (void)e;
-    s64 result = rt_is_kernel(env, c, 1) ? string(getpid(), (char *)a, (u32)b, c) : rt_read_user_str(env, (char *)a, (u32)b, c);
+    s64 result = rt_is_kernel(env, c, 1) ? kernel_string((char *)a, (u32)b, c) : rt_read_user_str(env, (char *)a, (u32)b, c);
     return checked(result, (void *)a, (u32)b);
 }
 HELPER(copy_from_user) { (void)d, (void)e; return checked(rt_read_user(env, (void *)a, (u32)b, c), (void *)a, (u32)b); }
@@ -227,15 +241,21 @@ HELPER(strncmp) { (void)d, (void)e, (void)env; return (u64)(s64)strncmp((char *)
 
 /* -- packets */
 
+/* Linux keeps this much at the start of a packet's buffer for itself; metadata may have this much, in fours. */
+enum { FRAME = 40, LARGEST_META = 255, LARGEST_OFFSET = 0xFFFF };
+
 HELPER(xdp_get_buff_len) { UNUSED; struct rt_xdp *x = (void *)a; return x->data_end - x->data; }
 HELPER(xdp_adjust_head)
 {
     UNUSED;
     struct rt_xdp *x = (void *)a;
-    u64 data = x->data + (u64)(s64)(s32)b;
-    if (data < x->hard_begin || data + 14 > x->data_end)
+    u64 meta = x->data - x->data_meta, data = x->data + (u64)(s64)(s32)b;
+    if (data < x->hard_begin + FRAME + meta || data + 14 > x->data_end)
         return (u64)-EINVAL;
-    x->data = x->data_meta = data;
+    /* Metadata stays in front of the packet. */
+    memmove((void *)(data - meta), (void *)x->data_meta, meta);
+    x->data = data;
+    x->data_meta = data - meta;
     return 0;
 }
 HELPER(xdp_adjust_tail)
@@ -255,8 +275,10 @@ HELPER(xdp_adjust_meta)
     UNUSED;
     struct rt_xdp *x = (void *)a;
     u64 meta = x->data_meta + (u64)(s64)(s32)b;
-    if (meta < x->hard_begin || meta > x->data || (x->data - meta) & 3 || x->data - meta > 32)
+    if (meta < x->hard_begin + FRAME || meta > x->data)
         return (u64)-EINVAL;
+    if ((x->data - meta) & 3 || x->data - meta > LARGEST_META)
+        return (u64)-EACCES;
     x->data_meta = meta;
     return 0;
 }
@@ -264,7 +286,9 @@ HELPER(xdp_load_bytes)
 {
     (void)e, (void)env;
     struct rt_xdp *x = (void *)a;
-    if ((u32)b > 0xFFFF || x->data + (u32)b + (u32)d > x->data_end)
+    if ((u32)b > LARGEST_OFFSET || (u32)d > LARGEST_OFFSET)
+        return (u64)-EFAULT;
+    if (x->data + (u32)b + (u32)d > x->data_end)
         return (u64)-EINVAL;
     memcpy((void *)c, (void *)(x->data + (u32)b), (u32)d);
     return 0;
@@ -273,22 +297,31 @@ HELPER(xdp_store_bytes)
 {
     (void)e, (void)env;
     struct rt_xdp *x = (void *)a;
-    if ((u32)b > 0xFFFF || x->data + (u32)b + (u32)d > x->data_end)
+    if ((u32)b > LARGEST_OFFSET || (u32)d > LARGEST_OFFSET)
+        return (u64)-EFAULT;
+    if (x->data + (u32)b + (u32)d > x->data_end)
         return (u64)-EINVAL;
     memcpy((void *)(x->data + (u32)b), (void *)c, (u32)d);
     return 0;
 }
+static u32 word_at(u64 base, u32 at, u32 size)
+{
+    u32 word = 0;
+    memcpy(&word, (u8 *)base + at, size - at < 4 ? size - at : 4);
+    return word;
+}
 HELPER(csum_diff)
 {
     (void)env;
-    if ((u32)b & 3 || (u32)d & 3 || (!b && !d))
-        return (u64)-EINVAL;
     u64 sum = (u32)e;
-    for (u32 i = 0; i < (u32)b / 4; i++)
-        sum += (u32)~((u32 *)a)[i];
-    for (u32 i = 0; i < (u32)d / 4; i++)
-        sum += ((u32 *)c)[i];
+    for (u32 i = 0; i < (u32)b; i += 4)
+        sum += (u32)~word_at(a, i, (u32)b);
+    for (u32 i = 0; i < (u32)d; i += 4)
+        sum += word_at(c, i, (u32)d);
     sum = (sum & 0xFFFFFFFFu) + (sum >> 32);
     sum = (sum & 0xFFFFFFFFu) + (sum >> 32);
-    return (u32)sum;
+    /* Newer kernels fold the result to 16 bits for every form of the call. */
+    sum = (sum & 0xFFFFu) + (sum >> 16);
+    sum = (sum & 0xFFFFu) + (sum >> 16);
+    return sum;
 }
