@@ -1,6 +1,6 @@
 """A command held beside a script: when to let it go, and what its end means for the script."""
 
-import _thread
+import os
 import signal
 import sys
 import threading
@@ -10,6 +10,7 @@ from typing import Any, Self, SupportsIndex
 
 from ebpf.sys.kernel import Command, Kernel, Process
 
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # A main thread that sleeps this long without using the processor is taken to be blocked.
 _IDLE_S = 0.5
 # How long a script that neither reads nor sleeps may go on after its command ended.
@@ -34,6 +35,10 @@ class Watch:
 
     def __enter__(self) -> Self:
         self.process: Process = self._kernel.lab.spawn(self._command)
+        # A shell's background jobs begin with SIGINT ignored; here it is how a script learns of the command's end.
+        self._ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        if self._ignored:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         time.sleep = self._patched_sleep
         if self._pause is not None:
             signal.pause = self._patched_pause
@@ -44,6 +49,8 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._finished.set()
+        if self._ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         time.sleep = self._sleep
         if self._pause is not None:
             signal.pause = self._pause
@@ -91,7 +98,7 @@ class Watch:
             if self.process.released:
                 break
             now = self._cpu()
-            if now != before:
+            if now != before or self._in_our_code():
                 before, since = now, time.monotonic()
             elif time.monotonic() - since > _IDLE_S:
                 self.process.release()
@@ -100,7 +107,17 @@ class Watch:
                 break
         if not (self._finished.wait(_GRACE_S) or self.process.interrupted or self._blocking.is_set()):
             self.process.interrupted = True
-            _thread.interrupt_main()
+            # A real signal, so that a system call that blocks is left too.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def _in_our_code(self) -> bool:
+        """Whether the main thread is in this package (it waits for the compiler, say), called by the script."""
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        while frame is not None and "runpy" not in frame.f_code.co_filename:
+            if frame.f_code.co_filename.startswith(_PACKAGE):
+                return True
+            frame = frame.f_back
+        return False
 
     def _cpu(self) -> Any:
         """What changes while the main thread computes: its state and processor time."""
