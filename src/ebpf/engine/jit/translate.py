@@ -4,6 +4,7 @@ Map, helper and data addresses come out of a table in the image that the loader 
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from ebpf.engine.program import Prepared
 from ebpf.errors import NotSupportedError
@@ -28,6 +29,8 @@ from ebpf.isa.opcodes import (
 from ebpf.uapi import HELPERS, CallSrc, MapType, PseudoSrc
 
 _MAY_GOTO_LIMIT = 1 << 23
+ADD64_IMM: Final = Class.ALU64 | Alu.ADD
+MOV64_REG: Final = Class.ALU64 | Alu.MOV | 8
 _BINARY = {
     Alu.ADD: "add",
     Alu.SUB: "sub",
@@ -82,6 +85,8 @@ class _Translator:
         self._table: dict[Slot, int] = {}
         self._lines: list[str] = []
         self._count = 0
+        # Registers that hold an address in the stack, with their distance from r10: known within a block.
+        self._frame: dict[int, int] = {}
         self._starts = self._find_functions()
 
     def module(self) -> Module:
@@ -91,6 +96,7 @@ class _Translator:
         body = "\n".join(self._lines)
         head = [
             f"@table = dso_local global [{max(len(self._table), 1)} x i64] zeroinitializer, align 8",
+            "@memory = dso_local global ptr null, align 8",
             *(f"declare {t} @llvm.bswap.{t}({t})" for t in ("i16", "i32", "i64")),
             "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
             "define dso_local i64 @entry(ptr %ctx, ptr %env) {",
@@ -142,6 +148,9 @@ class _Translator:
         self._emit(f"store i64 {_MAY_GOTO_LIMIT}, ptr %budget")
         for i in range(10):
             self._emit(f"store i64 {f'%a{i}' if 1 <= i <= 5 else '0'}, ptr %R{i}")
+        # All memory as one object at address 0, which LLVM must not know to be null: an address that is an integer made a
+        # pointer tells it nothing, but an offset into an object it can follow through a loop, and vectorise that.
+        self._emit("%memory = load ptr, ptr @memory, !invariant.load !0")
         self._emit(f"br label %b{start}")
         open_block = False
         for slot in range(start, end):
@@ -152,6 +161,7 @@ class _Translator:
                 if open_block:
                     self._emit(f"br label %b{slot}")
                 self._emit(f"b{slot}:", indent="")
+                self._frame.clear()
                 open_block = True
             if not open_block:
                 continue
@@ -176,6 +186,7 @@ class _Translator:
         return value if bits == 64 else self._new(f"trunc i64 {value} to i{bits}")
 
     def _set(self, register: int, value: str, bits: int = 64) -> None:
+        self._frame.pop(register, None)
         if bits < 64:
             value = self._new(f"zext i{bits} {value} to i64")
         self._emit(f"store i64 {value}, ptr %R{register}")
@@ -183,7 +194,9 @@ class _Translator:
     def _pointer(self, register: int, offset: int) -> str:
         if register == 10:
             return self._new(f"getelementptr i8, ptr %top, i64 {offset}")
-        base = self._new(f"inttoptr i64 {self._get(register)} to ptr")
+        if register in self._frame:
+            return self._new(f"getelementptr i8, ptr %top, i64 {self._frame[register] + offset}")
+        base = self._new(f"getelementptr i8, ptr %memory, i64 {self._get(register)}")
         return self._new(f"getelementptr i8, ptr {base}, i64 {offset}") if offset else base
 
     def _entry(self, kind: str, number: int) -> str:
@@ -218,6 +231,20 @@ class _Translator:
         return str(insn.imm if bits == 64 else _signed(insn.imm, bits))
 
     def _alu(self, insn: Insn, slot: int, bits: int) -> None:
+        distance = self._distance(insn)
+        self._compute(insn, slot, bits)
+        if distance is not None:
+            self._frame[insn.dst] = distance
+
+    def _distance(self, insn: Insn) -> int | None:
+        """How far from r10 this instruction's result lies, if that can be seen."""
+        if insn.opcode == ADD64_IMM and insn.dst in self._frame:
+            return self._frame[insn.dst] + insn.imm
+        if insn.opcode == MOV64_REG and not insn.off:
+            return 0 if insn.src == 10 else self._frame.get(insn.src)
+        return None
+
+    def _compute(self, insn: Insn, slot: int, bits: int) -> None:
         op = Alu(insn.opcode & 0xF0)
         t = f"i{bits}"
         if op == Alu.END:
