@@ -59,7 +59,7 @@ def show(context: Context, words: Words) -> int:
     with handles.programs(kernel, handle) as found:
         if context.json:
             rows = [_row(f.info) for f in found]
-            one = handle is not None and handle.how in ("id", "pinned")
+            one = handle is not None and len(rows) == 1
             context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
         else:
             for each in found:
