@@ -97,6 +97,8 @@ def test_a_script_that_computes_is_interrupted_too(ebpf: Run, tmp_path: Path) ->
 
 def test_a_script_that_blocks_in_a_call_of_its_own_lets_the_command_go_and_is_told(ebpf: Run, tmp_path: Path) -> None:
     script = tmp_path / "blocked.py"
-    script.write_text("import os, select\nr, w = os.pipe()\ntry:\n    select.select([r], [], [], 60)\nexcept KeyboardInterrupt:\n    print('told')\n")
+    script.write_text(
+        "import os, select\nr, w = os.pipe()\ntry:\n    select.select([r], [], [], 60)\nexcept KeyboardInterrupt:\n    print('told')\n"
+    )
     answer = ebpf("run", str(script), "--", "/bin/sh", "-c", "exit 5", timeout=20)
     assert (answer.stdout, answer.returncode) == ("told\n", 5)
