@@ -117,7 +117,7 @@ def _rows(info: ProgInfo, lines: _Lines, one, *, opcodes: bool, linum: bool) -> 
             raw = encode([insn])
             imm = hex_bytes(raw[4:8] + raw[8:16]) if insn.slots == 2 else hex_bytes(raw[4:8])
             row["opcodes"] = {
-                "code": f"0x{insn.opcode:x}",
+                "code": f"0x{insn.opcode:02x}",
                 "src_reg": f"0x{insn.src:x}",
                 "dst_reg": f"0x{insn.dst:x}",
                 "off": hex_bytes(raw[2:4]),
