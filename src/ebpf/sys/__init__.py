@@ -17,6 +17,7 @@ from ebpf.sys.kernel import (
     XdpState,
 )
 from ebpf.sys.recorder import Recorder
+from ebpf.sys.scripted import Scripted
 
 __all__ = [
     "Buffer",
@@ -33,6 +34,7 @@ __all__ = [
     "Recorder",
     "ReplayStats",
     "Scope",
+    "Scripted",
     "Tracepoint",
     "Uprobe",
     "XdpState",
