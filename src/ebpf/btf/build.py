@@ -74,7 +74,7 @@ class Builder:
         return Btf.parse(self.raw())
 
 
-def place_variables(btf: Btf, sizes: "dict[str, int]", offsets: "dict[str, int]", linkage: "dict[str, int]") -> Btf:
+def place_variables(btf: Btf, sizes: "dict[str, int]", offsets: "dict[str, int]") -> Btf:
     """Fill in what clang leaves to the loader: the sizes of DATASECs (`sizes` by section) and the offsets of variables."""
     raw = bytearray(btf.raw)
     header, type_off, type_len = struct.unpack_from("<I", raw, 4)[0], *struct.unpack_from("<II", raw, 8)
@@ -93,8 +93,6 @@ def place_variables(btf: Btf, sizes: "dict[str, int]", offsets: "dict[str, int]"
                 rows.append((offsets.get(name, variable.offset), variable.type_id, variable.size))
             for i, (offset, var_id, size) in enumerate(sorted(rows)):
                 struct.pack_into("<III", raw, at + 12 + 12 * i, var_id, offset, size)
-        elif kind == Kind.VAR and type_.name in linkage:
-            struct.pack_into("<I", raw, at + 12, linkage[type_.name])
         at += 12 + _EXTRA.get(kind, 0) + count * _EACH.get(kind, 0)
         id_ += 1
     return Btf.parse(bytes(raw))

@@ -3,6 +3,7 @@
 import struct
 from dataclasses import dataclass, field
 
+from ebpf.btf import Btf
 from ebpf.errors import FormatError
 
 _HEADER = struct.Struct("<HBBIIIII")
@@ -18,7 +19,7 @@ class Ext:
     core: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
 
-def read_ext(data: bytes, strings: bytes, path: str) -> Ext:
+def read_ext(data: bytes, btf: Btf, path: str) -> Ext:
     """Parse .BTF.ext. Raises FormatError for anything malformed."""
 
     def bad(why: str) -> FormatError:
@@ -52,10 +53,7 @@ def read_ext(data: bytes, strings: bytes, path: str) -> Ext:
             at += _BLOCK.size
             if at + count * size > end:
                 raise bad(f"{count} records do not fit")
-            stop = strings.find(b"\0", name_off)
-            if name_off >= len(strings) or stop < 0:
-                raise bad(f"string {name_off} of {len(strings)}")
-            name = strings[name_off:stop].decode("utf-8", "replace")
+            name = btf.string(name_off)
             into.setdefault(name, []).extend(layout.unpack_from(data, at + i * size) for i in range(count))
             at += count * size
 

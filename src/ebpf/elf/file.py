@@ -11,6 +11,7 @@ _SYM = struct.Struct("<IBBHQQ")
 _REL = struct.Struct("<QQ")
 _EM_BPF = 247
 _MOST_SECTIONS = 4096
+_LONGEST_NAME = 4096
 
 
 class SectionType:
@@ -99,12 +100,15 @@ def read_elf(data: bytes, path: str = "") -> ElfFile:
             raise bad("reaches past the end of the file", where=f"section {index}")
         return data[offset : offset + size]
 
+    if sum(h[5] for h in headers if h[1] != SectionType.NOBITS) > len(data):
+        raise bad("its sections are larger than the file")
     if names >= count:
         raise bad(f"section {names} of {count} should hold the names")
     strings = bytes_of(names)
 
     def string(table: bytes, at: int, where: str) -> str:
-        end = table.find(b"\0", at)
+        # The bound keeps many names that share one long string from filling the memory.
+        end = table.find(b"\0", at, at + _LONGEST_NAME)
         if at >= len(table) or end < 0:
             raise bad(f"string {at} of {len(table)}", where=where)
         return table[at:end].decode("utf-8", "replace")

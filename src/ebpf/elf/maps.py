@@ -8,6 +8,7 @@ from ebpf.spec import DataVar, MapSpec
 from ebpf.uapi import MapFlag, MapType
 
 _NAME_LEN = 15
+_U32 = 0xFFFFFFFF
 _DATA = (".data", ".rodata", ".bss")
 
 
@@ -19,11 +20,9 @@ def is_data(name: str) -> bool:
 def data_map(elf: ElfFile, section: Section, btf: Btf | None, object_name: str) -> MapSpec:
     """The array map of one element that holds a section's variables, named as libbpf names it."""
     read_only = section.name.startswith(".rodata")
-    flags = MapFlag.RDONLY_PROG if read_only else MapFlag(0)
+    flags = MapFlag.MMAPABLE | (MapFlag.RDONLY_PROG if read_only else MapFlag(0))
     sec = btf.find(section.name, Kind.DATASEC) if btf is not None else None
     variables = _variables(elf, section, btf, sec)
-    if not read_only or any(_exported(elf, section, v.name) for v in variables):
-        flags |= MapFlag.MMAPABLE
     return MapSpec(
         name=data_name(object_name, section.name),
         type=MapType.ARRAY,
@@ -43,11 +42,7 @@ def data_name(object_name: str, section: str) -> str:
     """At most 15 characters: as much of the object's name as fits (8 at most), then the section's; custom sections stand alone."""
     room = 0 if "." in section[1:] else min(max(_NAME_LEN - len(section), 0), 8)
     name = (object_name[:room] + section)[:_NAME_LEN]
-    return "".join(c if c.isalnum() or c in "_." else "_" for c in name)
-
-
-def _exported(elf: ElfFile, section: Section, name: str) -> bool:
-    return any(s.section == section.index and s.name == name and s.binding for s in elf.symbols)
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name)
 
 
 def _variables(elf: ElfFile, section: Section, btf: Btf | None, sec: BtfType | None) -> tuple[DataVar, ...]:
@@ -116,6 +111,8 @@ def _definition(btf: Btf, name: str, struct: BtfType, path: str, *, inner: bool 
             numbers.setdefault("value_size", 4)
         else:
             raise FormatError("is no field of a map definition", path=path, where=where)
+    if max(numbers.values(), default=0) > _U32:
+        raise FormatError("a key or value larger than 4 GiB", path=path, where=f"map {name!r}")
     if "type" not in numbers:
         raise FormatError("has no type", path=path, where=f"map {name!r}")
     return MapSpec(

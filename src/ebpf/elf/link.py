@@ -1,0 +1,216 @@
+"""Programs put together: an entry function, the subprograms that it reaches, and the records that go with their code."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from ebpf.btf import Btf
+from ebpf.elf.ext import Ext
+from ebpf.elf.file import ElfFile, Relocation, Section, Symbol
+from ebpf.errors import FormatError
+from ebpf.isa import Insn, encode
+from ebpf.isa.opcodes import CALL, LD_IMM64
+from ebpf.spec import CoreReloc, FuncInfo, LineInfo, MapSpec, Reloc, RelocKind
+from ebpf.uapi import CallSrc, PseudoSrc
+
+EXECUTABLE = 0x4
+_R_64_64, _R_64_32 = 1, 10
+_UNDEFINED, _SECTION_SYMBOL = 0, 3
+# Linux takes no more than this of one program; together they may have a few times as much.
+_MOST_SLOTS = 1_000_000
+_MOST_TOGETHER = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function: slots [begin, end) of its section, whose instructions are `code` (None: half an ld_imm64)."""
+
+    name: str
+    section: Section
+    begin: int
+    end: int
+    code: list[Insn | None] = field(repr=False)
+    binding: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What finds it: the number of its section, and its first slot."""
+        return self.section.index, self.begin
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A program's bytecode, calls resolved, with what is left to do at load and the records of its functions and lines."""
+
+    insns: bytes
+    relocs: tuple[Reloc, ...]
+    core_relocs: tuple[CoreReloc, ...]
+    func_infos: tuple[FuncInfo, ...]
+    line_infos: tuple[LineInfo, ...]
+
+
+_Record = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of .BTF.ext for one section, ordered by slot."""
+
+    slots: list[int]
+    records: list[_Record]
+
+    def within(self, begin: int, end: int) -> Iterator[tuple[int, _Record]]:
+        for i in range(bisect_left(self.slots, begin), bisect_left(self.slots, end)):
+            yield self.slots[i], self.records[i]
+
+
+def _tables(records: Mapping[str, list[_Record]]) -> dict[str, _Table]:
+    out = {}
+    for name, rows in records.items():
+        ordered = sorted(rows, key=lambda row: row[0])
+        out[name] = _Table([row[0] // 8 for row in ordered], ordered)
+    return out
+
+
+class Linker:
+    """Makes programs of an object's functions, one after the other."""
+
+    def __init__(
+        self, elf: ElfFile, btf: Btf | None, ext: Ext, functions: Mapping[tuple[int, int], Function], maps: Mapping[str, MapSpec]
+    ) -> None:
+        self.elf = elf
+        self.functions = functions
+        self.maps = maps
+        self.relocations: dict[int, dict[int, Relocation]] = {
+            index: {row.offset // 8: row for row in rows} for index, rows in elf.relocations.items()
+        }
+        self._btf = btf
+        self._funcs, self._lines, self._core = _tables(ext.funcs), _tables(ext.lines), _tables(ext.core)
+        self._together = 0
+
+    def link(self, entry: Function) -> Linked:
+        """The program that begins with `entry`. Raises FormatError for a relocation that means nothing."""
+        code = _Code(self)
+        code.add(entry)
+        self._together += len(code.slots)
+        if self._together > _MOST_TOGETHER:
+            raise FormatError(f"all programs together have more than {_MOST_TOGETHER} instructions", path=self.elf.path)
+        return Linked(
+            insns=encode(insn for insn in code.slots if insn is not None),
+            relocs=tuple(sorted(code.relocs, key=lambda r: r.slot)),
+            core_relocs=tuple(self._core_relocs(code)),
+            func_infos=tuple(FuncInfo(slot, record[1]) for slot, record in code.records(self._funcs)),
+            line_infos=tuple(self._line_infos(code)),
+        )
+
+    def _line_infos(self, code: "_Code") -> Iterator[LineInfo]:
+        if self._btf is None:
+            return
+        for slot, (_, path_off, text_off, place, *_) in code.records(self._lines):
+            yield LineInfo(slot, self._btf.string(path_off), place >> 10, place & 0x3FF, self._btf.string(text_off), path_off, text_off)
+
+    def _core_relocs(self, code: "_Code") -> Iterator[CoreReloc]:
+        if self._btf is None:
+            return
+        for slot, record in code.records(self._core):
+            yield CoreReloc(slot, record[1], self._btf.string(record[2]), record[3])
+
+
+class _Code:
+    """The code of one program while it grows."""
+
+    def __init__(self, linker: Linker) -> None:
+        self._linker = linker
+        self._starts: dict[tuple[int, int], tuple[int, Function]] = {}
+        self.slots: list[Insn | None] = []
+        self.relocs: list[Reloc] = []
+
+    def add(self, entry: Function) -> None:
+        """Append a function and what it reaches. Depth first, as libbpf does it: a program's tag depends on the order."""
+        self._append(entry)
+        walks = [self._walk(entry)]
+        while walks:
+            callee = next(walks[-1], None)
+            if callee is None:
+                walks.pop()
+            else:
+                self._append(callee)
+                walks.append(self._walk(callee))
+
+    def records(self, tables: Mapping[str, _Table]) -> Iterator[tuple[int, _Record]]:
+        """The records of the functions in this program, with their slot in it."""
+        for start, function in self._starts.values():
+            table = tables.get(function.section.name)
+            if table is not None:
+                for slot, record in table.within(function.begin, function.end):
+                    yield start + slot - function.begin, record
+
+    def _append(self, function: Function) -> None:
+        self._starts[function.key] = len(self.slots), function
+        self.slots += function.code[function.begin : function.end]
+        if len(self.slots) > _MOST_SLOTS:
+            raise self._bad(f"has more than {_MOST_SLOTS} instructions with its subprograms", f"program {function.name!r}")
+
+    def _bad(self, why: str, where: str) -> FormatError:
+        return FormatError(why, path=self._linker.elf.path, where=where)
+
+    def _walk(self, function: Function) -> Iterator[Function]:
+        """Resolve the function's instructions; yields each function that has to be appended before going on."""
+        start, _ = self._starts[function.key]
+        relocations = self._linker.relocations.get(function.section.index, {})
+        for slot in range(function.begin, function.end):
+            relocation, insn = relocations.get(slot), function.code[slot]
+            where = f"function {function.name!r}, insn {slot - function.begin}"
+            if insn is None:
+                if relocation is not None:
+                    raise self._bad("a relocation of the middle of an instruction", where)
+                continue
+            here = start + slot - function.begin
+            callee: tuple[int, int] | None = None
+            if relocation is not None:
+                insn, callee = self._relocate(insn, here, relocation.type, self._linker.elf.symbols[relocation.symbol], where)
+            elif insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL:
+                callee = function.section.index, slot + insn.imm + 1
+            if callee is not None:
+                target = self._linker.functions.get(callee)
+                if target is None:
+                    raise self._bad(f"calls slot {callee[1]} of its section, where no function begins", where)
+                if callee not in self._starts:
+                    yield target
+                insn = replace(insn, imm=self._starts[callee][0] - here - 1)
+            self.slots[here] = insn
+
+    def _relocate(self, insn: Insn, here: int, kind: int, symbol: Symbol, where: str) -> tuple[Insn, tuple[int, int] | None]:
+        """The instruction as it is to be, and the function that it calls or whose address it takes."""
+        if kind == _R_64_32:
+            if insn.opcode != CALL:
+                raise self._bad("a call's relocation is on another instruction", where)
+            if symbol.section == _UNDEFINED:
+                self.relocs.append(Reloc(here, RelocKind.KFUNC, symbol.name))
+                return replace(insn, src=int(CallSrc.KFUNC_CALL), imm=0), None
+            # Clang leaves -1 in a call by the function's own symbol, and the distance from the section's beginning otherwise.
+            offset = insn.imm + 1 if symbol.kind == _SECTION_SYMBOL else 0
+            return replace(insn, src=int(CallSrc.PSEUDO_CALL)), (symbol.section, symbol.value // 8 + offset)
+        if kind != _R_64_64 or insn.opcode != LD_IMM64:
+            raise self._bad(f"relocation of type {kind} on opcode {insn.opcode:#x} is not known", where)
+        if symbol.section == _UNDEFINED:
+            self.relocs.append(Reloc(here, RelocKind.KSYM, symbol.name))
+            return insn, None
+        if symbol.section >= len(self._linker.elf.sections):
+            raise self._bad(f"symbol {symbol.name!r} has no section", where)
+        section = self._linker.elf.sections[symbol.section]
+        if section.name == ".maps":
+            if symbol.name not in self._linker.maps:
+                raise self._bad(f"map {symbol.name!r} is not defined" if symbol.name else "a static map: leave 'static' out", where)
+            self.relocs.append(Reloc(here, RelocKind.MAP_FD, symbol.name))
+            return replace(insn, src=int(PseudoSrc.MAP_FD), imm=0, imm_hi=0), None
+        # The addend stands in the instruction: for a section's symbol it is the offset in the section.
+        offset = symbol.value + insn.imm
+        if section.flags & EXECUTABLE:
+            return replace(insn, src=int(PseudoSrc.FUNC), imm_hi=0), (section.index, offset // 8)
+        if section.name not in self._linker.maps:
+            raise self._bad(f"refers to section {section.name!r}, which is no map", where)
+        if not 0 <= offset <= section.size:
+            raise self._bad(f"offset {offset} is outside section {section.name!r}", where)
+        self.relocs.append(Reloc(here, RelocKind.MAP_VALUE, section.name, offset))
+        return replace(insn, src=int(PseudoSrc.MAP_VALUE), imm=0, imm_hi=offset), None
