@@ -21,8 +21,8 @@ def log2_hist(slots: Mapping[int, int], val_type: str, *, strip_leading_zero: bo
     top = max(slot for slot, count in slots.items() if count)
     largest = max(slots.values())
     wide = top > 32
-    caption, stars = (32, _STARS // 2) if wide else (24, _STARS)
-    lines = [f"     {val_type:<{caption - 5}}: count     distribution"]
+    caption, stars = (39, _STARS // 2) if wide else (19, _STARS)
+    lines = [f"     {val_type:<{caption}} : count     distribution"]
     leading = strip_leading_zero
     for slot in range(1, top + 1):
         low = (1 << slot) >> 1

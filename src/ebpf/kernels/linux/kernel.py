@@ -94,15 +94,23 @@ class LinuxKernel:
             for fd in [] if over else self.lab.descriptors():
                 poller.register(fd, select.POLLIN)
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
-            # Lines of a trace reach the pipe a little after the event: what the command's end left is waited for.
-            budget = 0.05 if over and self.lab.pending() else left
+            # Lines of a trace reach its pipe a little after the event: the mark comes behind what the command's end left.
+            waiting = over and self._unflushed(fds)
+            budget = 0.05 if waiting else 0.0 if over and not self.lab.told() else left
             ready = [fd for fd, _ in poller.poll(None if budget is None else budget * 1000) if fd in fds]
             if ready:
                 return ready
-            if over and self.lab.interrupt():
+            if over and not waiting and self.lab.interrupt():
                 raise KeyboardInterrupt
             if deadline is not None and time.monotonic() >= deadline:
                 return []
+
+    def _unflushed(self, fds: Sequence[int]) -> bool:
+        """Whether lines of a trace may still be under way (for a while: a trace that is full takes no mark)."""
+        traces = [self._traces[fd] for fd in fds if fd in self._traces]
+        for trace in traces:
+            trace.flush()
+        return self.lab.just_ended() and not all(trace.flushed for trace in traces)
 
     # -- events
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ebpf.kernels.linux.kernel import LinuxKernel
 
 _SHORTEST = 14
-_DRAIN_S = 0.5
+_DRAIN_S = 3.0
 
 
 class Held:
@@ -158,9 +158,13 @@ class LinuxLab:
         """Whether there was a command and it has ended."""
         return self.process is not None and self.process.released and self.process.poll() is not None
 
-    def pending(self) -> bool:
-        """Whether the command ended just now, so that its last lines may still be under way."""
-        return self.process is not None and not self.process.interrupted and time.monotonic() - self.process.ended_at < _DRAIN_S
+    def just_ended(self) -> bool:
+        """Whether the command ended a moment ago."""
+        return self.process is not None and time.monotonic() - self.process.ended_at < _DRAIN_S
+
+    def told(self) -> bool:
+        """Whether the main thread was told of the command's end."""
+        return self.process is not None and self.process.interrupted
 
     def interrupt(self) -> bool:
         """Whether the main thread is still to be told of the command's end; from now on it has been."""

@@ -11,6 +11,7 @@ from ebpf.errors import NotFoundError, NotSupportedError, PrivilegeError
 
 # fsopen, fsconfig and fsmount have the same numbers on every machine.
 _FSOPEN, _FSCONFIG, _FSMOUNT, _CREATE = 430, 431, 432, 6
+_MARK = b"ebpf: the command has ended"
 _ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 
@@ -68,6 +69,9 @@ class TraceInstance:
     """A tracefs instance of our own that receives what bpf_trace_printk writes. `fd` is its pipe."""
 
     def __init__(self, number: int) -> None:
+        self.flushed = False
+        self._asked = False
+        self._rest = b""
         self._path = root() / "instances" / f"ebpf-{os.getpid()}-{number}"
         try:
             self._path.mkdir()
@@ -81,9 +85,15 @@ class TraceInstance:
                 self._path.rmdir()
             raise
 
+    def flush(self) -> None:
+        """Ask for a mark behind all that was written so far; `flushed` tells when it was read."""
+        if not self._asked:
+            self._asked = True
+            (self._path / "trace_marker").write_bytes(_MARK)
+
     def read(self) -> bytes:
-        """The lines that there are."""
-        parts = []
+        """The whole lines that there are."""
+        parts = [self._rest]
         while True:
             try:
                 part = os.read(self.fd, 1 << 16)
@@ -92,7 +102,12 @@ class TraceInstance:
             if not part:
                 break
             parts.append(part)
-        return b"".join(parts)
+        whole, newline, self._rest = b"".join(parts).rpartition(b"\n")
+        lines = (whole + newline).splitlines(keepends=True)
+        if self._asked and any(_MARK in line for line in lines):
+            self.flushed = True
+            lines = [line for line in lines if _MARK not in line]
+        return b"".join(lines)
 
     def close(self) -> None:
         """Remove the instance. Idempotent."""
