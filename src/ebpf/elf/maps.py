@@ -1,5 +1,7 @@
 """Maps of an object: those that C defines with BTF in `.maps`, and one for each section of global variables."""
 
+from dataclasses import replace
+
 from ebpf.btf import Btf, Kind
 from ebpf.btf import Type as BtfType
 from ebpf.elf.file import ElfFile, Section
@@ -64,7 +66,23 @@ def btf_maps(elf: ElfFile, btf: Btf) -> dict[str, MapSpec]:
     for variable in sec.variables:
         var = btf.type(variable.type_id)
         out[var.name] = _definition(btf, var.name, btf.resolve(var.ref), elf.path)
+    for relocation in elf.relocations.get(section.index, ()):
+        name, index = _slot(btf, sec, relocation.offset, elf.path)
+        target = elf.symbols[relocation.symbol].name
+        out[name] = replace(out[name], slots=(*out[name].slots, (index, target)))
     return out
+
+
+def _slot(btf: Btf, sec: BtfType, offset: int, path: str) -> tuple[str, int]:
+    """The map and index that `.values = {[index] = ...}` fills: clang leaves a relocation at the element's place."""
+    for variable in sec.variables:
+        if variable.offset <= offset < variable.offset + variable.size:
+            var = btf.type(variable.type_id)
+            values = next((m for m in btf.resolve(var.ref).members if m.name == "values"), None)
+            at = offset - variable.offset - (values.bits // 8 if values is not None else 0)
+            if values is not None and at >= 0 and not at % 8:
+                return var.name, at // 8
+    raise FormatError(f"a relocation at byte {offset}, where no .values lie", path=path, where=".maps")
 
 
 def _number(btf: Btf, type_id: int, where: str, path: str) -> int:

@@ -8,7 +8,7 @@ from ebpf.elf.ext import Ext, read_ext
 from ebpf.elf.file import ElfFile, Section, SectionType, Symbol, read_elf
 from ebpf.elf.link import EXECUTABLE, Function, Linker
 from ebpf.elf.maps import btf_maps, data_map, is_data
-from ebpf.errors import FormatError, NotSupportedError
+from ebpf.errors import FormatError
 from ebpf.isa import Insn, by_slot, decode
 from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec
 from ebpf.uapi.sections import section_row
@@ -85,8 +85,6 @@ def _maps(elf: ElfFile, btf: Btf | None) -> dict[str, MapSpec]:
             error = FormatError("has maps but no types", path=elf.path, where=".maps")
             error.hint = "compile with -g"
             raise error
-        if elf.relocations.get(defined.index):
-            raise NotSupportedError("maps that begin filled in C", f"{elf.path or 'the object'} sets .values of a map in .maps")
         maps |= btf_maps(elf, btf)
     name, room = object_name(elf.path), _MOST_DATA
     for section in elf.sections:

@@ -61,6 +61,7 @@ class Collection:
                 self.programs[name] = self._stack.enter_context(program)
                 if load and program_spec.autoload:
                     program.load()
+            self._fill_slots()
         except BaseException:
             self.close()
             raise
@@ -97,6 +98,14 @@ class Collection:
                 if error.errno != 17:
                     raise
         return held
+
+    def _fill_slots(self) -> None:
+        """Put maps and programs into the maps that C fills (`.values`); a program that is not wanted leaves its slot empty."""
+        for name, spec in self.spec.maps.items():
+            for index, target in spec.slots:
+                held = self.maps.get(target) or self.programs.get(target)
+                if held is not None:
+                    self.maps[name].update(index.to_bytes(4, "little"), held.fd.to_bytes(4, "little"))
 
     def _pinned(self, path: str) -> int:
         try:

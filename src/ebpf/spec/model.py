@@ -70,7 +70,10 @@ class DataVar:
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """A map to make. `type` is a MapType; `initial` fills the one value of a data map; `variables` are its globals."""
+    """A map to make. `type` is a MapType; `initial` fills the one value of a data map; `variables` are its globals.
+
+    `slots` are the maps or programs that it holds from the beginning, as (index, name).
+    """
 
     name: str
     type: int
@@ -88,6 +91,7 @@ class MapSpec:
     frozen: bool = False
     inner: "MapSpec | None" = None
     variables: tuple[DataVar, ...] = ()
+    slots: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

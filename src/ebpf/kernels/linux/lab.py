@@ -1,5 +1,6 @@
 """The laboratory on Linux: commands held before their exec, in a cgroup of their own; replays by test runs."""
 
+import errno
 import os
 import select
 import signal
@@ -12,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ebpf.errors import KernelError, UsageError
+from ebpf.errors import KernelError, PrivilegeError, UsageError
+from ebpf.kernels.linux.syscall import has_capability
 from ebpf.sys.calls import ProgTestRun
 from ebpf.sys.capture import Capture, header
 from ebpf.sys.kernel import Command, ReplayStats, Scope
@@ -262,4 +264,6 @@ def _own_cgroup() -> tuple[Path, Scope]:
             continue
         level = len([part for part in own.split("/") if part]) + 1
         return path, Scope(path.stat().st_ino, level)
+    if not has_capability("CAP_BPF"):
+        raise PrivilegeError(errno.EPERM, "mkdir in cgroup2", "CAP_BPF", "Linux's kernel needs root or CAP_BPF; without: --kernel user")
     raise UsageError("no cgroup v2 can be made here to tell the command's tree apart; use --system-wide")
