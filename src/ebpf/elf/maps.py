@@ -1,8 +1,9 @@
 """Maps of an object: those that C defines with BTF in `.maps`, and one for each section of global variables."""
 
+from bisect import bisect_right
 from dataclasses import replace
 
-from ebpf.btf import Btf, Kind
+from ebpf.btf import Btf, Kind, SectionVar
 from ebpf.btf import Type as BtfType
 from ebpf.elf.file import ElfFile, Section
 from ebpf.errors import FormatError
@@ -66,23 +67,23 @@ def btf_maps(elf: ElfFile, btf: Btf) -> dict[str, MapSpec]:
     for variable in sec.variables:
         var = btf.type(variable.type_id)
         out[var.name] = _definition(btf, var.name, btf.resolve(var.ref), elf.path)
+    slots: dict[str, list[tuple[int, str]]] = {}
+    places = [variable.offset for variable in sec.variables]
     for relocation in elf.relocations.get(section.index, ()):
-        name, index = _slot(btf, sec, relocation.offset, elf.path)
-        target = elf.symbols[relocation.symbol].name
-        out[name] = replace(out[name], slots=(*out[name].slots, (index, target)))
-    return out
+        at = bisect_right(places, relocation.offset) - 1
+        name, index = _slot(btf, sec.variables[at], relocation.offset) if at >= 0 else ("", -1)
+        if name not in out:
+            raise FormatError(f"a relocation at byte {relocation.offset}, where no .values lie", path=elf.path, where=".maps")
+        slots.setdefault(name, []).append((index, elf.symbols[relocation.symbol].name))
+    return out | {name: replace(out[name], slots=tuple(rows)) for name, rows in slots.items()}
 
 
-def _slot(btf: Btf, sec: BtfType, offset: int, path: str) -> tuple[str, int]:
+def _slot(btf: Btf, variable: SectionVar, offset: int) -> tuple[str, int]:
     """The map and index that `.values = {[index] = ...}` fills: clang leaves a relocation at the element's place."""
-    for variable in sec.variables:
-        if variable.offset <= offset < variable.offset + variable.size:
-            var = btf.type(variable.type_id)
-            values = next((m for m in btf.resolve(var.ref).members if m.name == "values"), None)
-            at = offset - variable.offset - (values.bits // 8 if values is not None else 0)
-            if values is not None and at >= 0 and not at % 8:
-                return var.name, at // 8
-    raise FormatError(f"a relocation at byte {offset}, where no .values lie", path=path, where=".maps")
+    var = btf.type(variable.type_id)
+    values = next((m for m in btf.resolve(var.ref).members if m.name == "values"), None)
+    at = offset - variable.offset - (values.bits // 8 if values is not None else 0)
+    return (var.name, at // 8) if values is not None and at >= 0 and not at % 8 else ("", -1)
 
 
 def _number(btf: Btf, type_id: int, where: str, path: str) -> int:
