@@ -21,6 +21,8 @@ int hello(struct xdp_md *ctx) {
 }
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 """
+#: Programs of this name are ours alone, whoever else works on the machine.
+N = f"e{os.getpid() % 10**6}"
 BPFTOOL = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin")
 pytestmark = [
     pytest.mark.linux,
@@ -40,7 +42,7 @@ class Shell:
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run lines of sh; $EBPF is our command, $B the bpffs, $BPFTOOL bpftool."""
         head = f"mount -t bpf bpf {self.bpffs}; ip link set lo up; "
-        env = {**os.environ, "EBPF": f"{sys.executable} -m ebpf --kernel linux", "B": str(self.bpffs), "BPFTOOL": str(BPFTOOL)}
+        env = {**os.environ, "EBPF": f"{sys.executable} -m ebpf --kernel linux", "B": str(self.bpffs), "N": N, "BPFTOOL": str(BPFTOOL)}
         env["PATH"] += ":/usr/sbin:/sbin"
         command = ["nsenter", f"--net=/run/netns/{self._netns}", "unshare", "-m", "sh", "-c", head + script]
         return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
@@ -59,28 +61,28 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.fixture
 def hello(tmp_path: Path) -> Path:
-    source, target = tmp_path / "hello.bpf.c", tmp_path / "hello.bpf.o"
-    source.write_text(TUTORIAL)
+    source, target = tmp_path / f"{N}.bpf.c", tmp_path / f"{N}.bpf.o"
+    source.write_text(TUTORIAL.replace("hello", N))
     subprocess.run([sys.executable, "-m", "ebpf", "cc", str(source), "-o", str(target)], check=True)
     return target
 
 
-LOAD = "$EBPF prog load {o} $B/hello && $EBPF net attach xdp name hello dev lo && ping -c 2 -q 127.0.0.1 >/dev/null; "
+LOAD = "$EBPF prog load {o} $B/hello && $EBPF net attach xdp name $N dev lo && ping -c 2 -q 127.0.0.1 >/dev/null; "
 SAME = [
     "prog show pinned $B/hello",
-    "map show name hello.bss",
-    "map show name hello.rodata",
-    "-j map show name hello.bss",
+    "map show name $N.bss",
+    "map show name $N.rodata",
+    "-j map show name $N.bss",
     "prog dump xlated pinned $B/hello",
     "prog dump xlated pinned $B/hello opcodes",
     "prog dump xlated pinned $B/hello linum",
     "-j prog dump xlated pinned $B/hello",
     "-p prog dump xlated pinned $B/hello opcodes",
-    "map dump name hello.bss",
-    "map dump name hello.rodata",
-    "-j map dump name hello.bss",
-    "-p map dump name hello.bss",
-    "map lookup name hello.bss key 0 0 0 0",
+    "map dump name $N.bss",
+    "map dump name $N.rodata",
+    "-j map dump name $N.bss",
+    "-p map dump name $N.bss",
+    "map lookup name $N.bss key 0 0 0 0",
 ]
 
 
@@ -98,7 +100,7 @@ def test_what_is_printed_equals_bpftools(shell: Shell, hello: Path) -> None:
 def test_packets_count_and_the_map_can_be_changed(shell: Shell, hello: Path) -> None:
     answer = shell.run(
         LOAD.format(o=hello)
-        + "$EBPF -j map dump name hello.bss; $EBPF map update name hello.bss key 0 0 0 0 value 255 0 0 0; $BPFTOOL -j map dump name hello.bss"
+        + "$EBPF -j map dump name $N.bss; $EBPF map update name $N.bss key 0 0 0 0 value 255 0 0 0; $BPFTOOL -j map dump name $N.bss"
     )
     before, after = answer.stdout.splitlines()
     assert '"counter":4' in before
@@ -118,14 +120,14 @@ def test_attach_list_and_detach(shell: Shell, hello: Path) -> None:
 
 def test_a_second_program_is_busy(shell: Shell, hello: Path) -> None:
     answer = shell.run(
-        LOAD.format(o=hello) + "$EBPF net attach xdp name hello dev lo; echo $?; $EBPF net attach xdp name hello dev lo overwrite; echo $?"
+        LOAD.format(o=hello) + "$EBPF net attach xdp name $N dev lo; echo $?; $EBPF net attach xdp name $N dev lo overwrite; echo $?"
     )
     assert "XDP program already attached" in answer.stderr
     assert answer.stdout.split() == ["240", "0"]
 
 
 def test_nothing_is_left_when_the_pin_is_gone(shell: Shell, hello: Path) -> None:
-    names = "$BPFTOOL prog show name hello | wc -l"
+    names = "$BPFTOOL prog show name $N | wc -l"
     answer = shell.run(f"{names}; " + LOAD.format(o=hello) + f"$EBPF net detach xdp dev lo; rm $B/hello; sleep 0.2; {names}")
     before, after = answer.stdout.split()
     assert before == after

@@ -1,12 +1,13 @@
 """`ebpf map`: list, dump, look up and change maps, in bpftool's grammar."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
+from ebpf.cli.noun import Verb, dispatch, done, help_verb
 from ebpf.cli.types import MapTypes
-from ebpf.cli.words import Words, is_prefix, match, number
+from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import MapDelete, MapInfo, MapLookup, MapNextKey, MapUpdate
 from ebpf.sys.kernel import Kernel
@@ -26,23 +27,7 @@ _ENOENT = 2
 
 def run(context: Context, argv: list[str]) -> int:
     """Carry out one `map` command."""
-    words = Words(argv)
-    if not words:
-        return show(context, words)
-    verb = words.take("command")
-    action = match(verb, _VERBS)
-    if action is None:
-        raise UsageError(f"unknown command 'map {verb}'; ebpf map help")
-    return action(context, words)
-
-
-def usage(context: Context, words: Words) -> int:
-    """Print the grammar."""
-    del words
-    context.note(USAGE)
-    if context.json:
-        context.write("null")
-    return 0
+    return dispatch(context, argv, "map", _VERBS)
 
 
 def type_name(number: int) -> str:
@@ -265,8 +250,7 @@ def update(context: Context, words: Words) -> int:
         if each.info.type in _PER_CPU:
             value = value.ljust((len(value) + 7) // 8 * 8, b"\0") * kernel.possible_cpus
         kernel.bpf(MapUpdate(each.fd, key, value, int(flags)))
-    if context.json:
-        context.write("null")
+    done(context)
     return 0
 
 
@@ -279,15 +263,14 @@ def delete(context: Context, words: Words) -> int:
         key = _key(words, each.info)
         words.end()
         kernel.bpf(MapDelete(each.fd, key))
-    if context.json:
-        context.write("null")
+    done(context)
     return 0
 
 
-_VERBS: dict[str, Callable[[Context, Words], int]] = {
+_VERBS: dict[str, Verb] = {
     "show": show,
     "list": show,
-    "help": usage,
+    "help": help_verb(USAGE),
     "dump": dump,
     "update": update,
     "lookup": lookup,

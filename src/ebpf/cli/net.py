@@ -1,11 +1,11 @@
 """`ebpf net`: attach XDP programs to network interfaces, in bpftool's grammar."""
 
-from collections.abc import Callable
 from difflib import get_close_matches
 
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
+from ebpf.cli.noun import Verb, dispatch, done, help_verb
 from ebpf.cli.words import Words, is_prefix, match
 from ebpf.errors import NotFoundError, NotSupportedError, UsageError
 from ebpf.sys.kernel import Kernel
@@ -28,23 +28,7 @@ _LATER = ("tcx_ingress", "tcx_egress")
 
 def run(context: Context, argv: list[str]) -> int:
     """Carry out one `net` command."""
-    words = Words(argv)
-    if not words:
-        return show(context, words)
-    verb = words.take("command")
-    action = match(verb, _VERBS)
-    if action is None:
-        raise UsageError(f"unknown command 'net {verb}'; ebpf net help")
-    return action(context, words)
-
-
-def usage(context: Context, words: Words) -> int:
-    """Print the grammar."""
-    del words
-    context.note(USAGE)
-    if context.json:
-        context.write("null")
-    return 0
+    return dispatch(context, argv, "net", _VERBS)
 
 
 def _interface(kernel: Kernel, words: Words) -> tuple[str, int]:
@@ -79,8 +63,7 @@ def attach(context: Context, words: Words) -> int:
     del name
     with handles.programs(kernel, handle) as found:
         kernel.xdp_attach(index, handles.only(found, handle, "prog").fd, flags)
-    if context.json:
-        context.write("null")
+    done(context)
     return 0
 
 
@@ -91,8 +74,7 @@ def detach(context: Context, words: Words) -> int:
     _, index = _interface(kernel, words)
     words.end()
     kernel.xdp_attach(index, -1, flags)
-    if context.json:
-        context.write("null")
+    done(context)
     return 0
 
 
@@ -115,10 +97,10 @@ def show(context: Context, words: Words) -> int:
     return 0
 
 
-_VERBS: dict[str, Callable[[Context, Words], int]] = {
+_VERBS: dict[str, Verb] = {
     "show": show,
     "list": show,
     "attach": attach,
     "detach": detach,
-    "help": usage,
+    "help": help_verb(USAGE),
 }

@@ -1,13 +1,13 @@
 """`ebpf prog`: list, load, dump and run programs, in bpftool's grammar."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
-from ebpf.cli.words import Words, is_prefix, match
+from ebpf.cli.noun import Verb, dispatch, done, help_verb
+from ebpf.cli.words import Words, is_prefix
 from ebpf.errors import NotSupportedError, UsageError
 from ebpf.sys.calls import ObjPin, ProgInfo
 from ebpf.uapi import PROGRAM_TYPES, ProgType
@@ -24,23 +24,7 @@ program's global variables; --write DIR stores each verdict's packets as DIR/XDP
 
 def run(context: Context, argv: list[str]) -> int:
     """Carry out one `prog` command."""
-    words = Words(argv)
-    if not words:
-        return show(context, words)
-    verb = words.take("command")
-    action = match(verb, _VERBS)
-    if action is None:
-        raise UsageError(f"unknown command 'prog {verb}'; ebpf prog help")
-    return action(context, words)
-
-
-def usage(context: Context, words: Words) -> int:
-    """Print the grammar."""
-    del words
-    context.note(USAGE)
-    if context.json:
-        context.write("null")
-    return 0
+    return dispatch(context, argv, "prog", _VERBS)
 
 
 def type_name(number: int) -> str:
@@ -133,8 +117,7 @@ def load(context: Context, words: Words) -> int:
         if not collection.programs:
             raise UsageError(f"{path}: no program in it")
         kernel.bpf(ObjPin(pin, next(iter(collection.programs.values())).fd))
-    if context.json:
-        context.write("null")
+    done(context)
     return 0
 
 
@@ -171,10 +154,10 @@ def replay(context: Context, words: Words) -> int:
     return run_replay(context, words)
 
 
-_VERBS: dict[str, Callable[[Context, Words], int]] = {
+_VERBS: dict[str, Verb] = {
     "show": show,
     "list": show,
-    "help": usage,
+    "help": help_verb(USAGE),
     "dump": dump,
     "load": load,
     "run": replay,
