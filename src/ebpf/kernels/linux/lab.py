@@ -2,21 +2,18 @@
 
 import errno
 import os
-import select
-import signal
 import struct
-import sys
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ebpf.errors import KernelError, PrivilegeError, UsageError
 from ebpf.kernels.linux.syscall import has_capability
 from ebpf.sys.calls import ProgTestRun
 from ebpf.sys.capture import Capture, header
+from ebpf.sys.held import HeldCommand, HeldSlot, fork_held, own_group
 from ebpf.sys.kernel import Command, ReplayStats, Scope
 
 if TYPE_CHECKING:
@@ -26,84 +23,16 @@ _SHORTEST = 14
 _DRAIN_S = 3.0
 
 
-class Held:
-    """A spawned command."""
+class Held(HeldCommand):
+    """A spawned command, in a cgroup of its own where it is scoped."""
 
     def __init__(self, pid: int, pipe: int, cgroup: Path | None, *, foreground: bool) -> None:
-        self.pid = pid
-        self.released = False
-        self.interrupted = False
-        self.ended_at = 0.0
-        self._pipe = pipe
+        super().__init__(pid, pipe, foreground=foreground)
         self._cgroup = cgroup
-        self._pidfd = os.pidfd_open(pid)
-        self._status: int | None = None
-        self._foreground = foreground
-        self._terminal: int | None = None
-
-    def release(self) -> None:
-        """Let it go. Idempotent."""
-        if self.released:
-            return
-        self.released = True
-        if self._foreground:
-            with suppress(OSError):
-                self._terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
-                os.setpgid(self.pid, self.pid)
-                _give_terminal(self._terminal, self.pid)
-        with suppress(BrokenPipeError):
-            os.write(self._pipe, b"g")
-        os.close(self._pipe)
-
-    def poll(self) -> int | None:
-        """Its exit status as a shell gives it, None while it runs."""
-        if self._status is None:
-            with suppress(ChildProcessError):
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-                if pid:
-                    self._status = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-                    self.ended_at = time.monotonic()
-                    self._back()
-        return self._status
-
-    def descriptor(self) -> int:
-        """A descriptor that can be read when it has ended."""
-        return self._pidfd
-
-    def wait(self) -> int:
-        """Wait for its end."""
-        self.release()
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        while self.poll() is None:
-            poller.poll()
-        assert self._status is not None
-        return self._status
-
-    def kill(self) -> None:
-        """End a held command."""
-        if self.poll() is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            if not self.released:
-                self.released = True
-                os.close(self._pipe)
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
-            self._status = 128 + signal.SIGKILL
-
-    def _back(self) -> None:
-        if self._terminal is not None:
-            _give_terminal(self._terminal, os.getpgrp())
-            os.close(self._terminal)
-            self._terminal = None
 
     def close(self) -> None:
         """Give the cgroup back; what is left in it moves to the one above."""
-        self._back()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        super().close()
         if self._cgroup is not None:
             with suppress(OSError):
                 for pid in (self._cgroup / "cgroup.procs").read_text().split():
@@ -113,71 +42,27 @@ class Held:
             self._cgroup = None
 
 
-def _give_terminal(terminal: int, group: int) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    with suppress(OSError):
-        os.tcsetpgrp(terminal, group)
-    signal.signal(signal.SIGTTOU, before)
-
-
-class LinuxLab:
+class LinuxLab(HeldSlot[Held]):
     """Commands and replays in the Linux kernel."""
 
     def __init__(self, kernel: "LinuxKernel") -> None:
+        super().__init__()
         self._kernel = kernel
-        self.process: Held | None = None
         self.scope: Scope | None = None
 
     def spawn(self, command: Command) -> Held:
         """Start a command, held before its exec; programs attached from now on see only its tree, unless it is not scoped."""
-        if self.process is not None and self.process.poll() is None:
-            raise UsageError("one command at a time")
+        self.require_free()
         cgroup, self.scope = _own_cgroup() if command.scoped else (None, None)
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if not pid:
-            try:
-                os.close(write_end)
-                _child(command, read_end)
-            finally:
-                os._exit(127)
-        os.close(read_end)
+        pid, pipe = fork_held(command, _child)
+        self.process = Held(pid, pipe, cgroup, foreground=command.foreground)
         if cgroup is not None:
             (cgroup / "cgroup.procs").write_text(str(pid))
-        self.process = Held(pid, write_end, cgroup, foreground=command.foreground)
         return self.process
-
-    def release(self) -> None:
-        """Let a held command go."""
-        if self.process is not None:
-            self.process.release()
-
-    def ended(self) -> bool:
-        """Whether there was a command and it has ended."""
-        return self.process is not None and self.process.released and self.process.poll() is not None
 
     def just_ended(self) -> bool:
         """Whether the command ended a moment ago."""
         return self.process is not None and time.monotonic() - self.process.ended_at < _DRAIN_S
-
-    def told(self) -> bool:
-        """Whether the main thread was told of the command's end."""
-        return self.process is not None and self.process.interrupted
-
-    def interrupt(self) -> bool:
-        """Whether the main thread is still to be told of the command's end; from now on it has been."""
-        if self.process is None or self.process.interrupted:
-            return False
-        self.process.interrupted = True
-        return True
-
-    def descriptors(self) -> list[int]:
-        """What can be read when the command ends."""
-        return [self.process.descriptor()] if self.process is not None and self.process.poll() is None else []
 
     def replay(
         self,
@@ -223,24 +108,12 @@ class LinuxLab:
                 file.close()
         return ReplayStats(packets, verdicts, invalid, time.perf_counter_ns() - begin, size)
 
-    def close(self) -> None:
-        """Leave the command to itself (held: end it)."""
-        if self.process is not None:
-            if not self.process.released:
-                self.process.kill()
-            self.process.close()
-            self.process = None
 
-
-def _child(command: Command, pipe: int) -> None:
+def _child(command: Command, pipe: int) -> NoReturn:
     """The child: wait to be let go, then exec. Never returns to Python's callers."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_DFL)
     if not os.read(pipe, 1):
         os._exit(127)
-    if command.foreground:
-        with suppress(OSError):
-            os.setpgid(0, 0)
+    own_group(command)
     try:
         os.execve(command.argv[0], list(command.argv), dict(command.env))
     except OSError as error:
