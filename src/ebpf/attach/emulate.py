@@ -8,13 +8,14 @@ import logging
 import os
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 
 from ebpf.attach import prefix as p
 from ebpf.attach.link import Link
 from ebpf.errors import NotSupportedError
-from ebpf.isa import Insn, decode
-from ebpf.isa.opcodes import CALL
-from ebpf.object import Program
+from ebpf.isa import Insn, decode, encode
+from ebpf.isa.opcodes import CALL, EXIT
+from ebpf.object import Program, load_program
 from ebpf.sys.calls import MapCreate, RawTracepointOpen
 from ebpf.sys.kernel import Kprobe
 from ebpf.uapi import HELPERS, SYSCALLS, Arg, CallSrc, MapType, ProgType
@@ -33,7 +34,7 @@ def syscall_kprobe(program: Program, source: Kprobe) -> Link | None:
     if number is None or source.offset or os.uname().machine != "x86_64":
         return None
     kernel = program.kernel
-    if kernel.name == "user":
+    if not _has_raw_tracepoints(program):
         return None
     _require_no_context(program)
     with ExitStack() as stack:
@@ -50,6 +51,21 @@ def syscall_kprobe(program: Program, source: Kprobe) -> Link | None:
         held = stack.pop_all()
     logging.getLogger("ebpf").info("this kernel has no kprobes: %s is reached by its raw tracepoint", source.function)
     return Link("kretprobe" if source.ret else "kprobe", source.function, held.close)
+
+
+def _has_raw_tracepoints(program: Program) -> bool:
+    """Ask the kernel: a program that does nothing is attached, and detached at once."""
+    kernel = program.kernel
+    nothing = replace(program.spec, name="probe", type=int(ProgType.RAW_TRACEPOINT), attach_type=None, func_infos=(), line_infos=())
+    with ExitStack() as stack:
+        try:
+            fd = load_program(kernel, nothing, encode([p.mov_imm(0, 0), Insn(EXIT)]))
+            stack.callback(kernel.close, fd)
+            link = kernel.bpf(RawTracepointOpen("sys_enter", fd))
+        except NotSupportedError:
+            return False
+        stack.callback(kernel.close, link)
+    return True
 
 
 def _require_no_context(program: Program) -> None:

@@ -7,10 +7,14 @@ _WORDS = {Kind.STRUCT: "struct ", Kind.UNION: "union ", Kind.ENUM: "enum ", Kind
 _QUALIFIERS = {Kind.CONST: "const", Kind.VOLATILE: "volatile", Kind.RESTRICT: "restrict"}
 
 
+# Types may lead to themselves: so deep, and a parameter list counts as several steps; within another it shows so many parameters.
+_DEEPEST, _LIST, _MOST = 32, 12, 16
+
+
 def type_name(btf: Btf, id_: int, depth: int = 0) -> str:
     """A type in C's words, pointers with their star apart, as bpftool prints them: `struct xdp_md *`."""
     type_ = btf.type(id_)
-    if depth > 32:
+    if depth > _DEEPEST:
         return "..."
     if type_.kind == Kind.VOID:
         return "void"
@@ -31,9 +35,12 @@ def type_name(btf: Btf, id_: int, depth: int = 0) -> str:
 
 
 def _parameters(btf: Btf, proto_id: int, depth: int) -> str:
+    members = btf.type(proto_id).members
+    if depth and len(members) > _MOST:
+        return "..."
     parts = []
-    for member in btf.type(proto_id).members:
-        name = type_name(btf, member.type_id, depth) if member.type_id else "..."
+    for member in members:
+        name = type_name(btf, member.type_id, depth + _LIST) if member.type_id else "..."
         parts.append(f"{name} {member.name}" if member.name else name)
     return ", ".join(parts) or "void"
 

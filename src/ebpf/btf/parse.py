@@ -11,6 +11,8 @@ _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _U32 = struct.Struct("<I")
 _VOID = Type(0, Kind.VOID, "void")
+# The bound keeps many names that share one long string from filling the memory.
+_LONGEST_NAME = 4096
 # A chain of typedefs and modifiers longer than this is a loop.
 _DEPTH = 64
 
@@ -49,8 +51,10 @@ class Btf:
         return None if id_ is None else self.types[id_]
 
     def string(self, offset: int) -> str:
-        """The string at an offset of the string section."""
-        return _string(self.strings, offset, "")
+        """The string at an offset of the string section; what is longer than a name may be (a source line) is cut there."""
+        if not 0 <= offset < len(self.strings):
+            raise FormatError(f"string offset {offset} of {len(self.strings)}", where="BTF")
+        return self.strings[offset : offset + _LONGEST_NAME].split(b"\0", 1)[0].decode("utf-8", "replace")
 
     def resolve(self, id_: int) -> Type:
         """The type behind typedefs and qualifiers."""
@@ -78,7 +82,7 @@ class Btf:
 
 
 def _string(strings: bytes, offset: int, path: str) -> str:
-    end = strings.find(b"\0", offset)
+    end = strings.find(b"\0", offset, offset + _LONGEST_NAME)
     if not 0 <= offset < len(strings) or end < 0:
         raise FormatError(f"string offset {offset} of {len(strings)}", path=path, where="BTF")
     return strings[offset:end].decode("utf-8", "replace")

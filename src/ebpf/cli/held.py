@@ -126,4 +126,5 @@ class Watch:
                 fields = stat.read().rpartition(b")")[2].split()
         except OSError:
             return time.monotonic()
-        return None if fields[0] == b"R" else (fields[11], fields[12])
+        # Whoever could run is not blocked, even where others keep the processors from it; nor is who waits for a disk.
+        return (fields[11], fields[12]) if fields[0] == b"S" else time.monotonic()

@@ -107,7 +107,7 @@ def load(context: Context, words: Words) -> int:
         raise NotSupportedError(f"prog load ... {words.peek()}", "this option is not built yet")
     spec = read_object(path.read_bytes(), str(path))
     kernel = context.kernel()
-    if kernel.name == "user":
+    if not kernel.lasting:
         raise NotSupportedError(
             f"prog load {pin}",
             "the user kernel lives in one process, so that nothing is there to keep a pin after this command",

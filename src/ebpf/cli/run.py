@@ -47,7 +47,7 @@ def run(context: Context, words: list[str]) -> int:
     if "--" in words and not command:
         raise UsageError("run: nothing after '--'; name the command to run")
     kernel = context.kernel()
-    if kernel.name == "user":
+    if not kernel.lab.system_wide:
         if system_wide:
             raise UsageError("run: --system-wide needs Linux's kernel: the user kernel sees the command's tree; add --kernel linux")
         command = command or _shell()

@@ -80,6 +80,10 @@ class Kernel(Protocol):
     def lab(self) -> "Lab": ...
 
     @property
+    def lasting(self) -> bool:
+        """Whether pins and attachments outlive this process."""
+
+    @property
     def possible_cpus(self) -> int:
         """How many values a per-CPU map element has."""
 
@@ -194,6 +198,10 @@ class Scope:
 
 class Lab(Protocol):
     """What only a laboratory kernel offers; `linux` emulates what it can and refuses the rest with NotSupportedError."""
+
+    @property
+    def system_wide(self) -> bool:
+        """Whether programs can see the events of all processes, not only those of a spawned command."""
 
     scope: Scope | None
     """What attaching has to filter by, where the kernel shows more than the command's tree."""

@@ -18,6 +18,7 @@ class Scripted:
 
     name = "scripted"
     possible_cpus = 2
+    lasting = True
     lab = None
 
     def __init__(self, rules: Sequence[tuple[type[Call[Any]], "Answer | Callable[[Any], Answer]"]]) -> None:

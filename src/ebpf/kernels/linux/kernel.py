@@ -40,6 +40,7 @@ class LinuxKernel:
     """The running kernel. What it gave out and is still open at shutdown() is closed."""
 
     name = "linux"
+    lasting = True
 
     def __init__(self) -> None:
         numbers()

@@ -45,6 +45,8 @@ class Held(HeldCommand):
 class LinuxLab(HeldSlot[Held]):
     """Commands and replays in the Linux kernel."""
 
+    system_wide = True
+
     def __init__(self, kernel: "LinuxKernel") -> None:
         super().__init__()
         self._kernel = kernel

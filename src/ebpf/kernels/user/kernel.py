@@ -28,6 +28,7 @@ class UserKernel:
     """A kernel in user space. Close it with shutdown(), or use it in a with statement."""
 
     name = "user"
+    lasting = False
 
     def __init__(self) -> None:
         self.possible_cpus = os.cpu_count() or 1

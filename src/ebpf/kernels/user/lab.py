@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class UserLab(HeldSlot[Launch]):
     """The laboratory of a user kernel."""
 
+    system_wide = False
     #: A command's filter is inherited by its tree alone: nothing is left to filter.
     scope: Scope | None = None
 
