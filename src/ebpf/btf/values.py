@@ -12,7 +12,7 @@ Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 _NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64, Kind.PTR})
 _FLOATS: Mapping[int, str] = {4: "<f", 8: "<d"}
 # Types that contain themselves many times over could otherwise ask for any number of values.
-_MOST_VALUES = 1_000_000
+_MOST_VALUES = 100_000
 
 
 class Address(int):
