@@ -4,13 +4,14 @@ from ebpf.btf.build import Builder, place_variables
 from ebpf.btf.names import prototype, type_name
 from ebpf.btf.parse import Btf
 from ebpf.btf.types import Enumerator, Kind, Member, SectionVar, Type
-from ebpf.btf.values import Address, Value, read_value, show_value, write_value
+from ebpf.btf.values import Address, Hex, Value, read_value, show_value, write_value
 
 __all__ = [
     "Address",
     "Btf",
     "Builder",
     "Enumerator",
+    "Hex",
     "Kind",
     "Member",
     "SectionVar",

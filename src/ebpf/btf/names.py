@@ -12,7 +12,7 @@ _DEEPEST, _LIST, _MOST = 32, 12, 16
 
 
 def type_name(btf: Btf, id_: int, depth: int = 0) -> str:
-    """A type in C's words, pointers with their star apart, as bpftool prints them: `struct xdp_md *`."""
+    """A type in the words of bpftool, pointers with their star apart: `struct xdp_md *`, `int (int)*` for a function's."""
     type_ = btf.type(id_)
     if depth > _DEEPEST:
         return "..."
@@ -24,13 +24,13 @@ def type_name(btf: Btf, id_: int, depth: int = 0) -> str:
         return type_name(btf, type_.ref, depth + 1)
     if type_.kind == Kind.PTR:
         inner = type_name(btf, type_.ref, depth + 1)
-        return inner + ("*" if inner.endswith("*") else " *")
+        return inner + ("*" if inner.endswith(")") else " *")
     if type_.kind == Kind.ARRAY:
         return f"{type_name(btf, type_.ref, depth + 1)}[{type_.info}]"
     if type_.kind == Kind.FWD:
         return ("union " if type_.info else "struct ") + type_.name
     if type_.kind == Kind.FUNC_PROTO:
-        return f"{type_name(btf, type_.ref, depth + 1)} (*)({_parameters(btf, id_, depth + 1)})"
+        return f"{type_name(btf, type_.ref, depth + 1)} ({_parameters(btf, id_, depth + 1)})"
     return _WORDS.get(type_.kind, "") + (type_.name or "{...}")
 
 
@@ -42,7 +42,7 @@ def _parameters(btf: Btf, proto_id: int, depth: int) -> str:
     for member in members:
         name = type_name(btf, member.type_id, depth + _LIST) if member.type_id else "..."
         parts.append(f"{name} {member.name}" if member.name else name)
-    return ", ".join(parts) or "void"
+    return ", ".join(parts)
 
 
 def prototype(btf: Btf, func_id: int) -> str:

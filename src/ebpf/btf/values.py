@@ -19,6 +19,12 @@ class Address(int):
     """A pointer's value, as `show_value` marks it."""
 
 
+class Hex(str):
+    """A number in hexadecimal, as `show_value` marks it."""
+
+    __slots__ = ()
+
+
 def read_value(btf: Btf, type_id: int, data: bytes) -> Value:
     """Decode `data` (at least the type's size) by a type: structs as dicts, arrays as lists, char arrays as text.
 
@@ -31,7 +37,7 @@ def read_value(btf: Btf, type_id: int, data: bytes) -> Value:
 
 
 def show_value(btf: Btf, type_id: int, data: bytes) -> Value:
-    """Decode as bpftool shows values: enums by name, bit-fields and 128-bit numbers as hexadecimal text, pointers as `Address`.
+    """Decode as bpftool shows values: enums by name, bit-fields and 128-bit numbers as `Hex`, pointers as `Address`.
 
     A char array is text if it is printable and ends with NUL, else a list; an anonymous member is named "".
     """
@@ -123,7 +129,7 @@ class _Shown(_Reader):
             return Address(int.from_bytes(raw, "little"))
         if type_.kind == Kind.INT:
             value = super().number(type_, raw)
-            return value if len(raw) <= 8 else f"{int.from_bytes(raw, 'little'):#x}"
+            return value if len(raw) <= 8 else Hex(f"{int.from_bytes(raw, 'little'):#x}")
         bits = 8 * len(raw)
         number = int.from_bytes(raw, "little", signed=True)
         # A name's value may be written either way, as -1 or as 0xffffffff.
@@ -136,7 +142,7 @@ class _Shown(_Reader):
         return list(struct.unpack(f"{len(raw)}b", raw))
 
     def bits(self, type_: Type, width: int, value: int) -> Value:
-        return f"{value:#x}"
+        return Hex(f"{value:#x}")
 
     def merge(self, out: dict[str, Value], name: str, value: Value) -> None:
         held = out.get(name)

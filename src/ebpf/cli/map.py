@@ -6,7 +6,7 @@ from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
 from ebpf.cli.noun import Verb, dispatch, done, help_verb
-from ebpf.cli.types import MapTypes
+from ebpf.cli.types import MapTypes, scalar
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import MapDelete, MapInfo, MapLookup, MapNextKey, MapUpdate
@@ -121,7 +121,7 @@ def dump(context: Context, words: Words) -> int:
             if context.json:
                 documents.append([_element(kernel, each.info, types, k, v) for k, v in elements])
             elif types is not None:
-                context.write(dumps([_formatted(kernel, each.info, types, k, v) for k, v in elements], pretty=True))
+                context.write(dumps([_formatted(kernel, each.info, types, k, v) for k, v in elements], pretty=True, scalar=scalar))
             else:
                 for k, v in elements:
                     context.write(_plain(kernel, each.info, k, v))
@@ -212,7 +212,7 @@ def lookup(context: Context, words: Words) -> int:
         if context.json:
             context.write(dumps(_element(kernel, each.info, types, key, value), pretty=context.pretty))
         elif types is not None:
-            context.write(dumps(_formatted(kernel, each.info, types, key, value), pretty=True))
+            context.write(dumps(_formatted(kernel, each.info, types, key, value), pretty=True, scalar=scalar))
         else:
             context.write(_plain(kernel, each.info, key, value))
     return 0

@@ -3,8 +3,8 @@
 import struct
 from dataclasses import dataclass
 
-from ebpf.btf import Btf, Kind, Value, read_value
-from ebpf.cli.jsonw import Json
+from ebpf.btf import Address, Btf, Hex, Kind, Value, show_value
+from ebpf.cli.jsonw import Json, dumps
 from ebpf.errors import EbpfError
 from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, MapInfo, ProgInfo
 from ebpf.sys.kernel import Kernel
@@ -50,18 +50,25 @@ class MapTypes:
 
     def key(self, data: bytes) -> Json:
         """A key by its type."""
-        return _plain(read_value(self.btf, self.key_type, data))
+        return _plain(show_value(self.btf, self.key_type, data))
 
     def value(self, data: bytes) -> Json:
         """A value by its type; of a data section, each variable as an object of its own."""
         type_ = self.btf.resolve(self.value_type)
         if type_.kind != Kind.DATASEC:
-            return _plain(read_value(self.btf, self.value_type, data))
+            return _plain(show_value(self.btf, self.value_type, data))
         rows: list[Json] = []
         for variable in type_.variables:
             var = self.btf.type(variable.type_id)
-            rows.append({var.name: _plain(read_value(self.btf, var.ref, data[variable.offset : variable.offset + variable.size]))})
+            rows.append({var.name: _plain(show_value(self.btf, var.ref, data[variable.offset : variable.offset + variable.size]))})
         return {type_.name: rows}
+
+
+def scalar(value: Json) -> str:
+    """A scalar as people read it: addresses in hexadecimal, and none of that in quotes."""
+    if isinstance(value, Address):
+        return f"{value:#x}" if value else "(nil)"
+    return str(value) if isinstance(value, Hex) else dumps(value, pretty=False)
 
 
 def _plain(value: Value) -> Json:

@@ -105,7 +105,7 @@ def test_too_few_bytes_are_said(btf: Btf) -> None:
 def test_types_are_spelled_as_c_spells_them(btf: Btf) -> None:
     members = {m.name: type_name(btf, m.type_id) for m in btf.type(whole(btf)).members}
     assert (members["p"], members["color"], members["n"], members["two"]) == ("struct in *", "enum color", "number", "struct in[2]")
-    assert members["fn"] == "int (*)(int, struct in *) *"
+    assert members["fn"] == "int (int, struct in *)*"
     helper = btf.find("helper", Kind.FUNC)
     assert helper is not None
     assert prototype(btf, helper.id) == "int helper(struct all * a, const char * s)"
