@@ -19,7 +19,11 @@ _CLASSIC = {
     b"\x4d\x3c\xb2\xa1": ("<", True),
     b"\xa1\xb2\x3c\x4d": (">", True),
 }
+# Beyond this a file is mapped writably (privately), so that a native loop can have it without a copy of its own.
+_LARGE = 1 << 26
 _SECTION, _INTERFACE, _OLD, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
+_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
+_RESOLUTION, _OFFSET = 9, 14
 _NAMES = {0: "null (BSD loopback)", 101: "raw IP", 105: "802.11", 113: "Linux cooked (tcpdump -i any)", 276: "Linux cooked v2"}
 
 
@@ -31,6 +35,16 @@ class Packet:
     timestamp_ns: int
     length: int
     link: int = ETHERNET
+
+
+@dataclass(frozen=True, slots=True)
+class _Interface:
+    """Where packets of a pcapng file came from: times count `units` a second from `offset_s`; 0 for no `snaplen`."""
+
+    link: int = ETHERNET
+    snaplen: int = 0
+    units: int = 10**6
+    offset_s: int = 0
 
 
 class Capture:
@@ -45,7 +59,7 @@ class Capture:
         if self.pcapng:
             if len(buffer) < 28:
                 raise FormatError(f"is cut off: {len(buffer)} bytes", path=path)
-            order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(bytes(buffer[8:12]))
+            order = _ORDERS.get(bytes(buffer[8:12]))
             if order is None:
                 raise FormatError("has a section header without a byte order", path=path)
             self.order, self.start = order, 0
@@ -67,15 +81,21 @@ class Capture:
         if not os.path.isfile(name):
             raise NotFoundError("capture", name)
         with open(name, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
                 raise FormatError("is empty", path=name)
-            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), name)
+            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ if size < _LARGE else mmap.ACCESS_COPY), name)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Capture":
+        """A capture in memory."""
+        return cls(data)
 
     def link_types(self) -> set[int]:
         """The link types of the capture's interfaces."""
         if not self.pcapng:
             return {struct.unpack_from(self.order + "I", self.buffer, 20)[0] & 0xFFFF}
-        return {link for link, _ in self._interfaces()} or {ETHERNET}
+        return {interface.link for interface in self._interfaces()} or {ETHERNET}
 
     def require_ethernet(self) -> None:
         """Insist on Ethernet frames, which XDP programs expect. Raises NotSupportedError for another link type."""
@@ -117,7 +137,10 @@ class Capture:
             if at + 12 > end:
                 raise self.torn(count, at)
             if bytes(self.buffer[at : at + 4]) == b"\x0a\x0d\x0d\x0a":
-                order = "<" if bytes(self.buffer[at + 8 : at + 12]) == b"\x4d\x3c\x2b\x1a" else ">"
+                found = _ORDERS.get(bytes(self.buffer[at + 8 : at + 12]))
+                if found is None:
+                    raise FormatError("a section without a byte order", path=self.path, where=f"byte {at}")
+                order = found
             kind, size = struct.unpack_from(order + "II", self.buffer, at)
             if size < 12 or size % 4 or at + size > end:
                 raise self.torn(count, at)
@@ -125,30 +148,35 @@ class Capture:
             count += kind in (_OLD, _SIMPLE, _ENHANCED)
             at += size
 
-    def _interfaces(self) -> Iterator[tuple[int, int]]:
+    def _interfaces(self) -> Iterator[_Interface]:
         try:
             for kind, at, size, order in self._walk():
                 if kind == _INTERFACE:
                     yield self._interface(at, size, order)
         except FormatError:
+            # Iterating over the packets says so, after the whole ones.
             return
 
-    def _interface(self, at: int, size: int, order: str) -> tuple[int, int]:
-        """An interface's link type and how many units of its time make a second."""
-        link = struct.unpack_from(order + "H", self.buffer, at)[0]
-        units, option, stop = 10**6, at + 8, at + size
+    def _interface(self, at: int, size: int, order: str) -> _Interface:
+        """What an interface's block says of it."""
+        if size < 8:
+            raise FormatError("an interface that is cut off", path=self.path, where=f"byte {at - 8}")
+        link, _, snaplen = struct.unpack_from(order + "HHI", self.buffer, at)
+        units, offset, option, stop = 10**6, 0, at + 8, at + size
         while option + 4 <= stop:
             code, length = struct.unpack_from(order + "HH", self.buffer, option)
-            if code == 0:
+            if code == 0 or option + 4 + length > stop:
                 break
-            if code == 9 and length >= 1:
+            if code == _RESOLUTION and length >= 1:
                 resolution = self.buffer[option + 4]
                 units = 1 << (resolution & 0x7F) if resolution & 0x80 else 10**resolution
+            elif code == _OFFSET and length == 8:
+                (offset,) = struct.unpack_from(order + "q", self.buffer, option + 4)
             option += 4 + (length + 3) // 4 * 4
-        return link, units
+        return _Interface(link, snaplen, units, offset)
 
     def _blocks(self) -> Iterator[Packet]:
-        interfaces: list[tuple[int, int]] = []
+        interfaces: list[_Interface] = []
         count = 0
         for kind, at, size, order in self._walk():
             if kind == _SECTION:
@@ -161,15 +189,20 @@ class Capture:
                 number, high, low, captured, length = struct.unpack_from(order + "IIIII", self.buffer, at)
                 if captured > size - 20:
                     raise self.torn(count, at)
-                number = number & 0xFFFF if kind == _OLD and order == "<" else number
-                link, units = interfaces[number] if number < len(interfaces) else (ETHERNET, 10**6)
-                stamp = (high << 32 | low) * 10**9 // units
-                yield Packet(bytes(self.buffer[at + 20 : at + 20 + captured]), stamp, length, link)
+                if kind == _OLD:
+                    # The other half of the word counts dropped packets.
+                    number = number & 0xFFFF if order == "<" else number >> 16
+                source = interfaces[number] if number < len(interfaces) else _Interface()
+                stamp = (high << 32 | low) * 10**9 // source.units + source.offset_s * 10**9
+                yield Packet(bytes(self.buffer[at + 20 : at + 20 + captured]), stamp, length, source.link)
                 count += 1
             elif kind == _SIMPLE:
+                if size < 4:
+                    raise self.torn(count, at)
                 (length,) = struct.unpack_from(order + "I", self.buffer, at)
-                link = interfaces[0][0] if interfaces else ETHERNET
-                yield Packet(bytes(self.buffer[at + 4 : at + 4 + min(length, size - 4)]), 0, length, link)
+                source = interfaces[0] if interfaces else _Interface()
+                captured = min(length, source.snaplen or length, size - 4)
+                yield Packet(bytes(self.buffer[at + 4 : at + 4 + captured]), 0, length, source.link)
                 count += 1
 
 

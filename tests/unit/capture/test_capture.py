@@ -1,6 +1,7 @@
 """Captures of every form give the same packets: to Python, to tcpdump, and to the replay's native loop."""
 
 import os
+import random
 import shutil
 import struct
 import subprocess
@@ -13,7 +14,7 @@ from ebpf.elf import read_object
 from ebpf.errors import FormatError, NotFoundError, NotSupportedError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection
-from ebpf.sys.capture import Capture, CaptureWriter
+from ebpf.sys.capture import Capture, CaptureWriter, header
 
 FRAMES = [bytes(range(14)) + b"x" * n for n in (0, 1, 46, 50, 1000)] + [b"short"]
 TIMES = [1_700_000_000 * 10**9 + n * 1_000_001_000 for n in range(len(FRAMES))]
@@ -94,6 +95,45 @@ def test_a_replay_sees_the_same_packets(path: Path, tmp_path: Path, engine: str,
     for verdict, name in sinks.items():
         wanted = [f for f in FRAMES[:-1] if (1 if len(f) & 1 else 2) == verdict]
         assert [p.data for p in Capture.open(name)] == wanted
+
+
+def test_sections_interfaces_and_old_blocks_of_pcapng_are_read() -> None:
+    """Two sections of different byte order; two interfaces with their own times; every kind of packet block."""
+    out = b""
+    for order in "<>":
+        frame = struct.pack(order + "5s", b"frame")
+        out += block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1))
+        out += block(order, 1, struct.pack(order + "HHI", 1, 0, 3))
+        # The second counts 2^-10 s from 1000 s on.
+        out += block(order, 1, struct.pack(order + "HHIHHB3xHHqHH", 101, 0, 0, 9, 1, 0x8A, 14, 8, 1000, 0, 0))
+        out += block(order, 3, struct.pack(order + "I", 5) + frame)
+        out += block(order, 2, struct.pack(order + "HHIIII", 1, 7, 0, 512, 5, 60) + frame)
+        out += block(order, 6, struct.pack(order + "IIIII", 1, 0, 2048, 5, 5) + frame + b"options")
+    packets = list(Capture.from_bytes(out))
+    expected = [(b"fra", 0, 5, 1), (b"frame", 1_000_500_000_000, 60, 101), (b"frame", 1_002_000_000_000, 5, 101)]
+    assert [(p.data, p.timestamp_ns, p.length, p.link) for p in packets] == expected * 2
+    assert Capture.from_bytes(out).link_types() == {1, 101}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_damaged_captures_end_in_packets_or_a_format_error(form: str) -> None:
+    r = random.Random(form)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(FORMS[form])
+        for _ in range(r.choice([1, 2, 8])):
+            data[r.randrange(min(len(data), 400))] = r.randrange(256)
+        try:
+            capture = Capture.from_bytes(bytes(data[: r.randrange(4, len(data))] if r.random() < 0.2 else data))
+            capture.link_types()
+            assert sum(len(p.data) for p in capture) <= len(data)
+        except FormatError:
+            refused += 1
+    assert refused > 30
+
+
+def test_an_empty_capture_has_no_packets() -> None:
+    assert list(Capture.from_bytes(header())) == []
 
 
 @pytest.mark.parametrize("form", FORMS)
