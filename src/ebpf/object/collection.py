@@ -1,7 +1,9 @@
 """An object that is loaded: its types, maps and programs, owned together."""
 
+import mmap
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -80,7 +82,17 @@ class Collection:
             return
         self._stack.callback(self.kernel.close, self._btf_fd)
 
+    def _sized(self, spec: MapSpec) -> MapSpec:
+        """The map with the size that this machine gives it, as libbpf does: perf buffers by CPUs, rings by whole pages."""
+        entries = spec.max_entries
+        if spec.type == MapType.PERF_EVENT_ARRAY and not entries:
+            entries = self.kernel.possible_cpus
+        elif spec.type in (MapType.RINGBUF, MapType.USER_RINGBUF) and entries:
+            entries = max(1 << (entries - 1).bit_length(), mmap.PAGESIZE)
+        return replace(spec, max_entries=entries)
+
     def _make_map(self, name: str, spec: MapSpec) -> Map:
+        spec = self._sized(spec)
         pinned = f"{_PINS}/{name}" if spec.pinning == _BY_NAME else ""
         fd = self._pinned(pinned) if pinned else -1
         if fd < 0:
@@ -116,18 +128,15 @@ class Collection:
             raise
 
     def _create(self, spec: MapSpec) -> int:
-        entries = spec.max_entries
-        if spec.type == MapType.PERF_EVENT_ARRAY and not entries:
-            entries = self.kernel.possible_cpus
         inner = 0
         if spec.inner is not None:
-            inner = self._create(spec.inner)
+            inner = self._create(self._sized(spec.inner))
         typed = self._btf_fd if spec.value_type_id else 0
         call = MapCreate(
             map_type=spec.type,
             key_size=spec.key_size,
             value_size=spec.value_size,
-            max_entries=entries,
+            max_entries=spec.max_entries,
             flags=spec.flags,
             name=spec.name,
             inner_map_fd=inner,
@@ -143,8 +152,6 @@ class Collection:
             if not typed or isinstance(error, PrivilegeError):
                 raise
             # Some map types take no types (perf event arrays): the map is what matters.
-            from dataclasses import replace
-
             return self.kernel.bpf(replace(call, btf_fd=0, btf_key_type_id=0, btf_value_type_id=0))
         finally:
             if inner:
