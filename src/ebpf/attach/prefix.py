@@ -4,11 +4,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ebpf.isa import Insn, encode
+from ebpf.isa import Insn, decode, encode
 from ebpf.isa.opcodes import CALL, EXIT, LD_IMM64
 from ebpf.object import Program, load_program
 from ebpf.sys.kernel import Scope
-from ebpf.uapi import HELPERS_BY_NAME, ProgType
+from ebpf.uapi import HELPERS_BY_NAME, ProgType, PseudoSrc
 
 _MOV, _MOV_IMM, _LDX, _STX, _ADD_IMM, _ST_W = 0xBF, 0xB7, 0x79, 0x7B, 0x07, 0x62
 
@@ -84,12 +84,18 @@ def load_prefixed(program: Program, prefix: Sequence[Insn], type_: ProgType) -> 
     """Load `prefix` and the program's own instructions as one program; the prefix leaves the context in r1."""
     shift = sum(insn.slots for insn in prefix)
     spec = program.spec
+    # A global function with a type must be given a real context, which emulation has not; without types it is like a static one.
+    # Callbacks need types.
+    typed = type_ == spec.type or any(insn.opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC for insn in decode(program.insns))
+    # Linux wants a line and a function at slot 0: what begins the author's code begins ours.
+    lines = tuple(replace(line, slot=line.slot + shift) for line in spec.line_infos)
+    if lines:
+        lines = (replace(lines[0], slot=0), *lines)
     moved = replace(
         spec,
         type=int(type_),
         attach_type=None,
-        # The lines move with the code; the functions' types are left out, because the first one is no longer the author's.
-        func_infos=(),
-        line_infos=tuple(replace(line, slot=line.slot + shift) for line in spec.line_infos),
+        func_infos=tuple(replace(func, slot=func.slot + shift if func.slot else 0) for func in spec.func_infos),
+        line_infos=lines,
     )
-    return load_program(program.kernel, moved, encode(prefix) + program.insns)
+    return load_program(program.kernel, moved, encode(prefix) + program.insns, program.btf_fd if typed else 0)
