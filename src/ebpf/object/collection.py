@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from ebpf.btf import Btf, Value, read_value, write_value
-from ebpf.errors import KernelError, NotFoundError, PrivilegeError
+from ebpf.errors import KernelError, NotFoundError, PrivilegeError, UsageError
 from ebpf.object.map import Map
 from ebpf.object.program import Program, relocate
 from ebpf.spec import DataVar, MapSpec, ObjectSpec
@@ -93,22 +93,21 @@ class Collection:
 
     def _make_map(self, name: str, spec: MapSpec) -> Map:
         spec = self._sized(spec)
-        pinned = f"{_PINS}/{name}" if spec.pinning == _BY_NAME else ""
-        fd = self._pinned(pinned) if pinned else -1
-        if fd < 0:
-            fd = self._create(spec)
-        held = self._stack.enter_context(Map(self.kernel, fd, spec, self.spec.btf))
+        path = f"{_PINS}/{name}" if spec.pinning == _BY_NAME else ""
+        fd = self._pinned(path) if path else -1
+        found = fd >= 0
+        held = self._stack.enter_context(Map(self.kernel, fd if found else self._create(spec), spec, self.spec.btf))
+        if found:
+            # What is in a map that was there before is its users', and stays.
+            _require_same(held, path)
+            return held
         if spec.initial is not None:
             if any(spec.initial) or spec.frozen:
-                self.kernel.bpf(MapUpdate(fd, _ZERO, spec.initial))
+                self.kernel.bpf(MapUpdate(held.fd, _ZERO, spec.initial))
             if spec.frozen:
-                self.kernel.bpf(MapFreeze(fd))
-        if pinned and fd >= 0:
-            try:
-                self.kernel.bpf(ObjPin(pinned, fd))
-            except KernelError as error:
-                if error.errno != 17:
-                    raise
+                self.kernel.bpf(MapFreeze(held.fd))
+        if path:
+            self.kernel.bpf(ObjPin(path, held.fd))
         return held
 
     def _fill_slots(self) -> None:
@@ -197,3 +196,14 @@ class Collection:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _require_same(held: Map, path: str) -> None:
+    """Raise UsageError unless the map that was found at `path` is shaped as the object wants it."""
+    info, spec = held.info(), held.spec
+    there = (info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
+    wanted = (spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
+    if there != wanted:
+        shapes = zip(("type", "key size", "value size", "max entries", "flags"), there, wanted, strict=True)
+        differs = ", ".join(f"{what} {old} instead of {new}" for what, old, new in shapes if old != new)
+        raise UsageError(f"map {spec.name!r} at {path}: another one is there already ({differs}); remove it or use another name")
