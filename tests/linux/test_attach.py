@@ -9,7 +9,7 @@ from ebpf import attach
 from ebpf.attach import Link
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
-from ebpf.errors import EbpfError
+from ebpf.errors import EbpfError, NotSupportedError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection, Program
 from ebpf.sys.kernel import Command
@@ -60,3 +60,15 @@ def test_a_raw_tracepoint_that_is_unknown_is_named() -> None:
         pytest.raises(EbpfError, match="no_such_event"),
     ):
         attach.raw_tracepoint(loaded.programs["watch"], "no_such_event")
+
+
+def test_a_kernel_without_kprobes_says_what_it_has_instead() -> None:
+    if os.path.exists("/sys/bus/event_source/devices/kprobe"):
+        pytest.skip("this kernel has kprobes: /sys/bus/event_source/devices/kprobe exists")
+    spec = read_object(compile_c("watch.bpf.c", text=HEAD + 'SEC("kprobe") int watch(void *ctx) { return 0; }\n').object)
+    with (
+        open_kernel("linux") as kernel,
+        Collection.load(spec, kernel, load=False) as loaded,
+        pytest.raises(NotSupportedError, match=r"kprobe 'tcp_v4_connect': this kernel has no kprobes .* System calls' functions"),
+    ):
+        attach.kprobe(loaded.programs["watch"], "tcp_v4_connect")

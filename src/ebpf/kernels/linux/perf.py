@@ -38,22 +38,22 @@ def open_event(source: PerfSource, *, pid: int, cpu: int) -> int:
     if isinstance(source, Kprobe):
         return _kprobe(source, pid, cpu)
     assert isinstance(source, Uprobe)
-    kind = _pmu("uprobe")
+    kind = _pmu("uprobe", source.path, "System calls' functions and tracepoints can be traced here")
     path = ctypes.create_string_buffer(source.path.encode())
     config = int(source.ret) | source.ref_ctr_offset << 32
     return _open(_attr(kind, config, config1=ctypes.addressof(path), config2=source.offset), pid, cpu, f"uprobe {source.path}")
 
 
-def _pmu(name: str) -> int:
+def _pmu(name: str, target: str, hint: str) -> int:
     try:
         return int((_PMU / name / "type").read_text())
     except OSError:
-        raise NotSupportedError(name, f"this kernel has no {name}s (CONFIG_{name.upper()}S)") from None
+        raise NotSupportedError(f"{name} {target!r}", f"this kernel has no {name}s (CONFIG_{name.upper()}_EVENTS)", hint=hint) from None
 
 
 def _kprobe(source: Kprobe, pid: int, cpu: int) -> int:
     require_function(source.function)
-    kind = _pmu("kprobe")
+    kind = _pmu("kprobe", source.function, "System calls' functions (such as __x64_sys_execve) and tracepoints can be traced here")
     name = ctypes.create_string_buffer(source.function.encode())
     what = f"{'kretprobe' if source.ret else 'kprobe'} {source.function}"
     return _open(_attr(kind, int(source.ret), config1=ctypes.addressof(name), config2=source.offset), pid, cpu, what)
