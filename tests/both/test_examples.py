@@ -107,7 +107,8 @@ def test_a_script_that_blocks_in_a_call_of_its_own_lets_the_command_go_and_is_to
 def test_a_script_that_computes_long_before_it_attaches_is_waited_for(ebpf: Run, tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text(
-        "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end:\n    pass\n" + (EXAMPLES / "exec_counts_exact.py").read_text()
+        "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end:\n    pass\n"
+        + (EXAMPLES / "exec_counts_exact.py").read_text()
     )
     answer = ebpf("run", str(script), "--", *TWO)
     assert answer.stdout.splitlines()[-1] == f"uid {os.getuid()} started 3 programs"
