@@ -4,7 +4,9 @@ import atexit
 import re
 import sys
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +22,8 @@ from ebpf.events import TraceLine, TracePipe
 from ebpf.object import Collection, Program
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import ProgType
+
+_PIPES: weakref.WeakKeyDictionary[Kernel, TracePipe] = weakref.WeakKeyDictionary()
 
 _PREFIXES = ("sys_", "__x64_sys_", "__x32_compat_sys_", "__ia32_compat_sys_", "__arm64_sys_", "__s390x_sys_", "__s390_sys_")
 Text = str | bytes
@@ -73,8 +77,8 @@ class BPF(Constants):
         self._tables: dict[str, Table] = {}
         self._links: dict[tuple[str, str], list[attach.Link]] = {}
         self._functions: dict[str, Function] = {}
-        self._pipe: TracePipe | None = None
         self._symbols: KernelSymbols | None = None
+        self._owned: list[TracePipe] = []
         self._closed = False
         self._began = time.monotonic()
         kernel = current_kernel()
@@ -92,6 +96,10 @@ class BPF(Constants):
                 self._events = made.events
                 self._collection = Collection.load(made.spec, kernel, load=False)
                 self._names = made.functions
+                if "printk" in source:
+                    # From now on lines are kept; who may not read them is told when it does.
+                    with suppress(EbpfError):
+                        self.trace_open()
                 self._auto_attach()
             else:
                 self._events, self._names = {}, ()
@@ -358,11 +366,13 @@ class BPF(Constants):
     # -- the trace
 
     def trace_open(self, nonblocking: bool = False) -> TracePipe:
-        """The trace's lines."""
+        """The trace's lines. All BPF objects of a kernel share them, as readers of trace_pipe do."""
         del nonblocking
-        if self._pipe is None:
-            self._pipe = TracePipe(self.kernel)
-        return self._pipe
+        pipe = _PIPES.get(self.kernel)
+        if pipe is None or pipe.closed:
+            pipe = _PIPES[self.kernel] = TracePipe(self.kernel)
+            self._owned.append(pipe)
+        return pipe
 
     def trace_readline(self, nonblocking: bool = False) -> bytes | None:
         """The next line as it stands in the trace (None if there is none and `nonblocking`)."""
@@ -407,8 +417,8 @@ class BPF(Constants):
             for link in links:
                 link.close()
         self._links.clear()
-        if self._pipe is not None:
-            self._pipe.close()
+        for pipe in self._owned:
+            pipe.close()
         if self._collection is not None:
             self._collection.close()
         if self._own_kernel is not None:

@@ -14,12 +14,12 @@ _OPEN: ContextVar[list[Any] | None] = ContextVar("ebpf_bcc_open", default=None)
 
 
 @contextmanager
-def session(kernel: Kernel) -> Iterator[None]:
-    """BPF objects made inside live in `kernel`, and are cleaned up at the end."""
+def session(kernel: Kernel) -> Iterator[list[Any]]:
+    """BPF objects made inside live in `kernel`, and are cleaned up at the end. Yields the list of them."""
     opened: list[Any] = []
     kernel_token, open_token = _KERNEL.set(kernel), _OPEN.set(opened)
     try:
-        yield
+        yield opened
     finally:
         for each in reversed(opened):
             each.cleanup()

@@ -5,23 +5,25 @@ import signal
 import sys
 import threading
 import time
-from types import TracebackType
-from typing import Any, Self, SupportsIndex
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self, SupportsIndex
 
 from ebpf.sys.kernel import Command, Kernel, Process
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-# A main thread that sleeps this long without using the processor is taken to be blocked.
-_IDLE_S = 0.5
-# How long a script that neither reads nor sleeps may go on after its command ended.
-_GRACE_S = 0.5
+# A main thread that is seen in the same wait this often, this far apart, is blocked: once it has a BPF object, and before.
+# Seen so often outside of this package after the command ended, it neither reads nor sleeps: it is interrupted.
+_LOOK_S = 0.05
+_LOOKS = 10
+_LOOKS_BEFORE = 100
 
 
 class Watch:
     """The held command of `ebpf run`. Entering spawns it; leaving kills it if it was never let go.
 
     The script is known to block when it waits on the kernel (the kernel lets go by itself), calls time.sleep or signal.pause,
-    or when its main thread is seen asleep for half a second.
+    or when its main thread is seen in one wait for half a second (for five, while it has made no BPF object yet).
     """
 
     def __init__(self, kernel: Kernel, argv: list[str], *, scoped: bool = True) -> None:
@@ -30,6 +32,8 @@ class Watch:
         self._command = Command(tuple(argv), foreground=terminal, scoped=scoped)
         self._sleep = time.sleep
         self._pause = getattr(signal, "pause", None)
+        #: Whether the script has made a BPF object; its owner sets it.
+        self.begun: Callable[[], bool] = lambda: True
         self._finished = threading.Event()
         self._blocking = threading.Event()
 
@@ -42,7 +46,7 @@ class Watch:
         time.sleep = self._patched_sleep
         if self._pause is not None:
             signal.pause = self._patched_pause
-        self._main = threading.get_native_id()
+        self._main, self._ident = threading.get_native_id(), threading.get_ident()
         self._thread = threading.Thread(target=self._look, name="ebpf-run", daemon=True)
         self._thread.start()
         return self
@@ -69,11 +73,22 @@ class Watch:
                 continue
 
     def _patched_sleep(self, seconds: SupportsIndex | float, /) -> None:
-        """time.sleep for the script: the command runs meanwhile, and its end is an interrupt."""
+        """time.sleep for the script: the command runs meanwhile, and its end is an interrupt.
+
+        Not where a thread beside sleeps, nor where this package or subprocess does while it waits for a program.
+        """
+        caller = sys._getframe(1)
+        beside = threading.current_thread() is not threading.main_thread()
+        if beside or caller.f_globals.get("__name__") == "subprocess" or _in_our_code(caller):
+            self._sleep(float(seconds))
+        else:
+            self._sleep_beside(float(seconds))
+
+    def _sleep_beside(self, seconds: float) -> None:
         self.process.release()
         self._blocking.set()
         try:
-            deadline = time.monotonic() + float(seconds)
+            deadline = time.monotonic() + seconds
             while (left := deadline - time.monotonic()) > 0:
                 if self.process.poll() is not None:
                     self._interrupt_once()
@@ -84,7 +99,7 @@ class Watch:
             self._blocking.clear()
 
     def _patched_pause(self) -> None:
-        self._patched_sleep(float(threading.TIMEOUT_MAX))
+        self._sleep_beside(float(threading.TIMEOUT_MAX))
 
     def _interrupt_once(self) -> None:
         if not self.process.interrupted:
@@ -93,38 +108,56 @@ class Watch:
 
     def _look(self) -> None:
         """Beside the script: see it block, and tell it of the command's end if nothing else does."""
-        before, since = self._cpu(), time.monotonic()
-        while not self._finished.wait(0.05):
+        before, looks = None, 0
+        while not self._finished.wait(_LOOK_S):
             if self.process.released:
                 break
-            now = self._cpu()
-            if now != before or self._in_our_code():
-                before, since = now, time.monotonic()
-            elif time.monotonic() - since > _IDLE_S:
+            now = None if _in_our_code(sys._current_frames().get(self._ident)) else self._asleep()
+            looks = looks + 1 if now is not None and now == before else 0
+            before = now
+            if looks >= (_LOOKS if self.begun() else _LOOKS_BEFORE):
                 self.process.release()
-        while not self._finished.wait(0.05):
+        while not self._finished.wait(_LOOK_S):
             if self.process.poll() is not None:
                 break
-        if not (self._finished.wait(_GRACE_S) or self.process.interrupted or self._blocking.is_set()):
-            self.process.interrupted = True
-            # A real signal, so that a system call that blocks is left too.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        looks = 0
+        while not self._finished.wait(_LOOK_S) and not self.process.interrupted:
+            # Who reads what the command left, or handles it, is told by the kernel when there is no more.
+            busy = self._blocking.is_set() or _in_our_code(sys._current_frames().get(self._ident))
+            looks = 0 if busy else looks + 1
+            if looks >= _LOOKS:
+                self.process.interrupted = True
+                # A real signal, so that a system call that blocks is left too.
+                signal.pthread_kill(self._ident, signal.SIGINT)
 
-    def _in_our_code(self) -> bool:
-        """Whether the main thread is in this package (it waits for the compiler, say), called by the script."""
-        frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        while frame is not None and "runpy" not in frame.f_code.co_filename:
-            if frame.f_code.co_filename.startswith(_PACKAGE):
-                return True
-            frame = frame.f_back
-        return False
+    def _asleep(self) -> tuple[str, str] | None:
+        """How the main thread sleeps: its processor time and, in a lock's wait, how often it slept. None if it could run.
 
-    def _cpu(self) -> Any:
-        """What changes while the main thread computes: its state and processor time."""
+        Who waits for the interpreter's lock sleeps too, but wakes every few milliseconds; who could run and finds the
+        processors taken is not blocked, nor is who waits for a disk.
+        """
+        task = f"/proc/self/task/{self._main}"
         try:
-            with open(f"/proc/self/task/{self._main}/stat", "rb") as stat:
-                fields = stat.read().rpartition(b")")[2].split()
+            with open(f"{task}/stat", encoding="ascii", errors="replace") as file:
+                fields = file.read().rpartition(")")[2].split()
+            if fields[0] != "S":
+                return None
+            with open(f"{task}/wchan", encoding="ascii") as file:
+                where = file.read()
+            # Kernels without symbols say "0" for every wait.
+            if where != "0" and not where.startswith("futex"):
+                return f"{fields[11]} {fields[12]}", where
+            with open(f"{task}/status", encoding="ascii", errors="replace") as file:
+                slept = next((line for line in file if line.startswith("voluntary")), "")
         except OSError:
-            return time.monotonic()
-        # Whoever could run is not blocked, even where others keep the processors from it; nor is who waits for a disk.
-        return (fields[11], fields[12]) if fields[0] == b"S" else time.monotonic()
+            return None
+        return f"{fields[11]} {fields[12]}", slept
+
+
+def _in_our_code(frame: FrameType | None) -> bool:
+    """Whether this package was called by the script and has not returned (it waits for the compiler, say)."""
+    while frame is not None and "runpy" not in frame.f_code.co_filename:
+        if frame.f_code.co_filename.startswith(_PACKAGE):
+            return True
+        frame = frame.f_back
+    return False

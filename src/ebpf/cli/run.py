@@ -124,7 +124,9 @@ def _script(context: Context, script: Path, argv: list[str], watch: "Watch | Non
     failure: EbpfError | None = None
     status = 0
     kernel = context.kernel()
-    with bcc.session(kernel), bcc.install(), _as_main(script, argv):
+    with bcc.session(kernel) as opened, bcc.install(), _as_main(script, argv):
+        if watch is not None:
+            watch.begun = lambda: bool(opened)
         try:
             runpy.run_path(str(script), run_name="__main__")
         except SystemExit as stop:

@@ -47,6 +47,11 @@ class TracePipe:
         """The kernel's descriptor to wait on."""
         return self._fd
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._fd < 0
+
     def _fill(self) -> bool:
         self._rest += self._kernel.trace_read(self._fd)
         whole, newline, self._rest = self._rest.rpartition(b"\n")

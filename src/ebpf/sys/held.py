@@ -47,6 +47,8 @@ class HeldCommand:
         self.pid = pid
         self.released = False
         self.interrupted = False
+        #: Whether somebody waited for its end and has it.
+        self.collected = False
         self.ended_at = 0.0
         self._pipe = pipe
         self._pidfd = os.pidfd_open(pid)
@@ -109,6 +111,7 @@ class HeldCommand:
             # Whoever else reaps it tells a little later than the descriptor does.
             poller.poll(20)
         assert self._status is not None
+        self.collected = True
         return self._status
 
     def kill(self) -> None:

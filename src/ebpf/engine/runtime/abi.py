@@ -32,7 +32,7 @@ class Trace(ctypes.Structure):
         ("lock", c_uint32),
         ("event_fd", c_int32),
         ("waiting", c_uint32),
-        ("enabled", c_uint32),
+        ("spare", c_uint32),
         ("unused", c_uint32),
     )
 

@@ -164,12 +164,12 @@ class Events:
             raise NotSupportedError(
                 "hooking system calls", "the interpreter cannot serve other processes", hint="unset EBPF_ENGINE: it needs machine code"
             )
-        if process is not None and process.released and process.poll() is None:
+        if process is not None and process.released and not process.collected:
             late = number not in process.calls and ANY_CALL not in process.calls
             if late or (on_exit and not process.traced):
                 raise NotSupportedError(
                     "attach",
-                    "the command runs already, and its filter does not stop this system call: attach before the script first waits",
+                    "the command was let go, and its filter does not stop this system call: attach before the script first waits",
                 )
         ticket = self.hooks.add(Hook(number, kind, on_exit, entry))
         return LinkObject(program, int(LinkType.PERF_EVENT), detail, lambda: self.hooks.remove(ticket))

@@ -14,7 +14,7 @@ _SIZE = 1 << 20
 
 
 class TraceRing:
-    """The ring's memory. Nothing is written to it until a reader opens it."""
+    """The ring's memory. What was written before a reader opens it is kept, the newest megabyte of it."""
 
     def __init__(self) -> None:
         self._region = Region(ctypes.sizeof(Trace) + _SIZE, "trace")
@@ -31,7 +31,7 @@ class TraceRing:
         lost = ctypes.c_uint64()
         size = library().rt_trace_take(self.address, out, _SIZE, ctypes.byref(lost))
         notice = f"CPU:0 [LOST {lost.value} EVENTS]\n".encode() if lost.value else b""
-        return out.raw[:size] + notice
+        return notice + out.raw[:size]
 
     def close(self) -> None:
         """Give the memory back."""
@@ -51,7 +51,6 @@ class TraceReader(Object):
         self._ring = ring
         self.event_fd = ring.event_fd
         ring.readers += 1
-        ring.header.enabled = 1
 
     def readable(self) -> bool:
         """Whether there are lines."""
@@ -66,7 +65,6 @@ class TraceReader(Object):
         return self._ring.take()
 
     def close(self) -> None:
-        """Stop reading: later lines are dropped at once."""
+        """Stop reading."""
         if self._ring.readers:
             self._ring.readers -= 1
-            self._ring.header.enabled = 0

@@ -33,15 +33,15 @@ struct rt_task {
     u32 known;
 };
 
-/* A lossy ring of whole lines; many writers, one reader. */
+/* A ring of whole lines; many writers, one reader. Where there is no room, the oldest go. */
 struct rt_trace {
     u64 head, tail; /* bytes written and read, ever */
-    u64 lost;       /* lines that did not fit since the reader last looked */
+    u64 lost;       /* lines that were overwritten since the reader last looked */
     u32 size;       /* a power of two */
     u32 lock;
     s32 event_fd; /* written when a reader waits; -1: none */
     u32 waiting;
-    u32 enabled;
+    u32 spare;
     u8 data[];
 };
 

@@ -109,17 +109,21 @@ RT_API int rt_format(char *out, int size, const char *fmt, int fmt_size, const u
 
 static void push(struct rt_trace *ring, const char *text, u32 length)
 {
+    u32 mask = ring->size - 1;
+    if (length > ring->size)
+        return;
     rt_lock(&ring->lock);
-    if (ring->head - ring->tail + length > ring->size) {
+    while (ring->head - ring->tail + length > ring->size) {
+        while (ring->data[ring->tail++ & mask] != '\n')
+            ;
         ring->lost++;
-    } else {
-        u32 at = (u32)ring->head & (ring->size - 1), first = ring->size - at;
-        if (first > length)
-            first = length;
-        memcpy(ring->data + at, text, first);
-        memcpy(ring->data, text + first, length - first);
-        __atomic_store_n(&ring->head, ring->head + length, __ATOMIC_RELEASE);
     }
+    u32 at = (u32)ring->head & mask, first = ring->size - at;
+    if (first > length)
+        first = length;
+    memcpy(ring->data + at, text, first);
+    memcpy(ring->data, text + first, length - first);
+    __atomic_store_n(&ring->head, ring->head + length, __ATOMIC_RELEASE);
     rt_unlock(&ring->lock);
     if (__atomic_load_n(&ring->waiting, __ATOMIC_ACQUIRE) && ring->event_fd >= 0) {
         u64 one = 1;
@@ -127,7 +131,7 @@ static void push(struct rt_trace *ring, const char *text, u32 length)
     }
 }
 
-/* Copy whole lines out, at most `size` bytes. Returns the bytes; `*lost` gets the lines that were dropped. */
+/* Copy whole lines out, at most `size` bytes. Returns the bytes; `*lost` gets the lines that were overwritten. */
 RT_API u64 rt_trace_take(struct rt_trace *ring, u8 *out, u64 size, u64 *lost)
 {
     rt_lock(&ring->lock);
@@ -157,14 +161,8 @@ void rt_trace_line(struct rt_env *env, const char *text, int length)
 static u64 print(const char *fmt, u32 fmt_size, const u64 *args, int nargs, struct rt_env *env)
 {
     char text[LINE];
-    struct rt_trace *ring = env->trace;
-    /* Nobody reads, or the ring is full: the line would be lost anyway. */
-    if (!ring || !ring->enabled)
+    if (!env->trace)
         return 0;
-    if (ring->head - ring->tail + 128 > ring->size) {
-        __atomic_fetch_add(&ring->lost, 1, __ATOMIC_RELAXED);
-        return 0;
-    }
     int length = rt_format(text, sizeof text, fmt, (int)fmt_size, args, nargs, env);
     if (length < 0)
         return (u64)(s64)length;
