@@ -128,11 +128,13 @@ b = BPF(text='int kprobe__sys_execve(void *ctx) { bpf_trace_printk("started"); r
 try:
     signal.pause()
 except KeyboardInterrupt:
-    print(b.trace_fields(nonblocking=True)[5])
+    # On Linux the lines of other tests' programs are there too.
+    messages = iter(lambda: b.trace_fields(nonblocking=True)[5], None)
+    print([m for m in messages if m == b"started"])
 """
 
 
 def test_sleeps_of_others_do_not_let_the_command_go_and_its_lines_wait_for_their_reader(ebpf: Run, tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text(SLEEPS_WHILE_IT_COMPILES)
     answer = ebpf("run", str(tmp_path / "x.py"), "--", "/bin/true")
-    assert (answer.stdout, answer.returncode) == ("b'started'\n", 0), answer.stderr
+    assert (answer.stdout, answer.returncode) == ("[b'started']\n", 0), answer.stderr
