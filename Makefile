@@ -15,6 +15,7 @@ check: .venv/tested
 	@.venv/bin/ruff check -q .
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-cache > .venv/contracts.log || { tail -40 .venv/contracts.log; exit 1; }
+	@$(PY) -m pytest -q -p no:cacheprovider -m "not linux" tests/docs
 
 format: .venv/tested
 	@.venv/bin/ruff format -q .
