@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "hello.bpf.c"
 HEAD = "from bcc import BPF\n"
 
 
@@ -45,6 +46,8 @@ COMMANDS = [
     (("run", "nosuch.py", "--", "/bin/true"), 1, ["no script 'nosuch.py'"]),
     (("run",), 0, []),
     (("cc", "nosuch.c"), 1, ["no file 'nosuch.c'"]),
+    (("cc", __file__), 2, ["is no C source"]),
+    (("cc", str(EXAMPLE), "-o", "/dev/full"), 1, ["/dev/full: no space left on device"]),
     (("prog", "run", "nosuch.o", "--pcap", "x"), 255, ["no file 'nosuch.o'"]),
     (("prog", "nosuch"), 255, ["unknown command 'prog nosuch'"]),
     (("net", "attach", "xdp", "name", "x", "dev", "nosuch0"), 255, ["no interface 'nosuch0'"]),

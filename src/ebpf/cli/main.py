@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(context, error, bpftool=noun is not None and noun.bpftool)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return report(context, UsageError(f"{where}{(error.strerror or str(error)).lower()}"), bpftool=bool(noun and noun.bpftool))
+        return report(context, EbpfError(f"{where}{(error.strerror or str(error)).lower()}"), bpftool=bool(noun and noun.bpftool))
     finally:
         context.close()
 

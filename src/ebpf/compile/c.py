@@ -100,6 +100,8 @@ def compile_c(
     name = os.fspath(source)
     if text is None and not os.path.isfile(name):
         raise NotFoundError("file", name)
+    if text is None and "-x" not in flags and not name.endswith((".c", ".i")):
+        raise UsageError(f"{name}: is no C source: their names end in .c")
     chosen = options(clang, cpu=cpu, debug=debug, flags=flags, includes=includes, defines=defines, pch=pch)
     names = {str(pch.header): pch.name} if pch else {}
     with tempfile.TemporaryDirectory(prefix="ebpf-cc-") as folder:
