@@ -20,7 +20,8 @@ from ebpf.sys.kernel import Kprobe, PerfOutput, PerfSource, Tracepoint
 from ebpf.uapi import SYSCALLS, LinkType, ProgType
 
 if TYPE_CHECKING:
-    from ebpf.kernels.user.kernel import UserKernel
+    from ebpf.kernels.user.hooks import Launch
+    from ebpf.kernels.user.state import State
 
 _FUNCTION = re.compile(r"^(?:__x64_sys_|__arm64_sys_|__se_sys_|__do_sys_|sys_|ksys_)(\w+)$")
 _IDENTIFIER = re.compile(r"^[A-Za-z_.][\w.]*$")
@@ -73,26 +74,31 @@ class PerfEvent(Object):
             self.event_fd = -1
 
 
+def syscall_function(call: str) -> str:
+    """The function of a system call, named as on Linux."""
+    return f"__x64_sys_{call}" if os.uname().machine == "x86_64" else f"__arm64_sys_{call}"
+
+
 class Events:
     """All hooks of a kernel."""
 
-    def __init__(self, kernel: "UserKernel") -> None:
-        self._kernel = kernel
+    def __init__(self, state: "State") -> None:
+        self._state = state
         self.hooks = Hooks()
-        self.env: Env = own_env(kernel.trace.address, kernel.possible_cpus)
+        self.env: Env = own_env(state.trace.address, state.possible_cpus)
 
     # -- opening
 
-    def open(self, source: PerfSource, *, pid: int, cpu: int) -> int:
-        """A descriptor for an event."""
+    def open(self, source: PerfSource, *, pid: int, cpu: int) -> PerfEvent:
+        """An event."""
         del pid, cpu
         if isinstance(source, PerfOutput):
-            return self._kernel.table.add(PerfEvent(source, None))
+            return PerfEvent(source, None)
         if isinstance(source, Kprobe):
-            return self._kernel.table.add(PerfEvent(source, (self._function(source), Kind.KPROBE, source.ret)))
+            return PerfEvent(source, (self._function(source), Kind.KPROBE, source.ret))
         if isinstance(source, Tracepoint):
             nr, on_exit = self._tracepoint(source)
-            return self._kernel.table.add(PerfEvent(source, (nr, Kind.TRACEPOINT, on_exit)))
+            return PerfEvent(source, (nr, Kind.TRACEPOINT, on_exit))
         raise NotSupportedError(f"uprobe {source.path}", "functions of processes are not hooked yet", hint="Run with --kernel linux")
 
     def _number(self, call: str) -> int | None:
@@ -108,13 +114,11 @@ class Events:
         if found or not _IDENTIFIER.match(name):
             calls = SYSCALLS[os.uname().machine]
             near = get_close_matches(found[1] if found else name, calls, n=2)
-            raise NotFoundError("kernel function", name, near=[self._kernel.syscall_function(n) for n in near])
+            raise NotFoundError("kernel function", name, near=[syscall_function(n) for n in near])
         kind = "kretprobe" if source.ret else "kprobe"
         raise NotSupportedError(
             f"{kind} '{name}{f'+{source.offset}' if source.offset else ''}'",
-            "is inside the kernel: user space cannot see it (it sees system calls, such as "
-            + self._kernel.syscall_function("execve")
-            + ")",
+            "is inside the kernel: user space cannot see it (it sees system calls, such as " + syscall_function("execve") + ")",
             hint="Run with --kernel linux",
         )
 
@@ -137,8 +141,8 @@ class Events:
 
     # -- attaching
 
-    def attach(self, event: PerfEvent, program: ProgramObject) -> None:
-        """Put a program on an event."""
+    def attach(self, event: PerfEvent, program: ProgramObject, process: "Launch | None") -> None:
+        """Put a program on an event. `process` is the command that was spawned under this kernel, if there is one."""
         if event.hook is None:
             raise KernelError(errno.EINVAL, "ioctl(PERF_EVENT_IOC_SET_BPF)", "an output buffer takes no program")
         if event.link is not None:
@@ -147,18 +151,17 @@ class Events:
         wanted = ProgType.TRACEPOINT if kind == Kind.TRACEPOINT else ProgType.KPROBE
         if program.program.call.prog_type != wanted:
             raise KernelError(errno.EINVAL, "ioctl(PERF_EVENT_IOC_SET_BPF)", f"this event takes {wanted.name.lower()} programs")
-        event.link = self._hook(number, kind, on_exit=on_exit, program=program, detail={})
-        self._kernel.table.hold(program)
+        event.link = self._hook(number, kind, on_exit=on_exit, program=program, process=process)
+        self._state.registry.hold(program)
 
-    def raw_tracepoint(self, name: str, program: ProgramObject) -> int:
+    def raw_tracepoint(self, name: str, program: ProgramObject) -> LinkObject:
         """A raw tracepoint: none is served yet."""
         del program
         raise NotSupportedError(
             f"raw tracepoint '{name}'", "is inside the kernel: user space sees single system calls", hint="Run with --kernel linux"
         )
 
-    def _hook(self, number: int, kind: Kind, *, on_exit: bool, program: ProgramObject, detail: dict[str, int | str]) -> LinkObject:
-        process = self._kernel.lab.process
+    def _hook(self, number: int, kind: Kind, *, on_exit: bool, program: ProgramObject, process: "Launch | None") -> LinkObject:
         entry = program.program.entry
         if not entry:
             raise NotSupportedError(
@@ -172,20 +175,32 @@ class Events:
                     "the command was let go, and its filter does not stop this system call: attach before the script first waits",
                 )
         ticket = self.hooks.add(Hook(number, kind, on_exit, entry))
-        return LinkObject(program, int(LinkType.PERF_EVENT), detail, lambda: self.hooks.remove(ticket))
+        running = self._state.running
+
+        def undo() -> None:
+            self.hooks.remove(ticket)
+            if running is not None:
+                running.update(self.hooks)
+
+        if running is not None:
+            try:
+                running.update(self.hooks)
+            except BaseException:
+                undo()
+                raise
+        return LinkObject(program, int(LinkType.PERF_EVENT), {}, undo)
 
     # -- output buffers as elements of a map
 
-    def put_perf(self, held: Map, key: bytes, value: bytes) -> None:
+    def put_perf(self, held: Map, key: bytes, event: PerfEvent) -> None:
         """Store an output buffer in a perf event array."""
         index = int.from_bytes(key, "little")
         if index >= held.header.max_entries:
             raise KernelError(errno.E2BIG, "map_update_elem", f"index {index}")
-        event = self._kernel.table.get(int.from_bytes(value, "little"), PerfEvent, "map_update_elem")
         if event.perf is None:
             raise KernelError(errno.EINVAL, "map_update_elem", "the perf buffer is not mapped")
         self.drop_perf(held, key, missing_ok=True)
-        self._kernel.table.hold(event)
+        self._state.registry.hold(event)
         held.slots[index] = event
         ctypes.c_uint64.from_address(held.data_address + 8 * index).value = ctypes.addressof(event.perf)
 
@@ -199,7 +214,7 @@ class Events:
             raise KernelError(errno.ENOENT, "map_delete_elem", f"index {index}")
         ctypes.c_uint64.from_address(held.data_address + 8 * index).value = 0
         assert isinstance(event, PerfEvent)
-        self._kernel.table.release(event)
+        self._state.registry.release(event)
 
     def close(self) -> None:
         """Detach everything."""

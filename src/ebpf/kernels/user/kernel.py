@@ -12,12 +12,13 @@ from ebpf.btf import Btf
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import decode
 from ebpf.kernels.user import load as loader
-from ebpf.kernels.user.events import Events, PerfEvent
+from ebpf.kernels.user.events import PerfEvent, syscall_function
 from ebpf.kernels.user.lab import UserLab
 from ebpf.kernels.user.maps import create
-from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, Object, ProgramObject, Table
+from ebpf.kernels.user.objects import Account, BtfObject, LinkObject, MapObject, Object, ProgramObject, Table
 from ebpf.kernels.user.run import test_run
-from ebpf.kernels.user.trace import TraceReader, TraceRing
+from ebpf.kernels.user.state import State
+from ebpf.kernels.user.trace import TraceReader
 from ebpf.sys import calls
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import Buffer, PerfSource, XdpState
@@ -25,21 +26,20 @@ from ebpf.uapi import MapType, ProgType
 
 
 class UserKernel:
-    """A kernel in user space. Close it with shutdown(), or use it in a with statement."""
+    """A kernel in user space. Close it with shutdown(), or use it in a with statement.
+
+    Several can share a `state`: each is then one client, with descriptors of its own.
+    """
 
     name = "user"
     lasting = False
 
-    def __init__(self) -> None:
-        self.possible_cpus = os.cpu_count() or 1
-        self.table = Table()
-        self.trace = TraceRing()
-        self.events = Events(self)
+    def __init__(self, state: State | None = None, account: Account | None = None) -> None:
+        self._owner = state is None
+        self.state = state or State()
+        self.possible_cpus = self.state.possible_cpus
+        self.table = Table(self.state.registry, account)
         self.lab = UserLab(self)
-        self.interrupted = False
-        self._pins: dict[str, Object] = {}
-        self._readers: dict[int, TraceReader] = {}
-        self._pid = os.getpid()
         self._closed = False
 
     # -- bpf(2)
@@ -55,8 +55,7 @@ class UserKernel:
     def _alive(self, call: str) -> None:
         if self._closed:
             raise KernelError(errno.EBADF, call, "this kernel was shut down")
-        if os.getpid() != self._pid:
-            raise KernelError(errno.EBADF, call, "a user kernel does not survive fork: open one in the child")
+        self.state.alive(call)
 
     def map_at(self, fd: int, call: str) -> MapObject:
         """The map behind a descriptor."""
@@ -69,7 +68,12 @@ class UserKernel:
     def _map_create(self, call: calls.MapCreate) -> int:
         made = create(call, self.possible_cpus)
         btf = self.table.get(call.btf_fd, BtfObject, "bpf(MAP_CREATE)") if call.btf_fd else None
-        return self.table.add(MapObject(made, btf))
+        try:
+            self.table.account.charge(made.memlock, "bpf(MAP_CREATE)")
+        except KernelError:
+            made.close()
+            raise
+        return self.table.add(MapObject(made, btf, self.table.account))
 
     def _lookup(self, call: calls.MapLookup) -> bytes:
         return self.map_at(call.map_fd, "map_lookup_elem").map.lookup(call.key)
@@ -77,14 +81,15 @@ class UserKernel:
     def _update(self, call: calls.MapUpdate) -> None:
         held = self.map_at(call.map_fd, "map_update_elem").map
         if held.type == MapType.PERF_EVENT_ARRAY:
-            self.events.put_perf(held, call.key, call.value)
+            event = self.table.get(int.from_bytes(call.value, "little"), PerfEvent, "map_update_elem")
+            self.state.events.put_perf(held, call.key, event)
             return
         held.update(call.key, call.value, call.flags)
 
     def _delete(self, call: calls.MapDelete) -> None:
         held = self.map_at(call.map_fd, "map_delete_elem").map
         if held.type == MapType.PERF_EVENT_ARRAY:
-            self.events.drop_perf(held, call.key)
+            self.state.events.drop_perf(held, call.key)
             return
         held.delete(call.key)
 
@@ -122,31 +127,20 @@ class UserKernel:
         return test_run(self, self.program_at(call.prog_fd, "bpf(PROG_TEST_RUN)"), call)
 
     def _pin(self, call: calls.ObjPin) -> None:
-        if not call.path.startswith("/"):
-            raise KernelError(errno.EINVAL, "bpf(OBJ_PIN)", f"{call.path!r} is not an absolute path")
-        if call.path in self._pins:
-            raise KernelError(errno.EEXIST, "bpf(OBJ_PIN)", call.path)
-        held = self.table.get(call.fd, Object, "bpf(OBJ_PIN)")
-        self.table.hold(held)
-        self._pins[call.path] = held
+        self.state.pin(call.path, self.table.get(call.fd, Object, "bpf(OBJ_PIN)"))
 
     def _obj_get(self, call: calls.ObjGet) -> int:
-        if call.path not in self._pins:
-            raise KernelError(errno.ENOENT, "bpf(OBJ_GET)", call.path)
-        return self.table.open(self._pins[call.path])
+        return self.table.open(self.state.at_path(call.path))
 
     def unpin(self, path: str) -> None:
         """Remove a pin, as unlink(2) on bpffs does."""
-        held = self._pins.pop(path, None)
-        if held is None:
-            raise KernelError(errno.ENOENT, "unlink", path)
-        self.table.release(held)
+        self.state.unpin(path)
 
     def _next_id(self, call: calls.NextId) -> int:
-        return self.table.next_id(_KINDS[call.cmd.name.split("_")[0]], call.start)
+        return self.state.registry.next_id(_KINDS[call.cmd.name.split("_")[0]], call.start)
 
     def _fd_by_id(self, call: calls.FdById) -> int:
-        return self.table.open(self.table.by_id(_KINDS[call.cmd.name.split("_")[0]], call.id))
+        return self.table.open(self.state.registry.by_id(_KINDS[call.cmd.name.split("_")[0]], call.id))
 
     def _prog_info(self, call: calls.GetProgInfo) -> calls.ProgInfo:
         held = self.program_at(call.fd, "bpf(OBJ_GET_INFO_BY_FD)")
@@ -206,7 +200,7 @@ class UserKernel:
         program = self.program_at(call.prog_fd, "bpf(RAW_TRACEPOINT_OPEN)")
         if program.program.call.prog_type not in (ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE):
             raise KernelError(errno.EINVAL, "bpf(RAW_TRACEPOINT_OPEN)", "the program is no raw tracepoint program")
-        return self.events.raw_tracepoint(call.name, program)
+        return self.table.add(self.state.events.raw_tracepoint(call.name, program))
 
     def _link_detach(self, call: calls.LinkDetach) -> None:
         self.table.get(call.link_fd, LinkObject, "bpf(LINK_DETACH)").detach()
@@ -215,9 +209,6 @@ class UserKernel:
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""
-        reader = self._readers.pop(fd, None)
-        if reader is not None:
-            reader.close()
         self.table.close(fd)
 
     def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
@@ -276,32 +267,46 @@ class UserKernel:
     def perf_event_open(self, source: PerfSource, *, pid: int = -1, cpu: int = 0) -> int:
         """Open a perf event: a system call's function or tracepoint, or an output buffer."""
         self._alive("perf_event_open")
-        return self.events.open(source, pid=pid, cpu=cpu)
+        return self.table.add(self.state.events.open(source, pid=pid, cpu=cpu))
 
     def perf_set_bpf(self, event_fd: int, prog_fd: int) -> None:
         """Attach a program to an event."""
         event = self.table.get(event_fd, PerfEvent, "ioctl(PERF_EVENT_IOC_SET_BPF)")
-        self.events.attach(event, self.program_at(prog_fd, "ioctl(PERF_EVENT_IOC_SET_BPF)"))
+        self.state.events.attach(event, self.program_at(prog_fd, "ioctl(PERF_EVENT_IOC_SET_BPF)"), self.lab.process)
 
     def perf_enable(self, event_fd: int) -> None:
         """Enable an event (they are enabled when a program is attached)."""
         self.table.get(event_fd, PerfEvent, "ioctl(PERF_EVENT_IOC_ENABLE)")
 
     def xdp_attach(self, ifindex: int, prog_fd: int, flags: int = 0) -> None:
-        """Attaching to live interfaces needs the lab of ebpfd."""
-        raise NotSupportedError(
-            "net attach xdp",
-            "the user kernel does not see live interfaces yet",
-            hint="Replay a capture with `ebpf prog run OBJ --pcap FILE`, or use --kernel linux",
-        )
+        """Attach (-1: detach) an XDP program to an interface of the laboratory."""
+        wires = self.state.wires
+        if wires is None:
+            raise NotSupportedError(
+                "net attach xdp",
+                "the user kernel does not see live interfaces",
+                hint="Replay a capture with `ebpf prog run OBJ --pcap FILE`, open a laboratory with `ebpf lab`, or use --kernel linux",
+            )
+        if prog_fd < 0:
+            old = wires.detach(ifindex, flags)
+        else:
+            program = self.program_at(prog_fd, "net attach xdp")
+            if program.program.call.prog_type != ProgType.XDP:
+                raise KernelError(errno.EINVAL, "net attach xdp", "the program is no XDP program")
+            old = wires.attach(ifindex, program, flags)
+            self.state.registry.hold(program)
+        if old is not None:
+            self.state.registry.release(old)
 
     def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
-        """Nothing is ever attached to a live interface here."""
-        del ifindex
-        return []
+        """What is attached to the laboratory's interfaces."""
+        wires = self.state.wires
+        return [s for s in wires.query() if ifindex in (None, s.ifindex)] if wires is not None else []
 
     def interfaces(self) -> Mapping[str, int]:
-        """The host's network interfaces."""
+        """The network interfaces."""
+        if self.state.wires is not None:
+            return self.state.wires.interfaces()
         import socket
 
         return {name: index for index, name in socket.if_nameindex()}
@@ -312,17 +317,14 @@ class UserKernel:
 
     def syscall_function(self, syscall: str) -> str:
         """The function of a system call, named as on Linux."""
-        return f"__x64_sys_{syscall}" if os.uname().machine == "x86_64" else f"__arm64_sys_{syscall}"
+        return syscall_function(syscall)
 
     # -- trace
 
     def trace_open(self) -> int:
         """Begin to read what bpf_trace_printk writes."""
         self._alive("open trace_pipe")
-        reader = TraceReader(self.trace)
-        fd = self.table.add(reader)
-        self._readers[fd] = reader
-        return fd
+        return self.table.add(TraceReader(self.state.trace))
 
     def trace_read(self, fd: int) -> bytes:
         """Take the lines that there are."""
@@ -331,15 +333,14 @@ class UserKernel:
     # -- end
 
     def shutdown(self) -> None:
-        """Detach all, let a command go on without us, and close everything."""
-        if self._closed or os.getpid() != self._pid:
+        """Close all descriptors and let a command go on without us; whoever owns the state detaches everything."""
+        if self._closed or os.getpid() != self.state.pid:
             return
         self.lab.close()
         self._closed = True
-        self.events.close()
-        self._pins.clear()
-        self.table.clear()
-        self.trace.close()
+        self.table.close_all()
+        if self._owner:
+            self.state.close()
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,7 @@ class UserLab(HeldSlot[Launch]):
     def spawn(self, command: Command) -> Launch:
         """Start a command, held before its exec. One at a time."""
         self.require_free()
-        self.process = launch(command, self._kernel.events.hooks, self._kernel.events.env)
+        self.process = launch(command, self._kernel.state.events.hooks, self._kernel.state.events.env)
         return self.process
 
     def replay(

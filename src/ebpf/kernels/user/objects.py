@@ -1,6 +1,7 @@
-"""What descriptors stand for: objects with ids and counted holders, and the table of descriptors."""
+"""What descriptors stand for: objects with ids and counted holders, and the tables of descriptors."""
 
 import errno
+import heapq
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -48,10 +49,11 @@ class BtfObject(Object):
 class MapObject(Object):
     """A map and its types."""
 
-    def __init__(self, held: Map, btf: BtfObject | None) -> None:
+    def __init__(self, held: Map, btf: BtfObject | None, account: "Account | None" = None) -> None:
         super().__init__()
         self.map = held
         self.btf = btf
+        self._account = account
         self.event_fd = held.ring.event_fd if held.ring is not None else -1
 
     def holds(self) -> list[Object]:
@@ -67,6 +69,9 @@ class MapObject(Object):
 
     def destroy(self) -> None:
         """Give the memory back."""
+        if self._account is not None:
+            self._account.give_back(self.map.memlock)
+            self._account = None
         self.map.close()
 
 
@@ -114,40 +119,20 @@ class LinkObject(Object):
         self.detach()
 
 
-class Table:
-    """Descriptors and ids."""
+class Registry:
+    """All objects of a kernel: their ids, and how many hold each."""
 
     def __init__(self) -> None:
-        self._open: dict[int, Object] = {}
         self._objects: dict[tuple[type[Object], int], Object] = {}
         self._last: dict[type[Object], int] = {}
 
-    def add(self, held: Object) -> int:
-        """A new object gets an id and a first descriptor."""
+    def add(self, held: Object) -> None:
+        """A new object gets an id, and holds what it needs."""
         kind = type(held)
         self._last[kind] = held.id = self._last.get(kind, 0) + 1
         self._objects[kind, held.id] = held
         for inner in held.holds():
             self.hold(inner)
-        return self.open(held)
-
-    def open(self, held: Object) -> int:
-        """A descriptor for an object; the lowest number from 3 on that is free."""
-        fd = 3
-        while fd in self._open:
-            fd += 1
-        self._open[fd] = held
-        self.hold(held)
-        return fd
-
-    def get(self, fd: int, kind: type[T], call: str) -> T:
-        """The object behind a descriptor; EBADF if there is none, EINVAL if it is of another kind."""
-        held = self._open.get(fd)
-        if held is None:
-            raise KernelError(errno.EBADF, call, f"descriptor {fd}")
-        if not isinstance(held, kind):
-            raise KernelError(errno.EINVAL, call, f"descriptor {fd} is not a {kind.__name__.removesuffix('Object').lower()}")
-        return held
 
     def by_id(self, kind: type[Object], id_: int) -> Object:
         """The object of a kind with an id; ENOENT if there is none."""
@@ -163,12 +148,9 @@ class Table:
             raise KernelError(errno.ENOENT, "bpf(GET_NEXT_ID)")
         return min(later)
 
-    def close(self, fd: int) -> None:
-        """Close a descriptor; EBADF if it is not open."""
-        held = self._open.pop(fd, None)
-        if held is None:
-            raise KernelError(errno.EBADF, "close", f"descriptor {fd}")
-        self.release(held)
+    def count(self, kind: type[Object]) -> int:
+        """How many objects of a kind there are."""
+        return sum(1 for k, _ in self._objects if k is kind)
 
     def hold(self, held: Object) -> None:
         """One more holder."""
@@ -190,5 +172,88 @@ class Table:
         order = {LinkObject: 0, ProgramObject: 2, MapObject: 3, BtfObject: 4}
         for held in sorted(self._objects.values(), key=lambda o: order.get(type(o), 1)):
             held.destroy()
-        self._open.clear()
         self._objects.clear()
+
+
+class Account:
+    """What one client may have: descriptors, and bytes of maps and programs (None: as much as there is)."""
+
+    def __init__(self, *, descriptors: int | None = None, memory: int | None = None) -> None:
+        self.descriptors = descriptors
+        self.memory = memory
+        self.used = 0
+
+    def charge(self, size: int, call: str) -> None:
+        """Take memory; ENOMEM when there is no more."""
+        if self.memory is not None and self.used + size > self.memory:
+            raise KernelError(errno.ENOMEM, call, f"{size} bytes: this client has {self.used} of the {self.memory} that it may have")
+        self.used += size
+
+    def give_back(self, size: int) -> None:
+        """Return memory."""
+        self.used -= size
+
+
+class Table:
+    """One client's descriptors."""
+
+    def __init__(self, registry: Registry, account: Account | None = None) -> None:
+        self.registry = registry
+        self.account = account or Account()
+        self._open: dict[int, Object] = {}
+        self._free: list[int] = []
+        self._next = 3
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, held: Object) -> int:
+        """A descriptor for a new object."""
+        try:
+            self._room()
+        except KernelError:
+            held.destroy()
+            raise
+        self.registry.add(held)
+        return self.open(held)
+
+    def _room(self) -> None:
+        most = self.account.descriptors
+        if most is not None and len(self._open) >= most:
+            raise KernelError(errno.EPERM, "bpf", f"this client has {most} descriptors open, as many as it may")
+
+    def open(self, held: Object) -> int:
+        """A descriptor for an object; the lowest number from 3 on that is free."""
+        self._room()
+        if self._free:
+            fd = heapq.heappop(self._free)
+        else:
+            fd, self._next = self._next, self._next + 1
+        self._open[fd] = held
+        self.registry.hold(held)
+        return fd
+
+    def get(self, fd: int, kind: type[T], call: str) -> T:
+        """The object behind a descriptor; EBADF if there is none, EINVAL if it is of another kind."""
+        held = self._open.get(fd)
+        if held is None:
+            raise KernelError(errno.EBADF, call, f"descriptor {fd}")
+        if not isinstance(held, kind):
+            raise KernelError(errno.EINVAL, call, f"descriptor {fd} is not a {kind.__name__.removesuffix('Object').lower()}")
+        return held
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor; EBADF if it is not open."""
+        held = self._open.pop(fd, None)
+        if held is None:
+            raise KernelError(errno.EBADF, "close", f"descriptor {fd}")
+        heapq.heappush(self._free, fd)
+        self.registry.release(held)
+
+    def close_all(self) -> None:
+        """Close every descriptor."""
+        while self._open:
+            _, held = self._open.popitem()
+            self.registry.release(held)
+        self._free.clear()
+        self._next = 3

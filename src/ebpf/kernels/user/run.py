@@ -52,7 +52,7 @@ def test_run(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun) -> Te
     """BPF_PROG_TEST_RUN, by Linux's rules for packets; kernel events get their context as it is given."""
     kind = ProgType(held.program.call.prog_type)
     repeat = max(call.repeat, 1)
-    env = own_env(kernel.trace.address, kernel.possible_cpus)
+    env = own_env(kernel.state.trace.address, kernel.possible_cpus)
     if kind == ProgType.XDP:
         return _run_xdp(kernel, held, call, env, repeat)
     if call.data:
@@ -121,7 +121,7 @@ def replay(
     window = (ctypes.c_char * len(view)).from_buffer_copy(view) if view.readonly else (ctypes.c_char * len(view)).from_buffer(view)
     begin = ctypes.addressof(window)
     space = ctypes.create_string_buffer(_LARGEST)
-    env = own_env(kernel.trace.address, kernel.possible_cpus)
+    env = own_env(kernel.state.trace.address, kernel.possible_cpus)
     state = Replay()
     state.pcapng, state.swapped = int(capture.pcapng), int(capture.swapped)
     state.buffer, state.buffer_size = ctypes.addressof(space), _LARGEST
@@ -166,7 +166,7 @@ def _replay_slowly(
     verdicts: dict[int, int] = {}
     packets = invalid = size = 0
     begin = time.perf_counter_ns()
-    env = own_env(kernel.trace.address, kernel.possible_cpus)
+    env = own_env(kernel.state.trace.address, kernel.possible_cpus)
     try:
         for _ in range(repeat):
             for number, packet in enumerate(capture):

@@ -1,0 +1,80 @@
+"""What all clients of one user kernel share: objects and ids, pins, hooks, the trace."""
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ebpf.errors import KernelError
+from ebpf.kernels.user.events import Events
+from ebpf.kernels.user.objects import Object, Registry
+from ebpf.kernels.user.trace import TraceRing
+
+if TYPE_CHECKING:
+    from ebpf.kernels.user.surroundings import Running, Wires
+
+
+class State:
+    """The shared part of a user kernel. `running` and `wires` are what a laboratory puts around it."""
+
+    def __init__(self, *, running: "Running | None" = None, wires: "Wires | None" = None) -> None:
+        self.possible_cpus = os.cpu_count() or 1
+        self.registry = Registry()
+        self.trace = TraceRing()
+        self.running = running
+        self.wires = wires
+        self.events = Events(self)
+        self.pins: dict[str, Object] = {}
+        #: Called when a pin comes or goes.
+        self.pinned: Callable[[], None] = lambda: None
+        self.pid = os.getpid()
+        self.closed = False
+
+    def pin(self, path: str, held: Object) -> None:
+        """Give an object a path."""
+        if not path.startswith("/") or "\0" in path:
+            raise KernelError(errno.EINVAL, "bpf(OBJ_PIN)", f"{path!r} is not an absolute path")
+        path = os.path.normpath(path)
+        if path in self.pins or path == "/":
+            raise KernelError(errno.EEXIST, "bpf(OBJ_PIN)", path)
+        if any(path.startswith(f"{other}/") for other in self.pins):
+            raise KernelError(errno.ENOTDIR, "bpf(OBJ_PIN)", path)
+        self.registry.hold(held)
+        self.pins[path] = held
+        self.pinned()
+
+    def at_path(self, path: str) -> Object:
+        """The object with a path."""
+        held = self.pins.get(os.path.normpath(path))
+        if held is None:
+            raise KernelError(errno.ENOENT, "bpf(OBJ_GET)", path)
+        return held
+
+    def unpin(self, path: str) -> None:
+        """Remove a pin, as unlink(2) on bpffs does."""
+        held = self.pins.pop(os.path.normpath(path), None)
+        if held is None:
+            raise KernelError(errno.ENOENT, "unlink", path)
+        self.registry.release(held)
+        self.pinned()
+
+    def alive(self, call: str) -> None:
+        """Insist that the kernel is there, and in this process."""
+        if self.closed:
+            raise KernelError(errno.EBADF, call, "this kernel was shut down")
+        if os.getpid() != self.pid:
+            raise KernelError(errno.EBADF, call, "a user kernel does not survive fork: open one in the child")
+
+    def close(self) -> None:
+        """Detach all and give everything back. Idempotent."""
+        if self.closed or os.getpid() != self.pid:
+            return
+        self.closed = True
+        if self.running is not None:
+            self.running.close()
+        if self.wires is not None:
+            self.wires.close()
+        self.events.close()
+        self.pins.clear()
+        self.registry.clear()
+        self.trace.close()
