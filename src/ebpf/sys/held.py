@@ -194,8 +194,8 @@ class HeldSlot(Generic[H]):
         return True
 
     def descriptors(self) -> list[int]:
-        """What can be read when the command ends."""
-        return [self.process.descriptor()] if self.process is not None and self.process.poll() is None else []
+        """What can be read when the command has ended, also when that was a moment ago."""
+        return [self.process.descriptor()] if self.process is not None and self.process.descriptor() >= 0 else []
 
     def close(self) -> None:
         """Leave the command to itself (held: end it)."""

@@ -51,6 +51,14 @@ class PerfEvent(Object):
             library().rt_perf_init(ctypes.byref(self.perf))
         return self._region.view(length)
 
+    def files(self, length: int, offset: int) -> list[tuple[int, int, int, bool]]:
+        """The same as pieces of files, for a client to map: (fd, offset, length, writable)."""
+        self.view(length, offset)
+        assert self._region is not None
+        if length > self._region.size:
+            raise KernelError(errno.EINVAL, "mmap", f"the buffer has {self._region.size} bytes")
+        return [(self._region.fd, 0, length, True)]
+
     def readable(self) -> bool:
         """Whether the output buffer has records."""
         if self._region is None:

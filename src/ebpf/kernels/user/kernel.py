@@ -221,6 +221,26 @@ class UserKernel:
             return Window(held.map.view(length, offset))
         raise KernelError(errno.ENODEV, "mmap")
 
+    def files(self, fd: int, length: int, offset: int) -> list[tuple[int, int, int, bool]]:
+        """What mmap would map, as pieces of files for another process: (fd, offset, length, writable)."""
+        held = self.table.get(fd, Object, "mmap")
+        if isinstance(held, PerfEvent):
+            return held.files(length, offset)
+        if isinstance(held, MapObject):
+            return held.map.files(length, offset)
+        raise KernelError(errno.ENODEV, "mmap")
+
+    def ready(self, fds: Sequence[int]) -> list[int]:
+        """Which of the descriptors have something to read; the others will write their event descriptor when they do."""
+        sources = {fd: self.table.get(fd, Object, "poll") for fd in fds}
+        for held in sources.values():
+            held.arm()
+        return [fd for fd, held in sources.items() if held.readable()]
+
+    def event_file(self, fd: int) -> int:
+        """The descriptor that tells when there is something to read (-1: none ever)."""
+        return self.table.get(fd, Object, "poll").event_fd
+
     def wait(self, fds: Sequence[int], timeout_s: float | None) -> list[int]:
         """Wait until a descriptor has something to read; lets a held command go first."""
         self._alive("poll")

@@ -133,7 +133,7 @@ static s64 perf_output(struct rt_perf *perf, const void *data, u64 size)
     rt_lock(&perf->lock);
     u64 head = *(u64 *)(perf->base + DATA_HEAD), tail = __atomic_load_n((u64 *)(perf->base + DATA_TAIL), __ATOMIC_ACQUIRE);
     u64 extra = perf->lost ? 24 : 0;
-    if (need > 0xFFFF || head - tail + need + extra > perf->data_size) {
+    if (need > 0xFFFF || need + extra > perf->data_size || head - tail > perf->data_size - need - extra) {
         perf->lost++;
         rt_unlock(&perf->lock);
         return -ENOSPC;

@@ -203,6 +203,19 @@ class Map:
             raise KernelError(errno.ENOTSUP, "mmap", "the map was not made with BPF_F_MMAPABLE")
         return self._regions[0].view(length, offset)
 
+    def files(self, length: int, offset: int) -> list[tuple[int, int, int, bool]]:
+        """The same memory as pieces of files, for a client to map: (fd, offset, length, writable)."""
+        if self.ring is not None:
+            pieces = self.ring.files(length, offset)
+            if pieces is None:
+                raise KernelError(errno.EINVAL, "mmap", f"{length} bytes from {offset} are no part of a ring buffer")
+            return pieces
+        self.view(0, 0)
+        region = self._regions[0]
+        if offset % 4096 or offset + length > region.size or length <= 0 or region.fd < 0:
+            raise KernelError(errno.EINVAL, "mmap", f"{length} bytes from {offset}: the map has {region.size}")
+        return [(region.fd, offset, length, not self.spec.flags & MapFlag.RDONLY)]
+
     def close(self) -> None:
         """Give the memory back."""
         for region in self._regions:
