@@ -26,12 +26,17 @@ class Context:
     err: TextIO = field(default_factory=lambda: sys.stderr)
     _kernel: "Kernel | None" = None
 
-    def kernel(self) -> "Kernel":
-        """The kernel of this invocation: what --kernel says, else EBPF_KERNEL, else Linux's where it is permitted."""
+    def kernel(self, *, here: bool = False) -> "Kernel":
+        """The kernel of this invocation: what --kernel says, else EBPF_KERNEL, else Linux's where it is permitted.
+
+        The user kernel is ebpfd's, whose objects outlive the command, unless it has to be `here`, in this process.
+        """
         if self._kernel is None:
             from ebpf.kernels import open_kernel
 
-            kernel = open_kernel(self.kernel_name)
+            kernel = open_kernel(self.kernel_name, here=here, lasting=not here)
+            for line in getattr(kernel, "lost", ()):
+                self.note(f"note: ebpfd ended unexpectedly and lost the pin {line}")
             if self.strace:
                 from ebpf.sys import Recorder
 

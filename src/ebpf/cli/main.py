@@ -34,6 +34,7 @@ _ROWS = (
     Noun("prog", "list, load, dump and run programs", bpftool=True),
     Noun("map", "list, dump, look up and update maps", bpftool=True),
     Noun("net", "attach programs to network interfaces", bpftool=True),
+    Noun("daemon", "look after ebpfd, which keeps the user kernel's pinned objects: daemon status|stop|log"),
     Noun("tour", "show the whole path once: C, bytecode, verifier, events, maps, packets"),
     Noun("version", "print the versions", bpftool=True),
 )
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if noun is None:
             raise UsageError(f"unknown command '{rest[0]}'; ebpf help lists them")
         words = rest[1:]
-        if noun.bpftool:
+        if noun.bpftool or noun.name == "daemon":
             words, flags = split_flags(words)
             for flag in flags:
                 setattr(context, flag, True)

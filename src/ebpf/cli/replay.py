@@ -36,7 +36,7 @@ def run(context: Context, words: Words) -> int:
     if "--pcap" not in options:
         raise UsageError("prog run: over which packets? add --pcap FILE")
     spec = read(path)
-    kernel = context.kernel()
+    kernel = context.kernel(here=True)
     capture = Capture.open(options["--pcap"])
     trace_fd = kernel.trace_open() if trace else -1
     with Collection.load(spec, kernel) as collection:

@@ -46,7 +46,8 @@ def run(context: Context, words: list[str]) -> int:
     command = resolve(words[cut + 1 :])
     if "--" in words and not command:
         raise UsageError("run: nothing after '--'; name the command to run")
-    kernel = context.kernel()
+    # A laboratory's daemon sees all that runs in it; a command of our own is seen from here.
+    kernel = context.kernel(here=bool(command) or not os.environ.get("EBPF_DAEMON"))
     if not kernel.lab.system_wide:
         if system_wide:
             raise UsageError("run: --system-wide needs Linux's kernel: the user kernel sees the command's tree; add --kernel linux")

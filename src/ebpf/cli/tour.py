@@ -64,7 +64,7 @@ def run(context: Context, words: list[str]) -> int:
         print(paint(text, "2"))
 
     context.kernel_name = context.kernel_name or "user"
-    kernel = context.kernel()
+    kernel = context.kernel(here=True)
     where = "in user space: no root, no kernel module" if kernel.name == "user" else "in the Linux kernel"
     print(paint(f"eBPF, the whole path once, {where}.", "1"))
     _trace(context, head, note, paint)
@@ -80,7 +80,7 @@ def _trace(context: Context, head, note, paint) -> None:  # type: ignore[no-unty
     from ebpf.isa import decode, disasm
     from ebpf.sys import Command, Recorder
 
-    kernel = context.kernel()
+    kernel = context.kernel(here=True)
     # The command is forked first, before there are threads; it waits until we read the trace.
     shell = shutil.which(_COMMAND[0]) or "/bin/sh"
     process = kernel.lab.spawn(Command((shell, *_COMMAND[1:])))

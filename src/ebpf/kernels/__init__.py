@@ -1,17 +1,21 @@
 """The kernels: the only place that knows them all."""
 
+import errno
 import os
+from pathlib import Path
+from typing import Any
 
-from ebpf.errors import UsageError
+from ebpf.errors import KernelError, UsageError
 from ebpf.sys.kernel import Kernel
 
-__all__ = ["open_kernel"]
+__all__ = ["daemon_log", "daemon_status", "open_kernel", "stop_daemon"]
 
 
-def open_kernel(name: str | None = None) -> Kernel:
+def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = False) -> Kernel:
     """Open the kernel `name`: "user", "linux", or "auto" (Linux's where bpf(2) is permitted, else ours).
 
-    Without a name EBPF_KERNEL decides, else it is auto.
+    Without a name EBPF_KERNEL decides, else it is auto. The user kernel lives in this process, unless it is to be `lasting`
+    (objects are to outlive it) or EBPF_DAEMON names a daemon and it need not be `here`: then it lives in ebpfd.
     """
     name = name or os.environ.get("EBPF_KERNEL") or "auto"
     if name == "auto":
@@ -19,6 +23,10 @@ def open_kernel(name: str | None = None) -> Kernel:
 
         name = "linux" if permitted() else "user"
     if name == "user":
+        if not here and (lasting or os.environ.get("EBPF_DAEMON")):
+            from ebpf.kernels.remote import RemoteKernel
+
+            return RemoteKernel()
         from ebpf.kernels.user import UserKernel
 
         return UserKernel()
@@ -27,3 +35,31 @@ def open_kernel(name: str | None = None) -> Kernel:
 
         return LinuxKernel()
     raise UsageError(f"no kernel '{name}'; there is user, linux and auto")
+
+
+def daemon_status() -> dict[str, Any] | None:
+    """What ebpfd tells of itself; None if it does not run."""
+    from ebpf.kernels.remote import RemoteKernel
+
+    try:
+        with RemoteKernel(start=False) as kernel:
+            return kernel.status()
+    except KernelError as error:
+        if error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+            return None
+        raise
+
+
+def stop_daemon() -> None:
+    """End ebpfd, if it runs."""
+    from ebpf.kernels.remote import RemoteKernel
+
+    with RemoteKernel(start=False) as kernel:
+        kernel.stop()
+
+
+def daemon_log() -> Path:
+    """Where ebpfd writes what it has to say."""
+    from ebpf.kernels.remote import socket_path
+
+    return socket_path().with_suffix(".log")

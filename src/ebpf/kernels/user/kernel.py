@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from ebpf.btf import Btf
-from ebpf.errors import FormatError, KernelError, NotSupportedError
+from ebpf.errors import EbpfError, FormatError, KernelError, NotSupportedError
 from ebpf.isa import decode
 from ebpf.kernels.user import load as loader
 from ebpf.kernels.user.events import PerfEvent, syscall_function
@@ -112,7 +112,16 @@ class UserKernel:
             raise KernelError(errno.EINVAL, "bpf(BTF_LOAD)", str(error)) from error
         return self.table.add(BtfObject(btf))
 
-    def _prog_load(self, call: calls.ProgLoad) -> calls.Loaded:
+    def job(self, call: Call[Any]) -> "Job | None":
+        """The work of a call that takes long, to be done beside others'; None for a call that does not."""
+        if isinstance(call, calls.ProgLoad):
+            return self._load_job(call)
+        if isinstance(call, calls.ProgTestRun):
+            return self._run_job(call)
+        return None
+
+    def _load_job(self, call: calls.ProgLoad) -> "Job":
+        self._alive("bpf(PROG_LOAD)")
         where = "bpf(PROG_LOAD)"
         try:
             fds = loader.maps_named(call.insns)
@@ -120,11 +129,24 @@ class UserKernel:
             raise KernelError(errno.EINVAL, where, str(error)) from error
         held = {fd: self.map_at(fd, where) for fd in fds}
         btf = self.table.get(call.btf_fd, BtfObject, where) if call.btf_fd else None
-        program = loader.load(call, {fd: m.map for fd, m in held.items()}, btf.btf if btf is not None else None)
-        return calls.Loaded(self.table.add(ProgramObject(program, dict(held), btf)), program.verdict.log)
+
+        def finish(program: loader.LoadedProgram) -> calls.Loaded:
+            return calls.Loaded(self.table.add(ProgramObject(program, dict(held), btf)), program.verdict.log)
+
+        maps = {fd: m.map for fd, m in held.items()}
+        return Job(
+            self, [*held.values(), *([btf] if btf is not None else [])], lambda: loader.load(call, maps, btf.btf if btf else None), finish
+        )
+
+    def _run_job(self, call: calls.ProgTestRun) -> "Job":
+        program = self.program_at(call.prog_fd, "bpf(PROG_TEST_RUN)")
+        return Job(self, [program], lambda: test_run(self, program, call), lambda result: result)
+
+    def _prog_load(self, call: calls.ProgLoad) -> calls.Loaded:
+        return cast(calls.Loaded, self._load_job(call).here())
 
     def _test_run(self, call: calls.ProgTestRun) -> calls.TestRunResult:
-        return test_run(self, self.program_at(call.prog_fd, "bpf(PROG_TEST_RUN)"), call)
+        return cast(calls.TestRunResult, self._run_job(call).here())
 
     def _pin(self, call: calls.ObjPin) -> None:
         self.state.pin(call.path, self.table.get(call.fd, Object, "bpf(OBJ_PIN)"))
@@ -367,6 +389,40 @@ class UserKernel:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.shutdown()
+
+
+class Job:
+    """A call in two steps: work() needs nobody else's leave, finish() belongs to the thread that serves the kernel."""
+
+    def __init__(self, kernel: UserKernel, needs: list[Object], work: Callable[[], Any], finish: Callable[[Any], Any]) -> None:
+        self._registry = kernel.state.registry
+        self._needs = needs
+        self.work = work
+        self._finish = finish
+        for held in needs:
+            self._registry.hold(held)
+
+    def finish(self, result: Any, failure: EbpfError | None) -> Any:
+        """The call's answer, from what work() gave or raised."""
+        try:
+            if failure is not None:
+                raise failure
+            return self._finish(result)
+        finally:
+            for held in self._needs:
+                self._registry.release(held)
+
+    def here(self) -> Any:
+        """Both steps at once."""
+        try:
+            result, failure = self.work(), None
+        except EbpfError as error:
+            result, failure = None, error
+        except BaseException:
+            for held in self._needs:
+                self._registry.release(held)
+            raise
+        return self.finish(result, failure)
 
 
 class Window:

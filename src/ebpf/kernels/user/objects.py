@@ -176,11 +176,12 @@ class Registry:
 
 
 class Account:
-    """What one client may have: descriptors, and bytes of maps and programs (None: as much as there is)."""
+    """What one client may have: descriptors, bytes of maps, seconds for a test run (None: as much as there is)."""
 
-    def __init__(self, *, descriptors: int | None = None, memory: int | None = None) -> None:
+    def __init__(self, *, descriptors: int | None = None, memory: int | None = None, cpu_s: float | None = None) -> None:
         self.descriptors = descriptors
         self.memory = memory
+        self.cpu_s = cpu_s
         self.used = 0
 
     def charge(self, size: int, call: str) -> None:

@@ -91,15 +91,32 @@ def _run_xdp(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env: 
 def _execute(
     kernel: "UserKernel", held: ProgramObject, ctx: int, env: Env, repeat: int, regions: Mapping[int, tuple[int, bool]]
 ) -> tuple[int, int]:
-    if held.program.entry:
-        elapsed = ctypes.c_uint64()
-        result = library().rt_run(held.program.entry, ctx, pointer(env), repeat, ctypes.byref(elapsed))
-        return int(result), elapsed.value
+    allowed = kernel.table.account.cpu_s
+    deadline = None if allowed is None else time.monotonic() + allowed
     begin = time.perf_counter_ns()
-    result = 0
-    for _ in range(repeat):
-        result = interpreter(kernel, held, env, regions).run(ctx)
-    return result, time.perf_counter_ns() - begin
+    result = done = total = 0
+    piece = 1
+    while done < repeat:
+        piece = min(piece, repeat - done)
+        if held.program.entry:
+            elapsed = ctypes.c_uint64()
+            result = int(library().rt_run(held.program.entry, ctx, pointer(env), piece, ctypes.byref(elapsed)))
+            total += elapsed.value
+        else:
+            for _ in range(piece):
+                result = interpreter(kernel, held, env, regions).run(ctx)
+            total = time.perf_counter_ns() - begin
+        done += piece
+        if deadline is None:
+            piece = repeat
+        elif time.monotonic() > deadline:
+            if done < repeat:
+                raise KernelError(
+                    errno.ETIMEDOUT, "bpf(PROG_TEST_RUN)", f"{done} of {repeat} runs took the {allowed:g} s that a client may use"
+                )
+        else:
+            piece = min(piece * 4, 1 << 20)
+    return result, total
 
 
 def replay(

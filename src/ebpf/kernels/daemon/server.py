@@ -1,0 +1,278 @@
+"""The daemon: one thread that serves every client, and threads for what takes long."""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ebpf.errors import EbpfError, KernelError
+from ebpf.kernels.daemon.client import Client
+from ebpf.kernels.user.kernel import Job
+from ebpf.kernels.user.objects import Account, BtfObject, LinkObject, MapObject, ProgramObject
+from ebpf.kernels.user.state import State
+
+#: What one client may have.
+DESCRIPTORS = 8192
+MEMORY = 1 << 31
+CPU_S = 10.0
+_CLIENTS = 4096
+
+
+class Server:
+    """Serves a user kernel's state on a socket until it is stopped, or nobody has needed it for `idle_s` seconds."""
+
+    def __init__(
+        self,
+        path: Path,
+        state: State,
+        *,
+        idle_s: float | None = None,
+        log: Callable[[str], None] = lambda line: None,
+        limits: Callable[[], Account] = lambda: Account(descriptors=DESCRIPTORS, memory=MEMORY, cpu_s=CPU_S),
+    ) -> None:
+        self.path = path
+        self.state = state
+        self.lost: list[str] = []
+        self.began = time.monotonic()
+        self.served = 0
+        self._idle_s = idle_s
+        self._log = log
+        self._limits = limits
+        self._clients: set[Client] = set()
+        self._leaving: set[Client] = set()
+        self._done: deque[Callable[[], None]] = deque()
+        self._stop: str | None = None
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, None)
+        self._quiet_since = time.monotonic()
+        self._journal = path.with_suffix(".pins")
+        self._listen()
+        self._recall()
+        state.pinned = self._remember
+
+    def _listen(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        with suppress(FileNotFoundError):
+            # Whoever listened here is gone: the starter holds the lock and could not connect.
+            os.unlink(self.path)
+        old = os.umask(0o177)
+        try:
+            self._socket.bind(os.fspath(self.path))
+        finally:
+            os.umask(old)
+        self._socket.listen(512)
+        self._selector.register(self._socket, selectors.EVENT_READ, None)
+
+    # -- the loop
+
+    def run(self) -> str:
+        """Serve. Returns why it ended."""
+        try:
+            while self._stop is None:
+                for key, events in self._selector.select(self._patience()):
+                    if key.fileobj is self._socket:
+                        self._accept()
+                    elif key.data is None:
+                        with suppress(BlockingIOError):
+                            os.read(self._wake_in, 4096)
+                    else:
+                        client: Client = key.data
+                        if events & selectors.EVENT_WRITE and not client.closed:
+                            client.writable()
+                        if events & selectors.EVENT_READ and not client.closed:
+                            client.readable()
+                while self._done:
+                    self._done.popleft()()
+                self._bid_farewell()
+                self._maybe_leave()
+            return self._stop
+        finally:
+            self.close()
+
+    def _patience(self) -> float | None:
+        if self._done:
+            return 0
+        return None if self._idle_s is None else max(min(self._idle_s / 4, 1.0), 0.01)
+
+    def _accept(self) -> None:
+        for _ in range(64):
+            try:
+                peer, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                # Out of descriptors: those who are here go on.
+                return
+            _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if uid != os.getuid() or len(self._clients) >= _CLIENTS:
+                self._log(f"refused a connection of user {uid}")
+                peer.close()
+                continue
+            peer.setblocking(False)
+            client = Client(self, peer, self._limits())
+            self._clients.add(client)
+            self.served += 1
+            self._selector.register(peer, selectors.EVENT_READ, client)
+
+    def watch(self, client: Client) -> None:
+        """Wait for what a client is ready for."""
+        if client.closed:
+            return
+        events = (selectors.EVENT_READ if client.wants_to_read else 0) | (selectors.EVENT_WRITE if client.wants_to_write else 0)
+        try:
+            known = self._selector.get_key(client.peer)
+        except KeyError:
+            if events:
+                self._selector.register(client.peer, events, client)
+            return
+        if not events:
+            self._selector.unregister(client.peer)
+        elif known.events != events:
+            self._selector.modify(client.peer, events, client)
+
+    def drop(self, client: Client) -> None:
+        """A client leaves: at once, or when the work that is done for it ends."""
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(client.peer)
+        if client.busy:
+            self._leaving.add(client)
+            return
+        self._leaving.discard(client)
+        self._clients.discard(client)
+        client.close()
+        self._quiet_since = time.monotonic()
+
+    def _bid_farewell(self) -> None:
+        for client in [c for c in self._leaving if not c.busy]:
+            self.drop(client)
+
+    # -- long work
+
+    def work(self, client: Client, sequence: int, job: Job) -> None:
+        """Do a job beside the loop, and answer the client when it is done."""
+        self.watch(client)
+
+        def run() -> None:
+            result: Any = None
+            failure: EbpfError | None = None
+            try:
+                result = job.work()
+            except EbpfError as error:
+                failure = error
+            except MemoryError:
+                failure = KernelError(12, "bpf")
+            except Exception as error:  # noqa: BLE001  # whatever it is, the client is to know, and the daemon to go on
+                failure = KernelError(5, "bpf", f"ebpfd failed: {type(error).__name__}: {error}")
+            self._done.append(lambda: finish(result, failure))
+            with suppress(BlockingIOError):
+                os.write(self._wake_out, b"x")
+
+        def finish(result: Any, failure: EbpfError | None) -> None:
+            client.busy = False
+            try:
+                answer = job.finish(result, failure)
+            except EbpfError as error:
+                client.fail(sequence, error)
+            else:
+                client.reply(sequence, answer)
+            self.watch(client)
+            client.serve()
+
+        threading.Thread(target=run, name="ebpfd-work", daemon=True).start()
+
+    # -- pins outlive clients; what an unexpected end takes with it is told
+
+    def _remember(self) -> None:
+        rows = [f"{path} ({_what(held)})" for path, held in self.state.pins.items()]
+        temporary = self._journal.with_suffix(".new")
+        temporary.write_text(json.dumps(rows))
+        os.replace(temporary, self._journal)
+
+    def _recall(self) -> None:
+        with suppress(OSError, ValueError):
+            rows = json.loads(self._journal.read_text())
+            self.lost = [str(row) for row in rows]
+        with suppress(OSError):
+            self._journal.unlink()
+        if self.lost:
+            self._log("the last ebpfd ended unexpectedly and lost: " + ", ".join(self.lost))
+
+    # -- its end
+
+    def _maybe_leave(self) -> None:
+        if self._idle_s is None:
+            return
+        if self._clients or self.state.pins or (self.state.wires is not None and self.state.wires.query()):
+            self._quiet_since = time.monotonic()
+        elif time.monotonic() - self._quiet_since > self._idle_s:
+            self._stop = "nobody needs it"
+
+    def stop(self, why: str) -> None:
+        """End soon."""
+        self._stop = why
+        with suppress(BlockingIOError):
+            os.write(self._wake_out, b"x")
+
+    def status(self) -> dict[str, Any]:
+        """What is told of it: pid, uptime in seconds, clients and objects."""
+        registry = self.state.registry
+        with open("/proc/self/statm", "rb") as file:
+            resident = int(file.read().split()[1]) * 4096
+        return {
+            "pid": os.getpid(),
+            "socket": os.fspath(self.path),
+            "uptime_s": int(time.monotonic() - self.began),
+            "clients": len(self._clients),
+            "served": self.served,
+            "programs": registry.count(ProgramObject),
+            "maps": registry.count(MapObject),
+            "links": registry.count(LinkObject),
+            "btfs": registry.count(BtfObject),
+            "pins": sorted(self.state.pins),
+            "resident_bytes": resident,
+        }
+
+    def close(self) -> None:
+        """Close everything. Idempotent."""
+        for client in list(self._clients):
+            # What is written already should still reach it.
+            with suppress(OSError):
+                client.writable()
+            client.close()
+        self._clients.clear()
+        if self._socket.fileno() >= 0:
+            self._socket.close()
+            with suppress(OSError):
+                self.path.unlink()
+        with suppress(OSError):
+            self._journal.unlink()
+        self._selector.close()
+        for fd in (self._wake_in, self._wake_out):
+            with suppress(OSError):
+                os.close(fd)
+        self.state.close()
+
+
+def _what(held: object) -> str:
+    if isinstance(held, ProgramObject):
+        return f"program {held.program.call.name}"
+    if isinstance(held, MapObject):
+        return f"map {held.map.spec.name}"
+    return "link"
+
+
+def stop_on_signals(server: Server) -> None:
+    """SIGTERM, SIGINT and SIGHUP end the daemon."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda got, _: server.stop(signal.Signals(got).name))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)

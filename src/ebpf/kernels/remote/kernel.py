@@ -1,0 +1,226 @@
+"""The seam, spoken to a daemon."""
+
+import errno
+import os
+import select
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NoReturn, Self, cast
+
+from ebpf.errors import EbpfError, KernelError, NotSupportedError
+from ebpf.kernels.remote.connection import Connection
+from ebpf.kernels.remote.start import connect
+from ebpf.sys import wire
+from ebpf.sys.calls import Call, R
+from ebpf.sys.capture import Capture
+from ebpf.sys.kernel import Buffer, Command, PerfSource, Process, ReplayStats, Scope, XdpState
+from ebpf.sys.mapped import Stretch
+
+# Several may wait for one ring buffer, and the first takes the wake-up of all: look again this often.
+_LOOK_S = 0.25
+
+
+class RemoteKernel:
+    """A user kernel in another process. What it holds for us goes when we leave, but for pins and attachments."""
+
+    name = "user"
+    lasting = True
+
+    def __init__(self, connection: Connection | None = None, *, start: bool = True) -> None:
+        self._connection = connection or Connection(*connect(start=start))
+        self._pid = os.getpid()
+        self._closed = False
+        self._events: dict[int, int] = {}
+        try:
+            hello = self._ask("hello", wire.PROTOCOL)
+        except EbpfError:
+            self._connection.close()
+            raise
+        self.possible_cpus = int(hello["cpus"])
+        #: What an ebpfd that ended unexpectedly had pinned, told once.
+        self.lost: list[str] = [str(line) for line in hello["lost"]]
+        self.lab = RemoteLab(system_wide=bool(hello["system_wide"]))
+
+    def _call(self, method: str, *arguments: Any) -> tuple[Any, list[int]]:
+        if self._closed:
+            raise KernelError(errno.EBADF, method, "this kernel was shut down")
+        if os.getpid() != self._pid:
+            raise KernelError(errno.EBADF, method, "a connection to ebpfd does not survive fork: open a kernel in the child")
+        return self._connection.call(method, *arguments)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        answer, fds = self._call(method, *arguments)
+        for fd in fds:
+            os.close(fd)
+        return answer
+
+    # -- the seam
+
+    def bpf(self, call: Call[R]) -> R:
+        """Carry out one command."""
+        try:
+            return cast(R, self._ask("bpf", call))
+        except wire.WireError as error:
+            raise NotSupportedError(f"bpf({call.cmd.name})", f"cannot be sent to ebpfd ({error})") from error
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        event = self._events.pop(fd, -1)
+        if event >= 0:
+            os.close(event)
+        self._ask("close", fd)
+
+    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
+        """Map a map's or perf event's memory, which is shared with the daemon."""
+        pieces, fds = self._call("mmap", fd, length, offset)
+        try:
+            if len(pieces) != len(fds):
+                raise KernelError(errno.EPROTO, "mmap", "ebpfd sent other descriptors than it says")
+            layout = [(file, int(at), int(size), bool(may) and writable) for file, (at, size, may) in zip(fds, pieces, strict=True)]
+            return Mapped(Stretch(layout), length)
+        finally:
+            for file in fds:
+                os.close(file)
+
+    def wait(self, fds: Sequence[int], timeout_s: float | None) -> list[int]:
+        """Wait until a descriptor has something to read."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            ready = self._ask("ready", list(fds))
+            if ready:
+                return [int(fd) for fd in ready]
+            left = _LOOK_S if deadline is None else min(deadline - time.monotonic(), _LOOK_S)
+            if left <= 0:
+                return []
+            poller = select.poll()
+            poller.register(self._connection.fileno(), select.POLLIN)
+            events = {self._event(fd): fd for fd in fds}
+            for event in events:
+                if event >= 0:
+                    poller.register(event, select.POLLIN)
+            for number, _ in poller.poll(left * 1000):
+                if number in events:
+                    with suppress(BlockingIOError):
+                        os.read(number, 8)
+
+    def _event(self, fd: int) -> int:
+        event = self._events.get(fd)
+        if event is None:
+            _, files = self._call("event", fd)
+            event = self._events[fd] = files[0] if files else -1
+        return event
+
+    def perf_event_open(self, source: PerfSource, *, pid: int = -1, cpu: int = 0) -> int:
+        """Open a perf event."""
+        return int(self._ask("perf_event_open", source, pid, cpu))
+
+    def perf_set_bpf(self, event_fd: int, prog_fd: int) -> None:
+        """Attach a program to an event."""
+        self._ask("perf_set_bpf", event_fd, prog_fd)
+
+    def perf_enable(self, event_fd: int) -> None:
+        """Enable an event."""
+        self._ask("perf_enable", event_fd)
+
+    def xdp_attach(self, ifindex: int, prog_fd: int, flags: int = 0) -> None:
+        """Attach (-1: detach) an XDP program."""
+        self._ask("xdp_attach", ifindex, prog_fd, int(flags))
+
+    def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
+        """What is attached where."""
+        return list(self._ask("xdp_query", ifindex))
+
+    def interfaces(self) -> Mapping[str, int]:
+        """The network interfaces."""
+        return dict(self._ask("interfaces"))
+
+    def read_file(self, path: str) -> bytes:
+        """This kernel has no files of its own."""
+        raise FileNotFoundError(errno.ENOENT, "the user kernel has no such file", path)
+
+    def syscall_function(self, syscall: str) -> str:
+        """The function of a system call, named as on Linux."""
+        return str(self._ask("syscall_function", syscall))
+
+    def unpin(self, path: str) -> None:
+        """Remove a pin, as unlink(2) on bpffs does."""
+        self._ask("unpin", path)
+
+    def trace_open(self) -> int:
+        """Begin to read what bpf_trace_printk writes."""
+        return int(self._ask("trace_open"))
+
+    def trace_read(self, fd: int) -> bytes:
+        """Take the lines that there are."""
+        return bytes(self._ask("trace_read", fd))
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon tells of itself."""
+        return dict(self._ask("status"))
+
+    def stop(self) -> None:
+        """Have the daemon end."""
+        self._ask("stop")
+
+    def shutdown(self) -> None:
+        """Leave. Idempotent."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        for event in self._events.values():
+            if event >= 0:
+                os.close(event)
+        self._events.clear()
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.shutdown()
+
+
+class Mapped:
+    """Memory of the daemon's that is mapped here."""
+
+    def __init__(self, stretch: Stretch, length: int) -> None:
+        self._stretch = stretch
+        view = stretch.view(0, length)
+        self._view = view
+
+    @property
+    def view(self) -> memoryview:
+        """The memory."""
+        return self._view
+
+    def close(self) -> None:
+        """Unmap it, unless somebody still looks at it."""
+        with suppress(BufferError):
+            self._view.release()
+            self._stretch.close()
+
+
+class RemoteLab:
+    """What of a laboratory a client of a daemon has: none of its own."""
+
+    scope: Scope | None = None
+
+    def __init__(self, *, system_wide: bool) -> None:
+        self.system_wide = system_wide
+
+    def spawn(self, command: Command) -> Process:
+        """Commands are spawned by the process that asks for them."""
+        del command
+        self._refuse("spawn")
+
+    def replay(
+        self, prog_fd: int, capture: Capture, *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
+    ) -> ReplayStats:
+        """Replays run in the process that asks for them."""
+        del prog_fd, capture, repeat, sinks, limit
+        self._refuse("replay")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise NotSupportedError(what, "is not done by ebpfd: open the user kernel in this process")

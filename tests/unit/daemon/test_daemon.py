@@ -1,0 +1,368 @@
+"""ebpfd: what it keeps, what it lets go, and what it does not fall for."""
+
+import errno
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ebpf.errors import KernelError, NotSupportedError, UsageError
+from ebpf.kernels.remote import RemoteKernel, connect
+from ebpf.kernels.remote.connection import Connection
+from ebpf.sys import wire
+from ebpf.sys.calls import (
+    FdById,
+    GetMapInfo,
+    MapCreate,
+    MapLookup,
+    MapUpdate,
+    NextId,
+    ObjGet,
+    ObjPin,
+    ProgLoad,
+    ProgTestRun,
+)
+from ebpf.uapi import Cmd, MapFlag, MapType, ProgType
+
+RETURN_2 = bytes.fromhex("b700000002000000 9500000000000000")
+HASH = MapCreate(MapType.HASH, 4, 8, 64, name="counts")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for a daemon of its own, which is ended at the end."""
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("EBPF_DAEMON_IDLE_S", "30")
+    monkeypatch.delenv("EBPF_DAEMON", raising=False)
+    yield folder / "ebpf"
+    pid = running()
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+
+
+def running() -> int:
+    """The daemon's pid, 0 if it does not run."""
+    try:
+        with RemoteKernel(start=False) as kernel:
+            return int(kernel.status()["pid"])
+    except (KernelError, UsageError):
+        return 0
+
+
+def wait_for(condition: object, seconds: float = 10) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def programs(kernel: RemoteKernel) -> list[int]:
+    ids: list[int] = []
+    with suppress(KernelError):
+        while True:
+            ids.append(kernel.bpf(NextId(Cmd.PROG_GET_NEXT_ID, ids[-1] if ids else 0)))
+    return ids
+
+
+def test_an_object_lives_as_long_as_somebody_holds_it() -> None:
+    with RemoteKernel() as first, RemoteKernel() as second:
+        fd = first.bpf(HASH)
+        id_ = first.bpf(GetMapInfo(fd)).id
+        other = second.bpf(FdById(Cmd.MAP_GET_FD_BY_ID, id_))
+        second.bpf(MapUpdate(other, b"abcd", bytes(8)))
+        assert first.bpf(MapLookup(fd, b"abcd", 8)) == bytes(8)
+        first.close(fd)
+        assert second.bpf(GetMapInfo(other)).id == id_
+        second.close(other)
+        with pytest.raises(KernelError) as refused:
+            first.bpf(FdById(Cmd.MAP_GET_FD_BY_ID, id_))
+        assert refused.value.errno == errno.ENOENT
+
+
+def test_pins_outlive_clients_and_clients_that_are_killed_release_what_they_held() -> None:
+    with RemoteKernel() as kernel:
+        kernel.bpf(ObjPin("/sys/fs/bpf/counts", kernel.bpf(HASH)))
+    code = (
+        "import os, signal\nfrom ebpf.kernels.remote import RemoteKernel\nfrom ebpf.sys.calls import ProgLoad\n"
+        f"k = RemoteKernel()\nk.bpf(ProgLoad({int(ProgType.XDP)}, bytes.fromhex('{RETURN_2.hex()}'), 'GPL', name='gone'))\n"
+        "print('loaded', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "loaded\n"
+    with RemoteKernel() as kernel:
+        wait_for(lambda: programs(kernel) == [])
+        assert kernel.bpf(GetMapInfo(kernel.bpf(ObjGet("/sys/fs/bpf/counts")))).name == "counts"
+        kernel.unpin("/sys/fs/bpf/counts")
+        with pytest.raises(KernelError):
+            kernel.bpf(ObjGet("/sys/fs/bpf/counts"))
+
+
+def test_programs_are_verified_loaded_and_run() -> None:
+    with RemoteKernel() as kernel:
+        loaded = kernel.bpf(ProgLoad(ProgType.XDP, RETURN_2, "GPL", name="two"))
+        assert kernel.bpf(ProgTestRun(loaded.fd, bytes(64), repeat=3)).retval == 2
+        with pytest.raises(KernelError) as refused:
+            kernel.bpf(ProgLoad(ProgType.XDP, RETURN_2[8:], "GPL", log_level=1))
+        assert refused.value.errno == errno.EACCES
+        assert "R0 !read_ok" in refused.value.log
+
+
+def test_memory_of_a_map_is_shared() -> None:
+    with RemoteKernel() as kernel:
+        fd = kernel.bpf(MapCreate(MapType.ARRAY, 4, 8, 4, flags=MapFlag.MMAPABLE))
+        buffer = kernel.mmap(fd, 4096, writable=True)
+        buffer.view[8:16] = b"12345678"
+        assert kernel.bpf(MapLookup(fd, b"\1\0\0\0", 8)) == b"12345678"
+        buffer.close()
+        with pytest.raises(KernelError):
+            kernel.mmap(fd, 1 << 20, writable=True)
+
+
+def test_an_end_by_force_is_told_and_the_next_command_starts_it_again() -> None:
+    kernel = RemoteKernel()
+    kernel.bpf(ObjPin("/sys/fs/bpf/counts", kernel.bpf(HASH)))
+    os.kill(int(kernel.status()["pid"]), signal.SIGKILL)
+    with pytest.raises(KernelError) as told:
+        kernel.status()
+    assert told.value.errno == errno.ECONNRESET
+    assert "run the command again" in str(told.value)
+    kernel.shutdown()
+    with RemoteKernel() as again:
+        assert again.lost == ["/sys/fs/bpf/counts (map counts)"]
+    with RemoteKernel() as third:
+        assert third.lost == []
+
+
+def test_a_client_that_waits_is_told_when_the_daemon_is_killed() -> None:
+    with RemoteKernel() as kernel:
+        fd = kernel.bpf(MapCreate(MapType.RINGBUF, 0, 0, 4096))
+        pid = int(kernel.status()["pid"])
+        threading.Timer(0.1, os.kill, (pid, signal.SIGKILL)).start()
+        with pytest.raises(KernelError) as told:
+            kernel.wait([fd], 30)
+        assert told.value.errno == errno.ECONNRESET
+
+
+def test_it_leaves_when_nobody_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EBPF_DAEMON_IDLE_S", "0.1")
+    with RemoteKernel() as kernel:
+        pid = int(kernel.status()["pid"])
+        time.sleep(0.4)
+        assert int(kernel.status()["pid"]) == pid
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}/exe"))
+
+
+def test_a_pin_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EBPF_DAEMON_IDLE_S", "0.1")
+    with RemoteKernel() as kernel:
+        kernel.bpf(ObjPin("/sys/fs/bpf/counts", kernel.bpf(HASH)))
+    time.sleep(0.5)
+    with RemoteKernel(start=False) as kernel:
+        kernel.bpf(ObjGet("/sys/fs/bpf/counts"))
+
+
+def test_of_many_starters_one_starts_it() -> None:
+    pids: list[int] = []
+
+    def start() -> None:
+        with RemoteKernel() as kernel:
+            pids.append(int(kernel.status()["pid"]))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 8
+    assert len(set(pids)) == 1
+
+
+@pytest.mark.parametrize("how", ["open", "link"])
+def test_a_folder_that_others_can_reach_is_not_trusted(how: str, place: Path, tmp_path: Path) -> None:
+    if how == "open":
+        place.mkdir()
+        place.chmod(0o777)
+    else:
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="nobody else can enter"):
+        connect()
+
+
+def test_another_version_is_told_so() -> None:
+    connection = Connection(*connect())
+    with pytest.raises(KernelError) as told:
+        connection.call("hello", wire.PROTOCOL + 1)
+    assert told.value.errno == errno.EPROTONOSUPPORT
+    connection.close()
+
+
+def test_the_first_call_is_hello() -> None:
+    connection = Connection(*connect())
+    with pytest.raises(KernelError, match="hello"):
+        connection.call("status")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "number"),
+    [
+        ("close", (77,), errno.EBADF),
+        ("close", ("x",), errno.EINVAL),
+        ("close", (), errno.EINVAL),
+        ("mmap", (3, -1, 0), errno.EBADF),
+        ("ready", (["x"],), errno.EINVAL),
+        ("bpf", (MapLookup(99, b"", 0),), errno.EBADF),
+        ("bpf", (MapCreate(1, 4, 8, 1 << 30, name="x"),), None),
+        ("bpf", (5,), errno.EINVAL),
+        ("perf_enable", (0,), errno.EBADF),
+        ("trace_read", (0,), errno.EBADF),
+        ("unpin", ("/nosuch",), errno.ENOENT),
+    ],
+)
+def test_wrong_calls_get_an_error_and_nothing_else(method: str, arguments: tuple[object, ...], number: int | None) -> None:
+    connection = Connection(*connect())
+    connection.call("hello", wire.PROTOCOL)
+    with pytest.raises(KernelError) as refused:
+        connection.call(method, *arguments)
+    assert number is None or refused.value.errno == number
+    assert connection.call("status")[0]["clients"] == 1
+    connection.close()
+
+
+def test_a_descriptor_of_the_wrong_kind_is_refused() -> None:
+    with RemoteKernel() as kernel:
+        fd = kernel.bpf(HASH)
+        with pytest.raises(KernelError) as refused:
+            kernel.bpf(ProgTestRun(fd, bytes(64)))
+        assert refused.value.errno == errno.EINVAL
+
+
+def test_garbled_messages_end_the_connection_and_nothing_else() -> None:
+    drawn = random.Random(1)
+    good = wire.frame(1, wire.Kind.CALL, wire.encode(["hello", [wire.PROTOCOL]]))
+    with RemoteKernel() as watcher:
+        for round_ in range(300):
+            peer, _ = connect()
+            data = bytearray(good + wire.frame(2, wire.Kind.CALL, wire.encode(["bpf", [HASH]])))
+            if round_ % 3 == 0:
+                data = bytearray(drawn.randbytes(drawn.randrange(1, 200)))
+            else:
+                for _ in range(drawn.randrange(1, 6)):
+                    data[drawn.randrange(len(data))] = drawn.randrange(256)
+            peer.settimeout(5)
+            peer.sendall(data)
+            peer.shutdown(socket.SHUT_WR)
+            while True:
+                try:
+                    if not peer.recv(65536):
+                        break
+                except ConnectionResetError:
+                    break
+            peer.close()
+        wait_for(lambda: watcher.status()["clients"] == 1)
+        assert watcher.status()["maps"] == 0
+
+
+def test_a_message_that_is_too_long_is_refused_before_it_is_read() -> None:
+    peer, _ = connect()
+    peer.settimeout(5)
+    peer.sendall(wire.HEADER.pack(wire.MAGIC, 1, 1, 0, wire.LARGEST + 1))
+    _, kind, _ = wire.parse_header(peer.recv(65536))
+    assert kind == wire.Kind.ERROR
+    assert peer.recv(65536) == b""
+    peer.close()
+
+
+def test_a_client_that_does_not_read_stalls_nobody_else() -> None:
+    peer, _ = connect()
+    peer.setblocking(False)
+    peer.send(wire.frame(0, wire.Kind.CALL, wire.encode(["hello", [wire.PROTOCOL]])))
+    ask = wire.frame(1, wire.Kind.CALL, wire.encode(["status", []])) * 1000
+    sent = 0
+    while sent < 64 << 20:
+        try:
+            sent += peer.send(ask)
+        except BlockingIOError:
+            break
+    with RemoteKernel() as kernel:
+        began = time.monotonic()
+        for _ in range(100):
+            kernel.status()
+        assert time.monotonic() - began < 5
+        assert kernel.status()["resident_bytes"] < 400 << 20
+    peer.close()
+
+
+def test_limits_answer_with_their_errno() -> None:
+    from ebpf.kernels.daemon import Server
+    from ebpf.kernels.user.objects import Account
+    from ebpf.kernels.user.state import State
+
+    path = Path(os.environ["XDG_RUNTIME_DIR"]) / "small.sock"
+    server = Server(path, State(), limits=lambda: Account(descriptors=8, memory=1 << 16, cpu_s=0.2))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(str(path))
+        with RemoteKernel(Connection(peer, str(path))) as kernel:
+            with pytest.raises(KernelError) as memory:
+                kernel.bpf(MapCreate(MapType.ARRAY, 4, 8, 1 << 20))
+            assert memory.value.errno == errno.ENOMEM
+            loaded = kernel.bpf(ProgLoad(ProgType.XDP, RETURN_2, "GPL"))
+            with pytest.raises(KernelError) as cpu:
+                kernel.bpf(ProgTestRun(loaded.fd, bytes(64), repeat=0xFFFFFFFF))
+            assert cpu.value.errno == errno.ETIMEDOUT
+            small = MapCreate(MapType.ARRAY, 4, 8, 1)
+            for _ in range(7):
+                kernel.bpf(small)
+            with pytest.raises(KernelError) as objects:
+                kernel.bpf(small)
+            assert objects.value.errno == errno.EPERM
+    finally:
+        server.stop("test")
+        thread.join()
+
+
+def test_hooks_need_a_laboratory() -> None:
+    from ebpf.sys.kernel import Kprobe
+
+    with RemoteKernel() as kernel:
+        loaded = kernel.bpf(ProgLoad(ProgType.KPROBE, bytes.fromhex("b7000000000000009500000000000000"), "GPL"))
+        event = kernel.perf_event_open(Kprobe("__x64_sys_execve"))
+        with pytest.raises(NotSupportedError, match="ebpf lab"):
+            kernel.perf_set_bpf(event, loaded.fd)
+
+
+def test_a_fork_sees_a_closed_kernel() -> None:
+    with RemoteKernel() as kernel:
+        pid = os.fork()
+        if not pid:
+            try:
+                kernel.status()
+            except KernelError as error:
+                os._exit(0 if error.errno == errno.EBADF else 2)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert kernel.status()["clients"] == 1
+
+
+def test_struct_of_credentials_is_read() -> None:
+    peer, _ = connect()
+    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    assert uid == os.getuid()
+    peer.close()
