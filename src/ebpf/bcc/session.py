@@ -44,15 +44,10 @@ def register(bpf: Any) -> bool:
 @contextmanager
 def install() -> Iterator[None]:
     """Inside, `import bcc` finds us; a bcc that is installed stays as it is."""
-    import ebpf.bcc as ours
+    shim = ModuleType("bcc")
+    be_bcc(vars(shim))
     from ebpf.bcc import table, utils
 
-    shim = ModuleType("bcc")
-    shim.__doc__ = ours.__doc__
-    for name in ours.BCC_NAMES:
-        setattr(shim, name, getattr(ours, name))
-    shim.__version__ = ours.BCC_VERSION  # type: ignore[attr-defined]
-    shim.utils, shim.table = utils, table  # type: ignore[attr-defined]
     saved = {name: sys.modules.get(name) for name in ("bcc", "bcc.utils", "bcc.table")}
     sys.modules.update({"bcc": shim, "bcc.utils": utils, "bcc.table": table})
     try:
@@ -63,3 +58,17 @@ def install() -> Iterator[None]:
                 sys.modules.pop(name, None)
             else:
                 sys.modules[name] = module
+
+
+def be_bcc(names: dict[str, Any]) -> None:
+    """Give a module's names what a script finds in `bcc`, and have `bcc.utils` and `bcc.table` be ours."""
+    import ebpf.bcc as ours
+    from ebpf.bcc import table, utils
+
+    names["__doc__"] = ours.__doc__
+    for name in ours.BCC_NAMES:
+        names[name] = getattr(ours, name)
+    names["__version__"] = ours.BCC_VERSION
+    names["utils"], names["table"] = utils, table
+    if names.get("__file__"):
+        sys.modules.update({"bcc.utils": utils, "bcc.table": table})

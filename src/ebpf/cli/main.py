@@ -34,6 +34,7 @@ _ROWS = (
     Noun("prog", "list, load, dump and run programs", bpftool=True),
     Noun("map", "list, dump, look up and update maps", bpftool=True),
     Noun("net", "attach programs to network interfaces", bpftool=True),
+    Noun("lab", "open a shell where the tutorial's commands work as they stand: lab [-- COMMAND...]"),
     Noun("daemon", "look after ebpfd, which keeps the user kernel's pinned objects: daemon status|stop|log"),
     Noun("tour", "show the whole path once: C, bytecode, verifier, events, maps, packets"),
     Noun("version", "print the versions", bpftool=True),

@@ -2,13 +2,14 @@
 
 import errno
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.kernel import Kernel
 
-__all__ = ["daemon_log", "daemon_status", "open_kernel", "stop_daemon"]
+__all__ = ["daemon_log", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
 
 
 def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = False) -> Kernel:
@@ -63,3 +64,11 @@ def daemon_log() -> Path:
     from ebpf.kernels.remote import socket_path
 
     return socket_path().with_suffix(".log")
+
+
+def open_lab(argv: Sequence[str], say: Callable[[str], None]) -> int:
+    """Run a command in a laboratory and return its exit status; `say` is given the lines of the banner."""
+    from ebpf.kernels.daemon.lab import open_lab as enter
+    from ebpf.kernels.remote import folder
+
+    return enter(argv, folder(), say)

@@ -139,3 +139,48 @@ class Replay(ctypes.Structure):
         ("last_begin", c_uint64),
         ("last_length", c_uint64),
     )
+
+
+SKIPPED = 8
+
+
+class Seize(ctypes.Structure):
+    """`struct rt_seize`: what the loop over running processes is told, and what it tells."""
+
+    _fields_ = (
+        ("stop", c_uint32),
+        ("begun", c_uint32),
+        ("ended", c_uint32),
+        ("tasks", c_uint32),
+        ("refused", c_uint32),
+        ("self", c_int32),
+        ("root", c_int32),
+        ("status", c_int32),
+        ("root_ended", c_uint32),
+        ("thread", c_int32),
+        ("skip", c_int32 * SKIPPED),
+        ("userns", ctypes.c_char * 64),
+    )
+
+
+class Wire(ctypes.Structure):
+    """`struct rt_wire`: one direction of a wire, and what passed."""
+
+    _fields_ = (
+        ("input", c_int32),
+        ("output", c_int32),
+        ("wake", c_int32),
+        ("ifindex", c_uint32),
+        ("stop", c_uint32),
+        ("ended", c_uint32),
+        ("lock", c_uint32),
+        ("spare", c_uint32),
+        ("prog", c_void_p),
+        ("packets", c_uint64),
+        ("bytes", c_uint64),
+        ("passed", c_uint64),
+        ("dropped", c_uint64),
+        ("sent_back", c_uint64),
+        ("refused", c_uint64),
+        ("lost", c_uint64),
+    )

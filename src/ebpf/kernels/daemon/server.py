@@ -56,6 +56,8 @@ class Server:
         self._selector.register(self._wake_in, selectors.EVENT_READ, None)
         self._quiet_since = time.monotonic()
         self._journal = path.with_suffix(".pins")
+        #: A folder that shows pins as files, where there is one.
+        self.pins_folder: str | None = None
         self._listen()
         self._recall()
         state.pinned = self._remember
@@ -82,6 +84,8 @@ class Server:
                 for key, events in self._selector.select(self._patience()):
                     if key.fileobj is self._socket:
                         self._accept()
+                    elif callable(key.data):
+                        key.data()
                     elif key.data is None:
                         with suppress(BlockingIOError):
                             os.read(self._wake_in, 4096)
@@ -156,6 +160,10 @@ class Server:
         for client in [c for c in self._leaving if not c.busy]:
             self.drop(client)
 
+    def watch_file(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call something whenever a descriptor can be read."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
     # -- long work
 
     def work(self, client: Client, sequence: int, job: Job) -> None:
@@ -197,6 +205,8 @@ class Server:
         temporary = self._journal.with_suffix(".new")
         temporary.write_text(json.dumps(rows))
         os.replace(temporary, self._journal)
+        if self.pins_folder is not None:
+            show_pins(Path(self.pins_folder), list(self.state.pins))
 
     def _recall(self) -> None:
         with suppress(OSError, ValueError):
@@ -261,6 +271,19 @@ class Server:
             with suppress(OSError):
                 os.close(fd)
         self.state.close()
+
+
+def show_pins(folder: Path, pins: list[str]) -> None:
+    """Have a folder hold an empty file for each pin below it, and nothing else."""
+    wanted = {Path(pin) for pin in pins if Path(pin).is_relative_to(folder)}
+    there = set(folder.rglob("*"))
+    for path in sorted(there - wanted, reverse=True):
+        with suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
+    for path in sorted(wanted - there):
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
 
 
 def _what(held: object) -> str:

@@ -25,4 +25,14 @@ struct rt_hooks {
     struct rt_hook hook[HOOKS];
 };
 
+/* What programs are given: every form of context for one call. */
+struct hook_view {
+    struct rt_regs outer, inner;
+    u64 raw[12];
+    u8 tracepoint[8192];
+};
+
+/* Run what is attached to a call's entry or exit, for the task `tid`, whose registers are in the view. */
+void hook_run(struct rt_hooks *hooks, struct rt_env *env, struct hook_view *view, u32 nr, int on_exit, s64 result, s32 tid);
+
 #endif

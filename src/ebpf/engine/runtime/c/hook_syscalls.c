@@ -20,70 +20,12 @@
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
 #endif
 
-/* A hook's lock may be held for as long as a program runs: give the processor away meanwhile. */
-static void take(u32 *word)
-{
-    for (int spins = 0; __atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE); spins++) {
-        if (spins < 100)
-            rt_pause();
-        else
-            usleep(50);
-    }
-}
-
-/* What programs are given: every form of context for one call. */
-struct view {
-    struct rt_regs outer, inner;
-    u64 raw[12];
-    u8 tracepoint[8192];
-};
-
-static void run(struct rt_hooks *hooks, struct rt_env *env, struct view *view, u32 nr, int on_exit, s64 result, s32 tid)
-{
-    memset(&env->task, 0, sizeof env->task);
-    env->task.tid = (u32)tid;
-    env->target = tid;
-    env->kernel_begin = (const u8 *)view;
-    env->kernel_end = (const u8 *)(view + 1);
-    take(&hooks->lock);
-    for (u32 i = 0; i < hooks->count; i++) {
-        struct rt_hook *hook = &hooks->hook[i];
-        if (!hook->live || hook->on_exit != (u32)on_exit || (hook->nr != nr && hook->nr != ANY_CALL))
-            continue;
-        void *ctx = &view->outer;
-        memset(&view->outer, 0, sizeof view->outer);
-        view->outer.di = (u64)&view->inner;
-        view->outer.ax = (u64)result;
-        if (hook->kind == HOOK_TRACEPOINT) {
-            u64 args[6] = {view->inner.di, view->inner.si, view->inner.dx, view->inner.r10, view->inner.r8, view->inner.r9};
-            memset(view->tracepoint, 0, 80);
-            memcpy(view->tracepoint + 8, &nr, 4);
-            if (on_exit)
-                memcpy(view->tracepoint + 16, &result, 8);
-            else
-                memcpy(view->tracepoint + 16, args, 48);
-            ctx = view->tracepoint;
-        } else if (hook->kind == HOOK_RAW) {
-            memset(view->raw, 0, sizeof view->raw);
-            view->raw[0] = (u64)&view->inner;
-            view->raw[1] = on_exit ? (u64)result : nr;
-            ctx = view->raw;
-        }
-        hook->prog(ctx, env);
-        hooks->events++;
-    }
-    rt_unlock(&hooks->lock);
-}
-
-RT_API void rt_hooks_lock(struct rt_hooks *hooks) { take(&hooks->lock); }
-RT_API void rt_hooks_unlock(struct rt_hooks *hooks) { rt_unlock(&hooks->lock); }
-
 /* Serve a notification descriptor until nobody is left who could ask: hooks at entry. With no hooks: let all calls pass. */
 RT_API void rt_notify_loop(s32 listener, struct rt_hooks *hooks, struct rt_env *env)
 {
     struct seccomp_notif ask;
     struct seccomp_notif_resp answer;
-    struct view *view = calloc(1, sizeof *view);
+    struct hook_view *view = calloc(1, sizeof *view);
     for (;;) {
         struct pollfd ready = {listener, POLLIN, 0};
         if (poll(&ready, 1, -1) < 0 && errno != EINTR)
@@ -110,7 +52,7 @@ RT_API void rt_notify_loop(s32 listener, struct rt_hooks *hooks, struct rt_env *
             view->inner.orig_ax = (u64)ask.data.nr;
             view->inner.ax = (u64)-ENOSYS;
             view->inner.ip = ask.data.instruction_pointer;
-            run(hooks, env, view, (u32)ask.data.nr, 0, 0, (s32)ask.pid);
+            hook_run(hooks, env, view, (u32)ask.data.nr, 0, 0, (s32)ask.pid);
         }
         memset(&answer, 0, sizeof answer);
         answer.id = ask.id;
@@ -178,7 +120,7 @@ static int wants_exit(struct rt_hooks *hooks, u32 nr)
     return 0;
 }
 
-static int look(s32 tid, struct view *view)
+static int look(s32 tid, struct hook_view *view)
 {
     struct user_regs_struct regs;
     if (ptrace(PTRACE_GETREGS, tid, 0, &regs))
@@ -202,7 +144,7 @@ RT_API s32 rt_trace_seize(s32 pid)
 /* Serve a seized tree until it is gone: hooks at entry and exit. */
 RT_API void rt_trace_loop(s32 pid, struct rt_hooks *hooks, struct rt_env *env)
 {
-    struct view *view = calloc(1, sizeof *view);
+    struct hook_view *view = calloc(1, sizeof *view);
     struct tracked *table = calloc(TRACKED, sizeof *table);
     for (;;) {
         int status;
@@ -231,7 +173,7 @@ RT_API void rt_trace_loop(s32 pid, struct rt_hooks *hooks, struct rt_env *env)
             resume = PTRACE_CONT;
             if (view && !look(tid, view)) {
                 u32 nr = (u32)view->inner.orig_ax;
-                run(hooks, env, view, nr, 0, 0, tid);
+                hook_run(hooks, env, view, nr, 0, 0, tid);
                 if (task && wants_exit(hooks, nr)) {
                     task->inside = 1;
                     resume = PTRACE_SYSCALL;
@@ -242,7 +184,7 @@ RT_API void rt_trace_loop(s32 pid, struct rt_hooks *hooks, struct rt_env *env)
             if (task)
                 task->inside = 0;
             if (view && !look(tid, view))
-                run(hooks, env, view, (u32)view->inner.orig_ax, 1, (s64)view->inner.ax, tid);
+                hook_run(hooks, env, view, (u32)view->inner.orig_ax, 1, (s64)view->inner.ax, tid);
         } else if (event == PTRACE_EVENT_EXEC) {
             unsigned long old = 0;
             ptrace(PTRACE_GETEVENTMSG, tid, 0, &old);

@@ -1,0 +1,42 @@
+"""`ebpf lab [-- COMMAND...]`: a shell in namespaces of its own, where the tutorial's commands work as they stand."""
+
+import os
+import sys
+
+from ebpf.cli.context import Context
+from ebpf.cli.run import resolve
+from ebpf.errors import UsageError
+
+USAGE = """usage: ebpf lab [-q] [-- COMMAND [ARGS...]]
+
+Open a shell (or run COMMAND, and end with its exit status) in a laboratory: user, network and mount namespaces of its own where the
+host allows them, its own ebpfd, and `bpftool`, `clang` for BPF and python's `bcc` by their names. Programs see the system calls of
+all that runs in it, and the packets of its interfaces. Root is not needed.
+  -q   no banner"""
+
+
+def run(context: Context, words: list[str]) -> int:
+    """Open it, and return the shell's exit status."""
+    if words and words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    quiet = False
+    while words and words[0].startswith("-") and words[0] != "--":
+        option = words.pop(0)
+        if option not in ("-q", "--quiet"):
+            raise UsageError(f"lab: unrecognized option '{option}'; ebpf lab --help")
+        quiet = True
+    if words and words[0] != "--":
+        raise UsageError(f"lab: a command stands behind --: ebpf lab -- {' '.join(words)}")
+    if words and len(words) == 1:
+        raise UsageError("lab: nothing after '--'; name the command to run")
+    command = resolve(words[1:])
+    if not command:
+        if not sys.stdin.isatty():
+            raise UsageError("lab: standard input is no terminal: name a command, ebpf lab -- COMMAND")
+        command = [os.environ.get("SHELL") or "/bin/sh"]
+    from ebpf.kernels import open_lab
+
+    # In scripts the lab is quiet.
+    speaks = not quiet and sys.stderr.isatty()
+    return open_lab(command, lambda line: context.note(line) if speaks else None)

@@ -1,0 +1,147 @@
+"""XDP programs on the laboratory's interfaces."""
+
+import ctypes
+import errno
+import os
+import socket
+import threading
+from collections.abc import Mapping
+
+from ebpf.engine.runtime import library
+from ebpf.engine.runtime.abi import KNOW_ALL, Env, Wire
+from ebpf.errors import KernelError, NotSupportedError
+from ebpf.kernels.daemon.lab.network import Network, tap
+from ebpf.kernels.user.objects import ProgramObject
+from ebpf.sys.kernel import XdpState
+from ebpf.uapi import XdpFlag
+
+_CALL = "net attach xdp"
+
+
+class _Loop:
+    """One direction, served by a native thread."""
+
+    def __init__(self, receives: int, sends: int, ifindex: int, env: Env) -> None:
+        self.wire = Wire(input=receives, output=sends, wake=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), ifindex=ifindex)
+        self._env = env
+        lib = library()
+        self._thread = threading.Thread(
+            target=lambda: lib.rt_wire_loop(ctypes.byref(self.wire), ctypes.byref(env)), name="ebpf-wire", daemon=True
+        )
+        self._thread.start()
+
+    def set(self, entry: int) -> None:
+        """Change the program (0: none)."""
+        library().rt_wire_set(ctypes.byref(self.wire), entry or None)
+
+    def close(self) -> None:
+        """End the thread."""
+        self.wire.stop = 1
+        os.eventfd_write(self.wire.wake, 1)
+        self._thread.join(5)
+        os.close(self.wire.wake)
+
+
+class LabWires:
+    """`eth0`, inline; `lo`, where programs look on (the loopback's packets never pass through anybody else's hands)."""
+
+    def __init__(self, network: Network, env: "EnvMaker") -> None:
+        self._network = network
+        self._env = env
+        self._attached: dict[int, tuple[ProgramObject, str]] = {}
+        self._lo: tuple[socket.socket, _Loop] | None = None
+        self._in = _Loop(network.far.fileno(), network.near.fileno(), network.eth0, env())
+        self._out = _Loop(network.near.fileno(), network.far.fileno(), 0, env())
+        self._closed = False
+
+    def interfaces(self) -> Mapping[str, int]:
+        """The lab's interfaces."""
+        return {name: index for index, name in socket.if_nameindex()}
+
+    def attach(self, ifindex: int, program: ProgramObject, flags: int) -> ProgramObject | None:
+        """Run a program on each packet that an interface receives."""
+        names = {index: name for name, index in self.interfaces().items()}
+        name = names.get(ifindex)
+        if name is None:
+            raise KernelError(errno.ENODEV, _CALL, f"there is no interface {ifindex}")
+        if name not in ("lo", "eth0"):
+            raise NotSupportedError(f"{_CALL} dev {name}", "the lab sees the packets of lo and eth0")
+        if flags & XdpFlag.HW_MODE:
+            raise KernelError(errno.EOPNOTSUPP, _CALL, "no interface of the lab takes programs into its hardware")
+        if name == "lo" and flags & XdpFlag.DRV_MODE:
+            raise KernelError(errno.EOPNOTSUPP, _CALL, "lo takes programs in generic mode only, as on Linux")
+        old = self._attached.get(ifindex)
+        if old is not None and flags & XdpFlag.UPDATE_IF_NOEXIST:
+            raise KernelError(errno.EBUSY, _CALL, "XDP program already attached")
+        entry = program.program.entry
+        if not entry:
+            raise NotSupportedError(_CALL, "the interpreter serves no live packets", hint="unset EBPF_ENGINE: it needs machine code")
+        if name == "eth0":
+            self._in.set(entry)
+        else:
+            self._on_lo(ifindex).set(entry)
+        mode = "xdpgeneric" if name == "lo" or flags & XdpFlag.SKB_MODE else "xdpdrv"
+        self._attached[ifindex] = (program, mode)
+        return old[0] if old is not None else None
+
+    def _on_lo(self, ifindex: int) -> _Loop:
+        if self._lo is None:
+            watched = tap("lo")
+            self._lo = (watched, _Loop(watched.fileno(), -1, ifindex, self._env()))
+        return self._lo[1]
+
+    def detach(self, ifindex: int, flags: int) -> ProgramObject | None:
+        """Take the program off an interface."""
+        del flags
+        old = self._attached.pop(ifindex, None)
+        if old is None:
+            return None
+        if ifindex == self._network.eth0:
+            self._in.set(0)
+        elif self._lo is not None:
+            self._end_lo()
+        return old[0]
+
+    def _end_lo(self) -> None:
+        if self._lo is not None:
+            watched, loop = self._lo
+            self._lo = None
+            loop.close()
+            watched.close()
+
+    def query(self) -> list[XdpState]:
+        """What is attached where."""
+        names = {index: name for name, index in self.interfaces().items()}
+        return [XdpState(index, names.get(index, "?"), mode, program.id) for index, (program, mode) in sorted(self._attached.items())]
+
+    def counts(self) -> dict[str, int]:
+        """What eth0 has received so far, by what became of it."""
+        wire = self._in.wire
+        return {"packets": wire.packets, "passed": wire.passed, "dropped": wire.dropped, "sent_back": wire.sent_back, "lost": wire.lost}
+
+    def close(self) -> None:
+        """Detach everything. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._attached.clear()
+        self._end_lo()
+        self._in.close()
+        self._out.close()
+
+
+class EnvMaker:
+    """Makes the environment of a loop's programs: interrupts of an interface, which are nobody's task."""
+
+    def __init__(self, trace_address: int, cpus: int) -> None:
+        self._trace = trace_address
+        self._cpus = cpus
+
+    def __call__(self) -> Env:
+        env = Env()
+        env.task.comm = b"<idle>"
+        env.task.known = KNOW_ALL
+        env.trace = self._trace
+        env.random = int.from_bytes(os.urandom(8), "little") | 1
+        env.ncpu = self._cpus
+        return env
