@@ -58,7 +58,9 @@ def _enter_whole() -> None:
     pid = os.fork()
     if not pid:
         try:
-            os.read(entered_read, 1)
+            os.close(entered_write)
+            if not os.read(entered_read, 1):
+                os._exit(1)
             parent = os.getppid()
             _write(f"/proc/{parent}/uid_map", f"{uids[0]} {uids[0]} {uids[2]}")
             _write(f"/proc/{parent}/gid_map", f"{gids[0]} {gids[0]} {gids[2]}")

@@ -1,0 +1,343 @@
+"""The laboratory: the tutorial's commands as they stand, without root, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+DROP = """
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+SEC("xdp") int judge(struct xdp_md *ctx) {
+    void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    struct ethhdr *eth = data;
+    struct iphdr *ip = (void *)(eth + 1);
+    struct udphdr *udp = (void *)(ip + 1);
+    if ((void *)(udp + 1) > end || eth->h_proto != bpf_htons(ETH_P_IP) || ip->protocol != 17 || udp->source != bpf_htons(7))
+        return XDP_PASS;
+    VERDICT
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+ECHO = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(0.5)
+s.sendto(b"hello", ("10.200.0.2", 7))
+try:
+    print(s.recvfrom(100)[0])
+except TimeoutError:
+    print("nothing")
+"""
+
+
+def refused() -> str:
+    """Why a lab can have no namespaces here ("" if it can)."""
+    done = subprocess.run(["unshare", "-Urnm", "true"], capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
+
+
+needs_namespaces = pytest.mark.skipif(bool(refused()), reason=f"user namespaces: {refused()}")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run shell text in a lab, in a folder of its own."""
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    for name in ("EBPF_DAEMON", "EBPF_LAB", "EBPF_KERNEL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(text: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ebpf", "lab", *words, "--", "sh", "-c", text],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    return run
+
+
+def test_the_exit_status_is_passed_on(lab: Run) -> None:
+    assert lab("exit 7").returncode == 7
+    assert lab("kill -TERM $$").returncode == 143
+    assert lab("true").stderr == ""
+
+
+def test_a_command_that_is_not_there_is_one_line(lab: Run, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "ebpf", "lab", "--", "nosuch"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: no command 'nosuch' in PATH\n")
+    for words in (["lab", "ls"], ["lab", "--"], ["lab", "-x"]):
+        done = subprocess.run([sys.executable, "-m", "ebpf", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+
+
+@needs_namespaces
+def test_it_looks_as_outside_but_for_the_network(lab: Run) -> None:
+    answer = lab("id -u; id -g; hostname; pwd; ls /sys/class/net; ls /sys/fs/bpf | wc -l").stdout.splitlines()
+    outside = subprocess.run(["hostname"], capture_output=True, text=True, check=True).stdout.strip()
+    assert answer[:3] == [str(os.getuid()), str(os.getgid()), outside]
+    assert answer[-1] == "0"
+
+
+@needs_namespaces
+def test_a_lab_in_a_lab_is_refused(lab: Run) -> None:
+    answer = lab("ebpf lab -- true")
+    assert answer.returncode == 2
+    assert "laboratory already" in answer.stderr
+
+
+@needs_namespaces
+def test_xdp_decides_which_packets_of_the_second_host_come(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(ECHO)
+    for verdict in ("DROP", "PASS", "ABORTED"):
+        (tmp_path / f"{verdict}.bpf.c").write_text(DROP.replace("VERDICT", f"return XDP_{verdict};"))
+    text = f"""
+set -e
+python={sys.executable}
+for v in DROP PASS ABORTED; do
+    clang -target bpf -O2 -g -c $v.bpf.c -o $v.o
+    bpftool prog load $v.o /sys/fs/bpf/$v
+    bpftool net attach xdp pinned /sys/fs/bpf/$v dev eth0
+    echo $v $($python echo.py)
+    bpftool net detach xdp dev eth0
+done
+echo none $($python echo.py)
+"""
+    answer = lab(text)
+    assert answer.stdout.splitlines() == ["DROP nothing", "PASS b'hello'", "ABORTED nothing", "none b'hello'"], answer.stderr
+
+
+@needs_namespaces
+def test_a_packet_that_is_sent_back_carries_what_the_program_wrote(lab: Run, tmp_path: Path) -> None:
+    # The second host's answer comes back to it as a datagram to its echo port, and so again to us, changed once.
+    swap = """
+    unsigned char *text = (void *)(udp + 1);
+    if (text + 5 > (unsigned char *)end) return XDP_PASS;
+    if (text[0] != 'h') return XDP_PASS;
+    text[0] = 'H';
+    unsigned char mac[6];
+    __builtin_memcpy(mac, eth->h_dest, 6);
+    __builtin_memcpy(eth->h_dest, eth->h_source, 6);
+    __builtin_memcpy(eth->h_source, mac, 6);
+    __u32 address = ip->saddr;
+    ip->saddr = ip->daddr;
+    ip->daddr = address;
+    __u16 port = udp->source;
+    udp->source = udp->dest;
+    udp->dest = port;
+    udp->check = 0;
+    return XDP_TX;"""
+    (tmp_path / "echo.py").write_text(ECHO)
+    (tmp_path / "tx.bpf.c").write_text(DROP.replace("VERDICT", swap))
+    answer = lab(
+        f"clang -target bpf -O2 -g -c tx.bpf.c -o tx.o && bpftool prog load tx.o /sys/fs/bpf/tx && "
+        f"bpftool net attach xdp name judge dev eth0 && {sys.executable} echo.py"
+    )
+    assert answer.stdout == "b'Hello'\n", answer.stderr
+
+
+@needs_namespaces
+def test_tcp_passes_whole_in_both_directions(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "pass.bpf.c").write_text(DROP.replace("VERDICT", "return XDP_PASS;"))
+    (tmp_path / "tcp.py").write_text(
+        """
+import os, socket, threading, urllib.request
+peer = socket.create_connection(("peer", 7), 10)
+data, got = os.urandom(1 << 20), bytearray()
+def read():
+    while len(got) < len(data):
+        got.extend(peer.recv(65536))
+thread = threading.Thread(target=read)
+thread.start()
+peer.sendall(data)
+thread.join()
+print(bytes(got) == data, "second host" in urllib.request.urlopen("http://peer/", timeout=10).read().decode())
+"""
+    )
+    answer = lab(
+        f"{sys.executable} tcp.py; clang -target bpf -O2 -g -c pass.bpf.c -o p.o && bpftool prog load p.o /sys/fs/bpf/p && "
+        f"bpftool net attach xdp name judge dev eth0 && {sys.executable} tcp.py"
+    )
+    assert answer.stdout == "True True\nTrue True\n", answer.stderr
+
+
+COUNTER = """
+from bcc import BPF
+import sys, time
+b = BPF(text='BPF_HASH(t); int f(void *ctx) { u64 k = 0; t.increment(k); return 0; }')
+b.attach_kprobe(event=b.get_syscall_fnname("CALL"), fn_name="f")
+print("attached", flush=True)
+sys.stdin.readline()
+print(sum(v.value for v in b["t"].values()), flush=True)
+"""
+
+
+@needs_namespaces
+@pytest.mark.parametrize("forks", [1, 8])
+def test_calls_of_running_processes_are_counted_exactly(lab: Run, tmp_path: Path, forks: int) -> None:
+    (tmp_path / "count.py").write_text(COUNTER.replace("CALL", "getppid"))
+    (tmp_path / "work.py").write_text(
+        """
+import ctypes, os, sys, threading
+libc = ctypes.CDLL(None)
+def work():
+    for _ in range(500):
+        libc.syscall(110)
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        os._exit(0)
+for _ in range(int(sys.argv[1])):
+    assert os.wait()[1] == 0
+print("done", flush=True)
+sys.stdin.readline()
+"""
+    )
+    # The worker runs before the program is attached, and goes on after it is detached.
+    text = f"""
+python={sys.executable}
+mkfifo w c wo co
+$python work.py {forks} < w > wo & exec 3> w 4< wo
+read line <&4
+$python count.py < c > co & exec 5> c 6< co
+read line <&6; echo $line
+echo go >&3; read line <&4; echo $line
+echo go >&5; read line <&6; echo $line
+exec 5>&-; wait %2
+echo go >&3; wait %1; echo $?
+"""
+    answer = lab(text)
+    assert answer.stdout.splitlines() == ["attached", "done", str(forks * 1000), "0"], answer.stderr
+
+
+@needs_namespaces
+def test_attaching_and_detaching_hurts_nobody(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "loop.py").write_text(
+        """
+import signal, sys, threading, os, time
+ticks = 0
+def tick(*_):
+    global ticks
+    ticks += 1
+signal.signal(signal.SIGALRM, tick)
+signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+end = time.monotonic() + 3
+runs = 0
+while time.monotonic() < end:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    runs += 1
+print("fine", runs > 10, ticks > 50)
+"""
+    )
+    (tmp_path / "attach.py").write_text(
+        """
+from bcc import BPF
+for _ in range(25):
+    b = BPF(text='BPF_HASH(t); int f(void *ctx) { u64 k = 0; t.increment(k); return 0; }')
+    b.attach_kprobe(event=b.get_syscall_fnname("execve"), fn_name="f")
+    b.cleanup()
+print("attached 25 times")
+"""
+    )
+    answer = lab(f"{sys.executable} loop.py & {sys.executable} attach.py; wait")
+    assert sorted(answer.stdout.splitlines()) == ["attached 25 times", "fine True True"], answer.stderr
+
+
+@needs_namespaces
+def test_stopped_processes_stay_stopped_and_go_on(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "count.py").write_text(COUNTER.replace("CALL", "execve"))
+    text = f"""
+mkfifo c co
+sleep 30 & s=$!
+kill -STOP $s
+{sys.executable} count.py < c > co & exec 5> c 6< co
+read line <&6
+/bin/true
+grep State /proc/$s/status
+echo go >&5; read line <&6; echo $line
+exec 5>&-; wait %2
+grep State /proc/$s/status
+kill -CONT $s; kill $s; wait $s; echo $?
+"""
+    lines = lab(text).stdout.splitlines()
+    assert lines[0].endswith("t (tracing stop)") or lines[0].endswith("T (stopped)")
+    # true and grep were started meanwhile.
+    assert lines[1:] == ["2", "State:\tT (stopped)", "143"]
+
+
+@needs_namespaces
+def test_nothing_is_left_behind(lab: Run, tmp_path: Path) -> None:
+    lab("sleep 0.1 & true")
+    assert list((tmp_path / "run" / "ebpf").glob("lab-*")) == []
+
+
+@needs_namespaces
+def test_a_lab_that_is_killed_takes_its_network_and_daemon_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ebpf", "lab", "--", "sh", "-c", "echo $$; sleep 100"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    shell = int(process.stdout.readline())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{shell}").exists() and Path(f"/proc/{shell}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.stdout.close()
+
+
+def test_without_namespaces_it_is_a_lab_of_the_process_tree(lab: Run, tmp_path: Path) -> None:
+    if refused():
+        command = [sys.executable, "-m", "ebpf"]
+    else:
+        # In a user namespace where no other may be made.
+        (tmp_path / "ebpf.sh").write_text(f'echo 0 > /proc/sys/user/max_user_namespaces && exec {sys.executable} -m ebpf "$@"\n')
+        command = ["unshare", "-Ur", "sh", str(tmp_path / "ebpf.sh")]
+    (tmp_path / "count.py").write_text(COUNTER.replace("CALL", "execve"))
+    text = f"""
+mkfifo c co
+{sys.executable} count.py < c > co & exec 5> c 6< co
+read line <&6
+/bin/true; /bin/true
+echo go >&5; read line <&6; echo $line
+exec 5>&-; wait
+exit 5
+"""
+    done = subprocess.run(
+        [*command, "lab", "--", "sh", "-c", text],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 5, done.stderr
+    assert done.stdout.splitlines() == ["2"], done.stderr
