@@ -7,11 +7,12 @@ from ebpf.cli.context import Context
 from ebpf.cli.run import resolve
 from ebpf.errors import UsageError
 
-USAGE = """usage: ebpf lab [-q] [-- COMMAND [ARGS...]]
+USAGE = """usage: ebpf [--kernel linux] lab [-q] [-- COMMAND [ARGS...]]
 
 Open a shell (or run COMMAND, and end with its exit status) in a laboratory: user, network and mount namespaces of its own where the
 host allows them, its own ebpfd, and `bpftool`, `clang` for BPF and python's `bcc` by their names. Programs see the system calls of
-all that runs in it, and the packets of its interfaces. Root is not needed.
+all that runs in it, and the packets of its interfaces. Root is not needed. With --kernel linux, as root, the same names in a network
+and a /sys/fs/bpf of its own, on Linux's kernel.
   -q   no banner"""
 
 
@@ -39,4 +40,5 @@ def run(context: Context, words: list[str]) -> int:
 
     # In scripts the lab is quiet.
     speaks = not quiet and sys.stderr.isatty()
-    return open_lab(command, lambda line: context.note(line) if speaks else None)
+    # Only who asks for it gets Linux's kernel: the lab is for what needs no root.
+    return open_lab(command, lambda line: context.note(line) if speaks else None, linux=context.kernel_name == "linux")

@@ -15,6 +15,7 @@ from ebpf.uapi import PROGRAM_TYPES, ProgType
 USAGE = """usage: ebpf prog show|list [PROG]
        ebpf prog load OBJ PATH
        ebpf prog dump xlated PROG [opcodes] [linum]
+       ebpf prog tracelog
        ebpf prog run OBJ [PROGRAM] --pcap FILE [--repeat N] [--write DIR] [--limit N]
        PROG := { id N | tag HEX | name NAME | pinned FILE }
 
@@ -147,6 +148,28 @@ def dump(context: Context, words: Words) -> int:
         return 0 if found else 255
 
 
+def tracelog(context: Context, words: Words) -> int:
+    """Copy what programs write with bpf_printk, until Ctrl-C."""
+    from ebpf.events import TracePipe
+
+    words.end()
+    lines: list[Json] = []
+    with TracePipe(context.kernel()) as pipe:
+        try:
+            for line in pipe:
+                text = line.decode(errors="replace")
+                if context.json:
+                    lines.append(text)
+                else:
+                    context.write(text)
+                    context.out.flush()
+        except KeyboardInterrupt:
+            pass
+    if context.json:
+        context.write(dumps(lines, pretty=context.pretty))
+    return 0
+
+
 def replay(context: Context, words: Words) -> int:
     """Run an XDP program of an object over a capture."""
     from ebpf.cli.replay import run as run_replay
@@ -160,5 +183,6 @@ _VERBS: dict[str, Verb] = {
     "help": help_verb(USAGE),
     "dump": dump,
     "load": load,
+    "tracelog": tracelog,
     "run": replay,
 }

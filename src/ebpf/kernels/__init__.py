@@ -66,9 +66,12 @@ def daemon_log() -> Path:
     return socket_path().with_suffix(".log")
 
 
-def open_lab(argv: Sequence[str], say: Callable[[str], None]) -> int:
-    """Run a command in a laboratory and return its exit status; `say` is given the lines of the banner."""
+def open_lab(argv: Sequence[str], say: Callable[[str], None], *, linux: bool = False) -> int:
+    """Run a command in a laboratory and return its exit status; `say` is given the lines of the banner.
+
+    With `linux` its programs run in Linux's kernel, and it is for root.
+    """
     from ebpf.kernels.daemon.lab import open_lab as enter
     from ebpf.kernels.remote import folder
 
-    return enter(argv, folder(), say)
+    return enter(argv, folder(), say, linux=linux)

@@ -61,7 +61,7 @@ class Folder:
             known = "127.0.0.1 localhost\n"
         self.hosts.write_text(f"{known.rstrip()}\n{LAB_ADDRESS} lab\n{LAB_ADDRESS6} lab\n{PEER_ADDRESS} peer\n{PEER_ADDRESS6} peer\n")
 
-    def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
+    def environment(self, outside: Mapping[str, str], *, linux: bool) -> dict[str, str]:
         """The environment of the lab's shell."""
         env = dict(outside)
         before = env.get("PYTHONPATH", "")
@@ -69,8 +69,11 @@ class Folder:
         env["PYTHONPATH"] = f"{self._python}:{before}" if before else str(self._python)
         if before:
             env["EBPF_LAB_PYTHONPATH"] = before
-        env["EBPF_DAEMON"] = str(self.socket)
-        env["EBPF_KERNEL"] = "user"
+        if linux:
+            env.pop("EBPF_DAEMON", None)
+        else:
+            env["EBPF_DAEMON"] = str(self.socket)
+        env["EBPF_KERNEL"] = "linux" if linux else "user"
         env["EBPF_LAB"] = str(os.getpid())
         return env
 

@@ -1,5 +1,6 @@
 """The second host: a process in a network namespace of its own that answers HTTP and echoes UDP and TCP."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -8,15 +9,20 @@ from contextlib import suppress
 from typing import NoReturn
 
 HTTP_PORT, ECHO_PORT = 80, 7
+_PR_SET_PDEATHSIG = 1
 PAGE = b"<!doctype html><title>peer</title><p>This is the second host of the laboratory.</p>\n"
 
 
-def serve(ready: int) -> NoReturn:
-    """Answer until killed. For a process that has just been forked: never returns. A byte on `ready` says that it listens."""
+def serve(ready: int, lab: int) -> NoReturn:
+    """Answer until killed, or until the process `lab` that forked us ends: never returns. A byte on `ready` says that it listens."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
+        # Whatever way the lab ends, we end with it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != lab:
+            os._exit(1)
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)

@@ -72,6 +72,21 @@ def build(lab: int) -> Network:
     return Network(middle, host, near, far, socket.if_nametoindex("eth0"))
 
 
+def build_direct(lab: int) -> int:
+    """The same without anything in the middle: for programs that the Linux kernel runs. The answer is the second host's namespace."""
+    up("lo")
+    host = space.new_network()
+    up("lo")
+    _pair("eth0", "eth0", lab)
+    for fd, address, address6 in ((host, PEER_ADDRESS, PEER_ADDRESS6), (lab, LAB_ADDRESS, LAB_ADDRESS6)):
+        space.enter_network(fd)
+        add_address("eth0", address, 24)
+        with suppress(OSError):
+            add_address("eth0", address6, 64)
+        up("eth0")
+    return host
+
+
 def up(name: str) -> None:
     """Switch an interface on."""
     body = struct.pack("=BBHiII", socket.AF_UNSPEC, 0, 0, socket.if_nametoindex(name), _UP, _UP)

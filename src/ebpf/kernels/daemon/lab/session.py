@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from ebpf.errors import NotSupportedError, UsageError
+from ebpf.errors import NotSupportedError, PrivilegeError, UsageError
 from ebpf.kernels.daemon.lab import host, network, space
 from ebpf.kernels.daemon.lab.folder import Folder
 from ebpf.kernels.daemon.server import Server
@@ -29,10 +29,11 @@ class Offer:
     lines: list[str] = field(default_factory=list)
 
 
-def open_lab(argv: Sequence[str], parent: Path, say: Callable[[str], None]) -> int:
+def open_lab(argv: Sequence[str], parent: Path, say: Callable[[str], None], *, linux: bool = False) -> int:
     """Run a command (a shell) in a laboratory and return its exit status. `parent` is a private folder; `say` takes the banner.
 
-    For a process of one thread that has loaded no LLVM yet.
+    With `linux` its programs run in Linux's kernel: then it is namespaces and names alone, for root. For a process of one
+    thread that has loaded no LLVM yet.
     """
     if "EBPF_LAB" in os.environ:
         raise UsageError("lab: this is a laboratory already")
@@ -40,7 +41,7 @@ def open_lab(argv: Sequence[str], parent: Path, say: Callable[[str], None]) -> i
         raise NotSupportedError("the laboratory", "needs Linux 5.3 or later")
     folder = Folder(parent)
     try:
-        return _Lab(list(argv), folder, say).run()
+        return (_LinuxLab if linux else _Lab)(list(argv), folder, say).run()
     finally:
         folder.close()
 
@@ -56,6 +57,8 @@ class _Shell(HeldCommand):
 
 
 class _Lab:
+    linux = False
+
     def __init__(self, argv: list[str], folder: Folder, say: Callable[[str], None]) -> None:
         self._argv = argv
         self._folder = folder
@@ -67,7 +70,7 @@ class _Lab:
     def run(self) -> int:
         self._enter()
         terminal = sys.stdin.isatty() and sys.stderr.isatty()
-        command = Command(tuple(self._argv), env=self._folder.environment(os.environ), foreground=terminal)
+        command = Command(tuple(self._argv), env=self._folder.environment(os.environ, linux=self.linux), foreground=terminal)
         shell = _Shell(*fork_held(command, _child), foreground=terminal)
         try:
             return self._serve(shell)
@@ -92,22 +95,24 @@ class _Lab:
         try:
             self._network = network.build(lab)
             self._offer.packets = True
-            self._start_host(self._network)
+            built = self._network
+            self._start_host(built.host, [built.near.fileno(), built.far.fileno(), built.middle, built.host])
         except OSError as error:
             self._offer.why = f"{error.filename or 'network'}: {(error.strerror or str(error)).lower()}"
         finally:
             space.enter_network(lab)
             os.close(lab)
 
-    def _start_host(self, built: network.Network) -> None:
-        space.enter_network(built.host)
+    def _start_host(self, namespace: int, not_its: list[int]) -> None:
+        space.enter_network(namespace)
         read_end, write_end = os.pipe()
+        lab = os.getpid()
         self._host = os.fork()
         if not self._host:
             os.close(read_end)
-            for fd in (built.near.fileno(), built.far.fileno(), built.middle, built.host):
+            for fd in not_its:
                 os.close(fd)
-            host.serve(write_end)
+            host.serve(write_end, lab)
         os.close(write_end)
         os.read(read_end, 1)
         os.close(read_end)
@@ -141,9 +146,7 @@ class _Lab:
         status = shell.poll()
         if status is None:
             # Somebody ended us: the shell goes too.
-            with suppress(ProcessLookupError):
-                os.kill(shell.pid, signal.SIGHUP)
-                os.kill(shell.pid, signal.SIGCONT)
+            _hang_up(shell.pid)
             self._say(f"lab: {why}")
             status = 128 + (signal.SIGTERM if why == "SIGTERM" else signal.SIGHUP)
         self._farewell(userns)
@@ -185,6 +188,44 @@ class _Lab:
             network.close(self._network)
 
 
+class _LinuxLab(_Lab):
+    """The same commands on Linux's kernel: a network and a /sys/fs/bpf of its own, and no daemon."""
+
+    linux = True
+
+    def _enter(self) -> None:
+        try:
+            space.enter_as_root()
+        except OSError as error:
+            raise PrivilegeError(error.errno or 1, "unshare", "CAP_SYS_ADMIN", "a laboratory on Linux's kernel is for root") from error
+        if os.path.isdir(_PINS):
+            space.mount_bpffs(_PINS)
+        space.mount_file(str(self._folder.hosts), "/etc/hosts")
+        self._offer.namespaces = True
+        lab = space.network()
+        try:
+            built = network.build_direct(lab)
+            self._offer.packets = True
+            self._start_host(built, [built])
+            os.close(built)
+        except OSError as error:
+            self._offer.why = f"{error.filename or 'network'}: {(error.strerror or str(error)).lower()}"
+        finally:
+            space.enter_network(lab)
+            os.close(lab)
+
+    def _serve(self, shell: _Shell) -> int:
+        self._say("lab: a shell on Linux's kernel, with a network and /sys/fs/bpf of its own. `exit` ends it and its pins.")
+        self._say("lab: tracing programs see the whole machine, as Linux has it")
+        if self._offer.packets:
+            self._say(f"lab: `peer` ({network.PEER_ADDRESS}: HTTP on 80, echo on 7) is at the other end of eth0")
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU, signal.SIGTTIN):
+            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: _hang_up(shell.pid))
+        return shell.wait()
+
+
 def _processes(userns: str, without: set[int]) -> list[tuple[int, str]]:
     """The processes of a user namespace."""
     found = []
@@ -196,6 +237,13 @@ def _processes(userns: str, without: set[int]) -> list[tuple[int, str]]:
                 name = Path(f"/proc/{entry}/comm").read_text().strip()
                 found.append((int(entry), name))
     return sorted(found)
+
+
+def _hang_up(pid: int) -> None:
+    """What a shell is told when its terminal goes."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGHUP)
+        os.kill(pid, signal.SIGCONT)
 
 
 def _child(command: Command, pipe: int) -> NoReturn:

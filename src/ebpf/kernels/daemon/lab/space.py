@@ -39,6 +39,17 @@ def enter() -> None:
     _check(_libc().mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount")
 
 
+def enter_as_root() -> None:
+    """Enter a new mount and network namespace, and stay in the user namespace: for who is root already."""
+    _check(_libc().unshare(_NEWNS | _NEWNET), "unshare")
+    _check(_libc().mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount")
+
+
+def mount_bpffs(path: str) -> bool:
+    """Put a BPF file system in a folder's place, for this mount namespace."""
+    return bool(_libc().mount(b"bpf", os.fsencode(path), b"bpf", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"mode=0700") == 0)
+
+
 def _may_map_all() -> bool:
     try:
         with open("/proc/self/uid_map", encoding="ascii") as file:
