@@ -312,7 +312,7 @@ def test_a_lab_that_is_killed_takes_its_network_and_daemon_with_it(how: int, tmp
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     process = subprocess.Popen(
-        [sys.executable, "-m", "ebpf", "lab", "--", "sh", "-c", "echo $$; sleep 100"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "ebpf", "lab", "--", "sh", "-c", "echo $$; sleep 100 & wait"], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     shell = int(process.stdout.readline())
@@ -320,8 +320,12 @@ def test_a_lab_that_is_killed_takes_its_network_and_daemon_with_it(how: int, tmp
     process.send_signal(how)
     assert process.wait(20) == (128 + how if how == signal.SIGTERM else -how)
     if how == signal.SIGKILL:
-        # Nobody is left to tell the shell: it goes on, without the lab's programs.
-        os.kill(shell, signal.SIGKILL)
+        # Nobody is left to tell the shell and what it started: they go on, without the lab's programs.
+        assert sorted(line.split("\0")[0].rpartition("/")[2] for line in living(namespace)) == ["sh", "sleep"]
+        for place in Path("/proc").iterdir():
+            with suppress(OSError):
+                if place.name.isdigit() and os.readlink(place / "ns/user") == namespace:
+                    os.kill(int(place.name), signal.SIGKILL)
     deadline = time.monotonic() + 5
     while living(namespace):
         assert time.monotonic() < deadline, living(namespace)

@@ -145,8 +145,9 @@ class _Lab:
         why = server.run()
         status = shell.poll()
         if status is None:
-            # Somebody ended us: the shell goes too.
-            _hang_up(shell.pid)
+            # Somebody ended us: the shell goes too, and what it started.
+            for pid in [shell.pid, *(pid for pid, _ in (_processes(userns, {os.getpid(), self._host}) if userns else []))]:
+                _hang_up(pid)
             self._say(f"lab: {why}")
             status = 128 + (signal.SIGTERM if why == "SIGTERM" else signal.SIGHUP)
         self._farewell(userns)
