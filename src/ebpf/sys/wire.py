@@ -5,10 +5,13 @@ a dict, or one of the seam's own dataclasses, by name. Nothing else can be expre
 so that neither side has to trust the other. Descriptors travel beside a frame (SCM_RIGHTS).
 """
 
+import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from enum import IntEnum
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
@@ -35,6 +38,23 @@ _DEEPEST = 16
 _I64 = struct.Struct("<q")
 _U64 = struct.Struct("<Q")
 _U32 = struct.Struct("<I")
+
+
+# sun_path of sockaddr_un(7), with its closing zero.
+_LONGEST_ADDRESS = 108
+
+
+@contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """What to bind or connect a Unix socket to for a path of any length: a long one goes by way of its folder's descriptor."""
+    if len(os.fsencode(path)) < _LONGEST_ADDRESS:
+        yield os.fspath(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 class Kind(IntEnum):

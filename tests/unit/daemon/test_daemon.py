@@ -92,6 +92,15 @@ def test_an_object_lives_as_long_as_somebody_holds_it() -> None:
         assert refused.value.errno == errno.ENOENT
 
 
+def test_a_folder_with_a_long_name_serves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 40)
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    with RemoteKernel() as kernel:
+        pid = int(kernel.status()["pid"])
+    os.kill(pid, signal.SIGKILL)
+
+
 def test_pins_outlive_clients_and_clients_that_are_killed_release_what_they_held() -> None:
     with RemoteKernel() as kernel:
         kernel.bpf(ObjPin("/sys/fs/bpf/counts", kernel.bpf(HASH)))
@@ -318,7 +327,8 @@ def test_limits_answer_with_their_errno() -> None:
     thread.start()
     try:
         peer = socket.socket(socket.AF_UNIX)
-        peer.connect(str(path))
+        with wire.socket_address(path) as address:
+            peer.connect(address)
         with RemoteKernel(Connection(peer, str(path))) as kernel:
             with pytest.raises(KernelError) as memory:
                 kernel.bpf(MapCreate(MapType.ARRAY, 4, 8, 1 << 20))

@@ -19,6 +19,7 @@ from ebpf.kernels.daemon.client import Client
 from ebpf.kernels.user.kernel import Job
 from ebpf.kernels.user.objects import Account, BtfObject, LinkObject, MapObject, ProgramObject
 from ebpf.kernels.user.state import State
+from ebpf.sys.wire import socket_address
 
 #: What one client may have.
 DESCRIPTORS = 8192
@@ -69,7 +70,8 @@ class Server:
             os.unlink(self.path)
         old = os.umask(0o177)
         try:
-            self._socket.bind(os.fspath(self.path))
+            with socket_address(self.path) as address:
+                self._socket.bind(address)
         finally:
             os.umask(old)
         self._socket.listen(512)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from ebpf.errors import KernelError, NotSupportedError, UsageError
+from ebpf.sys.wire import socket_address
 
 _START_S = 10.0
 
@@ -64,7 +65,8 @@ def connect(*, start: bool = True) -> tuple[socket.socket, str]:
 def _try(path: Path) -> socket.socket | None:
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        peer.connect(os.fspath(path))
+        with socket_address(path) as address:
+            peer.connect(address)
     except (FileNotFoundError, ConnectionRefusedError):
         peer.close()
         return None
