@@ -14,12 +14,10 @@ from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.linux import netlink, perf
 from ebpf.kernels.linux.codec import COMMANDS
 from ebpf.kernels.linux.lab import LinuxLab
-from ebpf.kernels.linux.syscall import numbers
+from ebpf.kernels.linux.syscall import numbers, syscall_function
 from ebpf.kernels.linux.tracefs import TraceInstance
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import Buffer, PerfSource, XdpState
-
-_PREFIX = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
 
 
 class Mapped:
@@ -150,7 +148,7 @@ class LinuxKernel:
 
     def syscall_function(self, syscall: str) -> str:
         """The kernel function of a system call."""
-        return _PREFIX[os.uname().machine] + syscall
+        return syscall_function(syscall)
 
     # -- trace
 

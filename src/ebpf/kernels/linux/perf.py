@@ -3,14 +3,16 @@
 import ctypes
 import errno
 import fcntl
+import platform
 from difflib import get_close_matches
 from pathlib import Path
 
 from ebpf.errors import KernelError, NotFoundError, NotSupportedError
 from ebpf.kernels.linux.codec import attr
-from ebpf.kernels.linux.syscall import failure, perf_event_open
+from ebpf.kernels.linux.syscall import failure, perf_event_open, syscall_function
 from ebpf.kernels.linux.tracefs import tracepoint_id
 from ebpf.sys.kernel import Kprobe, PerfOutput, PerfSource, Tracepoint, Uprobe
+from ebpf.uapi import SYSCALLS
 
 _SIZE = 120
 _TRACEPOINT, _SOFTWARE = 2, 1
@@ -52,11 +54,21 @@ def _pmu(name: str, target: str, hint: str) -> int:
 
 
 def _kprobe(source: Kprobe, pid: int, cpu: int) -> int:
-    require_function(source.function)
-    kind = _pmu("kprobe", source.function, "System calls' functions (such as __x64_sys_execve) and tracepoints can be traced here")
+    # Reading all symbols takes a quarter of a start: only who failed is told whether the name was the reason.
+    try:
+        kind = _pmu("kprobe", source.function, "System calls' functions (such as __x64_sys_execve) and tracepoints can be traced here")
+    except NotSupportedError:
+        if source.function not in map(syscall_function, SYSCALLS.get(platform.machine(), ())):
+            require_function(source.function)
+        raise
     name = ctypes.create_string_buffer(source.function.encode())
     what = f"{'kretprobe' if source.ret else 'kprobe'} {source.function}"
-    return _open(_attr(kind, int(source.ret), config1=ctypes.addressof(name), config2=source.offset), pid, cpu, what)
+    try:
+        return _open(_attr(kind, int(source.ret), config1=ctypes.addressof(name), config2=source.offset), pid, cpu, what)
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            require_function(source.function)
+        raise
 
 
 def require_function(name: str) -> None:

@@ -9,6 +9,8 @@ from functools import lru_cache
 from ebpf.errors import KernelError, NotSupportedError, PrivilegeError
 
 _NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241)}
+# What the names of system calls' functions begin with.
+_PREFIXES = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
 _MEMORY = ctypes.c_char * 1
 
 
@@ -25,6 +27,11 @@ def numbers() -> tuple[int, int]:
         return _NUMBERS[platform.machine()]
     except KeyError:
         raise NotSupportedError("the linux kernel", f"is not served on {platform.machine()} yet") from None
+
+
+def syscall_function(syscall: str) -> str:
+    """The kernel function of a system call."""
+    return _PREFIXES[platform.machine()] + syscall
 
 
 def bpf(cmd: int, attr: "ctypes.Array[ctypes.c_char]") -> int:
