@@ -241,7 +241,7 @@ _ROWS: Final = (
     ),
     Helper(46, "get_socket_cookie", "u64", "struct sk_buff *skb", (Arg.CTX,), Ret.INT, "4.12"),
     Helper(47, "get_socket_uid", "u32", "struct sk_buff *skb", None, Ret.UNKNOWN, "4.13"),
-    Helper(48, "set_hash", "long", "struct sk_buff *skb, u32 hash", None, Ret.UNKNOWN, "4.13"),
+    Helper(48, "set_hash", "long", "struct sk_buff *skb, u32 hash", (Arg.CTX, Arg.ANY), Ret.INT, "4.13"),
     Helper(49, "setsockopt", "long", "void *bpf_socket, int level, int optname, void *optval, int optlen", None, Ret.UNKNOWN, "4.13"),
     Helper(
         50,

@@ -61,13 +61,28 @@ _SKB: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ProgramType:
-    """A row. `context` names a struct of contexts.py ("": special); `returns` is the range r0 must lie in, if it must."""
+    """A row. `context` names a struct of contexts.py ("": special); `returns` is the range r0 must lie in, if it must.
+
+    Of the context's fields, `hidden` are not for this type, and `writes` (all that are writable, if None) may be stored to.
+    """
 
     type: ProgType
     name: str
     context: str
     helpers: frozenset[str] | None = None
     returns: tuple[int, int] | None = None
+    hidden: frozenset[str] = frozenset()
+    writes: frozenset[str] | None = None
+
+
+#: Of __sk_buff: what only programs on sockets' packets see.
+_SOCKET: Final = _names(
+    "family remote_ip4 local_ip4 remote_ip6_0 remote_ip6_1 remote_ip6_2 remote_ip6_3"
+    " local_ip6_0 local_ip6_1 local_ip6_2 local_ip6_3 remote_port local_port"
+)
+_CB: Final = _names("cb0 cb1 cb2 cb3 cb4")
+_TC_WRITES: Final = _CB | _names("mark queue_mapping priority tc_index tc_classid tstamp")
+_LWT: Final = _SOCKET | _names("data_meta flow_keys hwtstamp tc_classid tstamp tstamp_type wire_len")
 
 
 _ROWS: Final = (
@@ -79,10 +94,16 @@ _ROWS: Final = (
         | _names(
             "perf_event_output skb_load_bytes get_socket_cookie get_socket_uid skb_load_bytes_relative get_netns_cookie skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock skc_to_udp6_sock ktime_get_coarse_ns skc_to_unix_sock skc_to_mptcp_sock"
         ),
+        hidden=_SOCKET | _names("data data_end data_meta flow_keys hwtstamp tc_classid tstamp tstamp_type wire_len"),
+        writes=_CB,
     ),
     ProgramType(ProgType.KPROBE, "kprobe", "pt_regs", helpers=_BASE | _TRACING),
-    ProgramType(ProgType.SCHED_CLS, "sched_cls", "__sk_buff", helpers=_BASE | _SKB),
-    ProgramType(ProgType.SCHED_ACT, "sched_act", "__sk_buff", helpers=_BASE | _SKB),
+    ProgramType(
+        ProgType.SCHED_CLS, "sched_cls", "__sk_buff", helpers=_BASE | _SKB, hidden=_SOCKET | _names("flow_keys"), writes=_TC_WRITES
+    ),
+    ProgramType(
+        ProgType.SCHED_ACT, "sched_act", "__sk_buff", helpers=_BASE | _SKB, hidden=_SOCKET | _names("flow_keys"), writes=_TC_WRITES
+    ),
     ProgramType(ProgType.TRACEPOINT, "tracepoint", "", helpers=_BASE | _TRACING),
     ProgramType(
         ProgType.XDP,
@@ -108,6 +129,8 @@ _ROWS: Final = (
             "perf_event_output skb_load_bytes get_socket_cookie get_socket_uid skb_load_bytes_relative skb_cgroup_id get_local_storage skb_ancestor_cgroup_id sk_lookup_tcp sk_lookup_udp sk_release sk_fullsock tcp_sock skb_ecn_set_ce get_listener_sock skc_lookup_tcp sk_storage_get sk_storage_delete get_netns_cookie sk_cgroup_id sk_ancestor_cgroup_id skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock skc_to_udp6_sock ktime_get_coarse_ns skc_to_unix_sock skc_to_mptcp_sock"
         ),
         returns=(0, 1),
+        hidden=_names("data_meta flow_keys tc_classid tstamp_type wire_len"),
+        writes=_CB | _names("mark priority tstamp"),
     ),
     ProgramType(
         ProgType.CGROUP_SOCK,
@@ -127,6 +150,8 @@ _ROWS: Final = (
         | _names(
             "get_route_realm perf_event_output skb_load_bytes csum_diff skb_under_cgroup get_hash_recalc skb_pull_data lwt_push_encap skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock skc_to_udp6_sock ktime_get_coarse_ns skc_to_unix_sock skc_to_mptcp_sock"
         ),
+        hidden=_LWT,
+        writes=_CB | _names("mark priority"),
     ),
     ProgramType(
         ProgType.LWT_OUT,
@@ -136,6 +161,8 @@ _ROWS: Final = (
         | _names(
             "get_route_realm perf_event_output skb_load_bytes csum_diff skb_under_cgroup get_hash_recalc skb_pull_data skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock skc_to_udp6_sock ktime_get_coarse_ns skc_to_unix_sock skc_to_mptcp_sock"
         ),
+        hidden=_LWT,
+        writes=_CB | _names("mark priority"),
     ),
     ProgramType(
         ProgType.LWT_XMIT,
@@ -145,6 +172,8 @@ _ROWS: Final = (
         | _names(
             "skb_store_bytes l3_csum_replace l4_csum_replace clone_redirect skb_get_tunnel_key skb_set_tunnel_key redirect get_route_realm perf_event_output skb_load_bytes csum_diff skb_get_tunnel_opt skb_set_tunnel_opt skb_under_cgroup get_hash_recalc skb_change_tail skb_pull_data csum_update set_hash_invalid skb_change_head lwt_push_encap csum_level skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock skc_to_udp6_sock ktime_get_coarse_ns skc_to_unix_sock skc_to_mptcp_sock"
         ),
+        hidden=_LWT,
+        writes=_CB | _names("mark priority"),
     ),
     ProgramType(
         ProgType.SOCK_OPS,
@@ -163,6 +192,8 @@ _ROWS: Final = (
         | _names(
             "skb_store_bytes perf_event_output skb_load_bytes skb_change_tail skb_pull_data skb_change_head get_socket_cookie get_socket_uid skb_adjust_room sk_redirect_map sk_redirect_hash sk_lookup_tcp sk_lookup_udp sk_release skc_lookup_tcp skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock skc_to_udp6_sock ktime_get_coarse_ns skc_to_unix_sock skc_to_mptcp_sock"
         ),
+        hidden=_names("data_meta flow_keys hwtstamp mark tc_classid tstamp tstamp_type wire_len"),
+        writes=_names("priority tc_index"),
     ),
     ProgramType(
         ProgType.CGROUP_DEVICE,

@@ -98,6 +98,45 @@ class Xdp(ctypes.Structure):
     )
 
 
+class Skb(ctypes.Structure):
+    """`struct rt_skb`: the context of programs above the driver."""
+
+    _fields_ = (
+        ("len", c_uint32),
+        ("pkt_type", c_uint32),
+        ("mark", c_uint32),
+        ("queue_mapping", c_uint32),
+        ("protocol", c_uint32),
+        ("vlan", c_uint32 * 3),
+        ("priority", c_uint32),
+        ("ingress_ifindex", c_uint32),
+        ("ifindex", c_uint32),
+        ("tc_index", c_uint32),
+        ("cb", c_uint32 * 5),
+        ("hash", c_uint32),
+        ("tc_classid", c_uint32),
+        ("places", c_uint32 * 2),
+        ("napi_id", c_uint32),
+        ("socket", c_uint32 * 13),
+        ("place", c_uint32),
+        ("flow_keys", c_uint32 * 2),
+        ("tstamp", c_uint64),
+        ("wire_len", c_uint32),
+        ("gso_segs", c_uint32),
+        ("sk", c_uint64),
+        ("gso_size", c_uint32),
+        ("tstamp_type", c_uint32),
+        ("hwtstamp", c_uint64),
+        ("data", c_uint64),
+        ("data_end", c_uint64),
+        ("data_meta", c_uint64),
+        ("link_header", c_uint64),
+        ("network_header", c_uint64),
+        ("hard_begin", c_uint64),
+        ("hard_end", c_uint64),
+    )
+
+
 class Perf(ctypes.Structure):
     """`struct rt_perf`: one CPU's perf buffer."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ebpf.engine.runtime import abi
+from ebpf.uapi import CONTEXTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,5 +24,12 @@ def _xdp() -> dict[int, Place]:
     return {at: Place(getattr(abi.Xdp, name).offset, getattr(abi.Xdp, name).size) for at, name in names.items()}
 
 
-#: By documented struct: its fields by offset. A struct that is not here has the same layout in the runtime.
-REWRITES: Final[Mapping[str, Mapping[int, Place]]] = {"xdp_md": _xdp()}
+def _skb() -> dict[int, Place]:
+    """All fields lie where they are documented, but for those that are pointers here."""
+    offsets = {field.name: field.offset for field in CONTEXTS["__sk_buff"].fields}
+    names = ("data", "data_end", "data_meta")
+    return {offsets[name]: Place(getattr(abi.Skb, name).offset, getattr(abi.Skb, name).size) for name in names}
+
+
+#: By documented struct: the fields that lie elsewhere in the runtime's, by offset.
+REWRITES: Final[Mapping[str, Mapping[int, Place]]] = {"xdp_md": _xdp(), "__sk_buff": _skb()}

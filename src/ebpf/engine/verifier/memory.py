@@ -19,9 +19,9 @@ class Memory:
     def __init__(self, code: Code) -> None:
         self._code = code
         self._type = ProgType(code.prog_type)
-        row = PROGRAM_TYPES[self._type]
-        self._context: Context | None = CONTEXTS.get(row.context)
-        self._context_name = row.context
+        self._row = PROGRAM_TYPES[self._type]
+        self._context: Context | None = CONTEXTS.get(self._row.context)
+        self._context_name = self._row.context
         self.ctx_access: dict[int, tuple[int, int]] = {}
         self.pointer_kinds: dict[int, Kind] = {}
         self.depth: dict[int, int] = {}
@@ -156,7 +156,7 @@ class Memory:
             raise self._bad_ctx(at, size, slot)
         for field in context.fields:
             if field.offset <= at and at + size <= field.offset + field.size:
-                if field.kind == FieldKind.POINTER:
+                if field.kind == FieldKind.POINTER or field.name in self._row.hidden:
                     break
                 if field.kind in _POINTER:
                     if at != field.offset or size != field.size:
@@ -170,9 +170,12 @@ class Memory:
     def _store_ctx(self, reg: Reg, number: int, off: int, size: int, slot: int) -> None:
         at = self._ctx_place(reg, number, off, size, slot)
         for field in self._context.fields if self._context is not None else ():
-            if field.offset == at and field.size == size and field.writable:
+            if field.offset == at and field.size == size and field.writable and self._may_write(field.name):
                 return
         raise self._bad_ctx(at, size, slot)
+
+    def _may_write(self, name: str) -> bool:
+        return name in self._row.writes if self._row.writes is not None else name not in self._row.hidden
 
     def _ctx_place(self, reg: Reg, number: int, off: int, size: int, slot: int) -> int:
         if reg.num.const != 0:

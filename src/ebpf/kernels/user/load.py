@@ -21,7 +21,18 @@ from ebpf.uapi import HELPERS, PROGRAM_TYPES, CallSrc, ProgType, PseudoSrc
 _GPL = frozenset({"GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"})
 _DW = 0x18
 _SIZES = {1: 0x10, 2: 0x08, 4: 0x00, 8: _DW}
-_RUNS = frozenset({ProgType.XDP, ProgType.KPROBE, ProgType.TRACEPOINT, ProgType.RAW_TRACEPOINT, ProgType.PERF_EVENT})
+_RUNS = frozenset(
+    {
+        ProgType.XDP,
+        ProgType.SOCKET_FILTER,
+        ProgType.SCHED_CLS,
+        ProgType.SCHED_ACT,
+        ProgType.KPROBE,
+        ProgType.TRACEPOINT,
+        ProgType.RAW_TRACEPOINT,
+        ProgType.PERF_EVENT,
+    }
+)
 
 
 @dataclass(slots=True)
@@ -124,8 +135,8 @@ def rewrite_context(insns: tuple[Insn, ...], kind: ProgType, accesses: Mapping[i
     slot = 0
     for insn in insns:
         access = accesses.get(slot)
-        if access is not None:
-            place = places[access[0]]
+        place = places.get(access[0]) if access is not None else None
+        if access is not None and place is not None:
             moved = place.offset - access[0] + insn.off
             insn = replace(insn, opcode=insn.opcode & ~0x18 | _SIZES[place.size], off=moved)
         out.append(insn)

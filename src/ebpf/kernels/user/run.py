@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ebpf.engine.interp import Machine, Memory
 from ebpf.engine.runtime import helper_address, library
-from ebpf.engine.runtime.abi import Env, Replay, Xdp
+from ebpf.engine.runtime.abi import Env, Replay, Skb, Xdp
 from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.user.env import own_env, pointer
 from ebpf.kernels.user.objects import ProgramObject
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 _HEADROOM, _TAILROOM, _SHORTEST = 256, 320, 14
 _PAGE = 4096
+#: Programs above the driver, and whether their packets begin with the link's header.
+_ABOVE_LINK = {ProgType.SOCKET_FILTER: False, ProgType.SCHED_CLS: True, ProgType.SCHED_ACT: True}
+# struct __sk_buff, and the fields of it that a test run's caller may set.
+_SK_BUFF = 192
+_GIVEN = ("mark", "priority", "ingress_ifindex", "ifindex", "cb", "tstamp", "wire_len", "gso_segs", "gso_size", "hwtstamp")
+_OLDEST_ETHERTYPE, _IEEE_802_3, _IEEE_802_2 = 0x600, 0x0001, 0x0004
 _LARGEST = 1 << 17
 _CTX = 8192
 _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, *([ctypes.c_uint64] * 5), ctypes.c_void_p)
@@ -55,6 +61,8 @@ def test_run(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun) -> Te
     env = own_env(kernel.state.trace.address, kernel.possible_cpus)
     if kind == ProgType.XDP:
         return _run_xdp(kernel, held, call, env, repeat)
+    if kind in _ABOVE_LINK:
+        return _run_skb(kernel, held, call, env, repeat, at_link=_ABOVE_LINK[kind])
     if call.data:
         raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", "programs on kernel events take a context, no data")
     ctx = ctypes.create_string_buffer(call.ctx, max(_CTX, len(call.ctx)))
@@ -86,6 +94,74 @@ def _run_xdp(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env: 
     # Metadata that the program put in front of the packet comes out with it.
     out = ctypes.string_at(ctx.data_meta, ctx.data_end - ctx.data_meta)
     return TestRunResult(result & 0xFFFFFFFF, elapsed // repeat, out, b"")
+
+
+def _run_skb(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env: Env, repeat: int, *, at_link: bool) -> TestRunResult:
+    where_ = "bpf(PROG_TEST_RUN)"
+    size = len(call.data)
+    if size < _SHORTEST:
+        raise KernelError(errno.EINVAL, where_, f"a frame of {size} bytes: Ethernet needs {_SHORTEST}")
+    if size > _LARGEST - _HEADROOM - _TAILROOM:
+        raise KernelError(errno.EINVAL, where_, f"a frame of {size} bytes is too long")
+    room = max(_PAGE - _TAILROOM, _HEADROOM + size)
+    buffer = ctypes.create_string_buffer(room + _TAILROOM)
+    base = ctypes.addressof(buffer)
+    link = base + _HEADROOM
+    ctypes.memmove(link, call.data, size)
+    network = link + _SHORTEST
+    start = link if at_link else network
+    ctx = Skb(len=link + size - start, protocol=_protocol(call.data), pkt_type=_addressee(call.data), ifindex=1)
+    _take_ctx(ctx, call.ctx)
+    if call.ctx:
+        ctx.wire_len = ctx.wire_len or ctx.len
+    ctx.data = ctx.data_meta = start
+    ctx.data_end = link + size
+    ctx.link_header, ctx.network_header = link, network
+    ctx.hard_begin, ctx.hard_end = base, base + room
+    where = ctypes.addressof(ctx)
+    regions = {where: (ctypes.sizeof(ctx), True), base: (len(buffer), True)}
+    result, elapsed = _execute(kernel, held, where, env, repeat, regions)
+    out = ctypes.string_at(ctx.data, ctx.data_end - ctx.data)
+    # Linux gives the link's header back empty where the program did not see it.
+    packet = out if at_link else bytes(_SHORTEST) + out
+    answer = Skb(**{name: getattr(ctx, name) for name in _GIVEN if name != "cb"})
+    answer.cb = ctx.cb
+    answer.gso_size = 0
+    return TestRunResult(result & 0xFFFFFFFF, elapsed // repeat, packet, bytes(answer)[:_SK_BUFF] if call.ctx else b"")
+
+
+def _take_ctx(ctx: Skb, given: bytes) -> None:
+    """Take what a test run's caller may say of a packet. EINVAL for any other field that is not zero."""
+    if not given:
+        return
+    if any(given[_SK_BUFF:]):
+        raise KernelError(errno.E2BIG, "bpf(PROG_TEST_RUN)", f"struct __sk_buff has {_SK_BUFF} bytes")
+    theirs = Skb.from_buffer_copy(given[:_SK_BUFF].ljust(ctypes.sizeof(Skb), b"\0"))
+    for name in _GIVEN:
+        value = getattr(theirs, name)
+        if name == "cb":
+            ctx.cb = value
+            ctypes.memset(ctypes.addressof(theirs) + Skb.cb.offset, 0, Skb.cb.size)
+            continue
+        if value:
+            setattr(ctx, name, value)
+        setattr(theirs, name, 0)
+    if any(bytes(theirs)):
+        raise KernelError(errno.EINVAL, "bpf(PROG_TEST_RUN)", f"of struct __sk_buff only {', '.join(_GIVEN)} can be given")
+
+
+def _protocol(frame: bytes) -> int:
+    """`protocol` of a frame: its EtherType in the network's order, or which of the older framings it has."""
+    number = int.from_bytes(frame[12:14], "big")
+    if number < _OLDEST_ETHERTYPE:
+        number = _IEEE_802_3 if frame[14:16] == b"\xff\xff" else _IEEE_802_2
+    return int.from_bytes(number.to_bytes(2, "big"), "little")
+
+
+def _addressee(frame: bytes) -> int:
+    """`pkt_type` on the loopback interface, whose own and broadcast address is zero: 0 this host, 2 several, 3 another host."""
+    to = frame[:6]
+    return 2 if to[0] & 1 else 3 if any(to) else 0
 
 
 def _execute(

@@ -92,6 +92,20 @@ struct rt_xdp {
     u64 hard_begin, hard_end; /* the buffer around the packet */
 };
 
+/* The context of programs above the driver: __sk_buff as it is documented, and behind it what is wider or not for programs. */
+struct rt_skb {
+    u32 len, pkt_type, mark, queue_mapping, protocol, vlan[3], priority, ingress_ifindex, ifindex, tc_index, cb[5], hash, tc_classid;
+    u32 places[2], napi_id, socket[13], place, flow_keys[2];
+    u64 tstamp;
+    u32 wire_len, gso_segs;
+    u64 sk;
+    u32 gso_size, tstamp_type;
+    u64 hwtstamp;
+    u64 data, data_end, data_meta;
+    u64 link_header, network_header;
+    u64 hard_begin, hard_end; /* the buffer around the packet */
+};
+
 /* x86-64's registers as programs on kernel functions see them. */
 struct rt_regs {
     u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
