@@ -1,10 +1,13 @@
 """Names for objects on the command line: PROG is `id N | tag HEX | name NAME | pinned FILE`, MAP the same without tag."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ebpf.cli.jsonw import Json
+from ebpf.cli.noun import bpffs
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import FdById, GetMapInfo, GetProgInfo, MapInfo, NextId, ObjGet, ProgInfo
@@ -43,8 +46,8 @@ def take(words: Words, noun: str) -> Handle:
         listed = "', '".join(kinds[:-1])
         raise UsageError(f"expected '{listed}' or '{kinds[-1]}', got: '{word}'?")
     what = words.take(how)
-    if how == "id":
-        number(what, "id")
+    if how == "id" and not what.isdigit() and not what.startswith("0x"):
+        raise UsageError(f"can't parse {what} as ID")
     if how == "name" and len(what) > 15 and noun == "map":
         raise UsageError(f"can't parse name '{what}': map names have at most 15 characters")
     return Handle(how, what)
@@ -81,6 +84,31 @@ def maps(kernel: Kernel, handle: Handle | None = None) -> Iterator[list[Found[Ma
         yield found
 
 
+def pins(kernel: Kernel, noun: str) -> dict[int, list[str]]:
+    """The paths of pinned programs ("prog") or maps ("map"), by id."""
+    found: dict[int, list[str]] = {}
+    for mount in bpffs(kernel):
+        for folder, _, names in os.walk(mount):
+            for path in (os.path.join(folder, name) for name in sorted(names)):
+                try:
+                    fd = kernel.bpf(ObjGet(path))
+                except KernelError:
+                    continue
+                try:
+                    id_ = kernel.bpf(GetProgInfo(fd)).id if noun == "prog" else kernel.bpf(GetMapInfo(fd)).id
+                    found.setdefault(id_, []).append(path)
+                except KernelError:
+                    pass
+                finally:
+                    kernel.close(fd)
+    return found
+
+
+def pinned_row(pins: Mapping[int, list[str]], id_: int) -> dict[str, Json]:
+    """The member of a JSON row that lists an object's paths, if it has any."""
+    return {"pinned": pins[id_]} if id_ in pins else {}
+
+
 _COMMANDS = {
     "prog": (Cmd.PROG_GET_NEXT_ID, Cmd.PROG_GET_FD_BY_ID),
     "map": (Cmd.MAP_GET_NEXT_ID, Cmd.MAP_GET_FD_BY_ID),
@@ -95,7 +123,7 @@ def _opened(
     found: list[Found[Info]] = []
     try:
         if handle is not None and handle.how == "pinned":
-            fd = kernel.bpf(ObjGet(handle.what))
+            fd = _pinned(kernel, handle.what)
             found.append(Found(fd, info(fd)))
         elif handle is not None and handle.how == "id":
             one = _open(kernel, fd_by_id, number(handle.what, "id"))
@@ -114,6 +142,15 @@ def _opened(
     finally:
         for each in found:
             kernel.close(each.fd)
+
+
+def _pinned(kernel: Kernel, path: str) -> int:
+    try:
+        return kernel.bpf(ObjGet(path))
+    except KernelError as error:
+        if error.errno != _ENOENT:
+            raise
+        raise UsageError(f"bpf obj get ({path}): No such file or directory") from error
 
 
 def _ids(kernel: Kernel, cmd: Cmd) -> Iterator[int]:

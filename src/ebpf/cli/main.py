@@ -1,6 +1,5 @@
 """The entry of the `ebpf` command: options before the noun, the table of nouns, and one line for every error."""
 
-import json
 import os
 import signal
 import sys
@@ -9,6 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from ebpf.cli.context import HELP_KERNELS, Context, Run
+from ebpf.cli.jsonw import dumps
+from ebpf.cli.noun import Failure
 from ebpf.cli.words import match, split_flags
 from ebpf.errors import CompileError, EbpfError, KernelError, UsageError, VerifierError
 
@@ -117,7 +118,7 @@ def _options(context: Context, argv: list[str]) -> list[str]:
 def report(context: Context, error: EbpfError, *, bpftool: bool) -> int:
     """Print an error as one line, with the compiler's or verifier's text where there is one; return the exit status."""
     if context.json:
-        context.write(json.dumps({"error": str(error)}))
+        context.write(dumps({"error": str(error)}, pretty=context.pretty))
     elif isinstance(error, CompileError):
         for diagnostic in error.diagnostics:
             context.note(str(diagnostic))
@@ -131,6 +132,8 @@ def report(context: Context, error: EbpfError, *, bpftool: bool) -> int:
         context.note(f"Error: {error}")
     if error.hint and not context.json and error.hint not in str(error):
         context.note(f"  hint: {error.hint}")
+    if bpftool and isinstance(error, Failure):
+        return error.status
     if bpftool:
         return -error.errno & 0xFF if isinstance(error, KernelError) and error.call.startswith(("map", "interface")) else 255
     return 2 if isinstance(error, UsageError) else 1

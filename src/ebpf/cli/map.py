@@ -1,28 +1,40 @@
 """`ebpf map`: list, dump, look up and change maps, in bpftool's grammar."""
 
-from collections.abc import Iterator
+import errno
+import os
+import struct
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
-from ebpf.cli.noun import Verb, dispatch, done, help_verb
+from ebpf.cli.noun import Failure, Verb, dispatch, done, help_verb, pin_object
 from ebpf.cli.types import MapTypes, scalar
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
-from ebpf.sys.calls import MapDelete, MapInfo, MapLookup, MapNextKey, MapUpdate
+from ebpf.sys.calls import MapCreate, MapDelete, MapFreeze, MapInfo, MapLookup, MapLookupAndDelete, MapNextKey, MapUpdate
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import MAP_TYPES, MapType, UpdateFlag
 
 USAGE = """usage: ebpf map show|list [MAP]
+       ebpf map create FILE type TYPE key SIZE value SIZE entries N name NAME [flags FLAGS] [inner_map MAP]
        ebpf map dump MAP
-       ebpf map lookup MAP key DATA
-       ebpf map update MAP key DATA value DATA [any|exist|noexist]
-       ebpf map delete MAP key DATA
+       ebpf map lookup|getnext|delete MAP [key DATA]
+       ebpf map update MAP [key DATA] [value VALUE] [any|exist|noexist]
+       ebpf map peek|pop|dequeue MAP
+       ebpf map push|enqueue MAP value VALUE
+       ebpf map pin MAP FILE
+       ebpf map freeze MAP
        MAP := { id N | name NAME | pinned FILE }
-       DATA := [hex] BYTES"""
+       DATA := [hex] BYTES
+       VALUE := { DATA | MAP | PROG }"""
 
 _PER_CPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
-_ENOENT = 2
+_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
+# Arrays whose empty places are shown.
+_SHOW_ABSENT = (MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP, MapType.SOCKMAP)
+_ENOTSUPP = 524
 
 
 def run(context: Context, argv: list[str]) -> int:
@@ -44,13 +56,14 @@ def show(context: Context, words: Words) -> int:
     handle = handles.take(words, "map") if words else None
     words.end()
     with handles.maps(kernel, handle) as found:
+        pins = handles.pins(kernel, "map") if context.bpffs else {}
         if context.json:
-            rows = [_row(f.info) for f in found]
+            rows = [_row(f.info) | handles.pinned_row(pins, f.info.id) for f in found]
             one = handle is not None and len(rows) == 1
             context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
         else:
             for each in found:
-                context.write(_text(each.info))
+                context.write(_text(each.info) + "".join(f"\n\tpinned {path}" for path in pins.get(each.info.id, ())))
         return 0 if found or handle is None else 255
 
 
@@ -89,23 +102,30 @@ def _value_bytes(kernel: Kernel, info: MapInfo) -> int:
     return info.value_size
 
 
-def entries(kernel: Kernel, fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a map, read one after the other."""
-    key: bytes | None = None
-    while True:
-        try:
-            key = kernel.bpf(MapNextKey(fd, key, info.key_size))
-        except KernelError as error:
-            if error.errno == _ENOENT:
-                return
-            raise
-        try:
-            value = kernel.bpf(MapLookup(fd, key, _value_bytes(kernel, info)))
-        except KernelError as error:
-            if error.errno == _ENOENT:
-                continue
-            raise
-        yield key, value
+@dataclass(slots=True)
+class Walk:
+    """All keys of a map, each with its value or the errno that stands for it. `errno` is what ended the walk early, else 0."""
+
+    elements: list[tuple[bytes, bytes | int]]
+    errno: int = 0
+
+    @classmethod
+    def over(cls, kernel: Kernel, fd: int, info: MapInfo) -> "Walk":
+        """Read a map, one key after the other."""
+        walk = cls([])
+        key: bytes | None = None
+        while True:
+            try:
+                key = kernel.bpf(MapNextKey(fd, key, info.key_size))
+            except KernelError as error:
+                walk.errno = 0 if error.errno == errno.ENOENT else error.errno
+                return walk
+            try:
+                walk.elements.append((key, kernel.bpf(MapLookup(fd, key, _value_bytes(kernel, info)))))
+            except KernelError as error:
+                # A program or map that is not there is no element; of a hash one that went meanwhile is none.
+                if error.errno != errno.ENOENT or info.type in _SHOW_ABSENT:
+                    walk.elements.append((key, error.errno))
 
 
 def dump(context: Context, words: Words) -> int:
@@ -113,22 +133,26 @@ def dump(context: Context, words: Words) -> int:
     handle = handles.take(words, "map")
     words.end()
     kernel = context.kernel()
+    status = 0
     with handles.maps(kernel, handle) as found:
         documents: list[Json] = []
         for each in found:
             types = MapTypes.of(kernel, each.info)
-            elements = list(entries(kernel, each.fd, each.info))
+            walk = Walk.over(kernel, each.fd, each.info)
+            status = walk.errno or status
             if context.json:
-                documents.append([_element(kernel, each.info, types, k, v) for k, v in elements])
+                documents.append([_element(kernel, each.info, types, k, v) for k, v in walk.elements])
             elif types is not None:
-                context.write(dumps([_formatted(kernel, each.info, types, k, v) for k, v in elements], pretty=True, scalar=scalar))
+                rows = [_formatted(kernel, each.info, types, k, v) for k, v in walk.elements if isinstance(v, bytes)]
+                context.write(dumps(rows, pretty=True, scalar=scalar))
             else:
-                for k, v in elements:
+                for k, v in walk.elements:
                     context.write(_plain(kernel, each.info, k, v))
-                context.write(f"Found {len(elements)} element{'' if len(elements) == 1 else 's'}")
+                there = sum(isinstance(v, bytes) for _, v in walk.elements)
+                context.write(f"Found {there} element{'' if there == 1 else 's'}")
         if context.json and found:
             context.write(dumps(documents[0] if len(documents) == 1 else documents, pretty=context.pretty))
-        return 0 if found else 255
+        return -status & 0xFF if found else 255
 
 
 def _formatted(kernel: Kernel, info: MapInfo, types: MapTypes, key: bytes, value: bytes) -> dict[str, Json]:
@@ -146,8 +170,10 @@ def _formatted(kernel: Kernel, info: MapInfo, types: MapTypes, key: bytes, value
     return row
 
 
-def _element(kernel: Kernel, info: MapInfo, types: MapTypes | None, key: bytes, value: bytes) -> dict[str, Json]:
+def _element(kernel: Kernel, info: MapInfo, types: MapTypes | None, key: bytes, value: bytes | int) -> dict[str, Json]:
     row: dict[str, Json] = {"key": hex_bytes(key)}
+    if isinstance(value, int):
+        return row | {"value": {"error": _absent(value)}}
     if info.type in _PER_CPU:
         step = (info.value_size + 7) // 8 * 8
         row["values"] = [
@@ -155,6 +181,8 @@ def _element(kernel: Kernel, info: MapInfo, types: MapTypes | None, key: bytes, 
         ]
     else:
         row["value"] = hex_bytes(value)
+    if info.type in _OF_MAPS:
+        row["inner_map_id"] = int.from_bytes(value[:4], "little")
     if types is not None:
         row["formatted"] = _formatted(kernel, info, types, key, value)
     return row
@@ -164,92 +192,166 @@ def _hex(data: bytes) -> str:
     return " ".join(f"{b:02x}" for b in data)
 
 
-def _plain(kernel: Kernel, info: MapInfo, key: bytes, value: bytes) -> str:
-    if info.type in _PER_CPU:
+def _absent(number: int) -> str:
+    """What stands for a value that cannot be read."""
+    if number == errno.ENOENT:
+        return "<no entry>"
+    return f"Unknown error {number}" if number == _ENOTSUPP else os.strerror(number)
+
+
+def _plain(kernel: Kernel, info: MapInfo, key: bytes, value: bytes | int) -> str:
+    if isinstance(value, bytes) and info.type in _PER_CPU:
         step = (info.value_size + 7) // 8 * 8
         lines = ["key:", _hex(key)]
         lines += [f"value (CPU {cpu:02d}): {_hex(value[cpu * step : cpu * step + info.value_size])}" for cpu in range(kernel.possible_cpus)]
         return "\n".join(lines)
-    if info.key_size > 16 or info.value_size > 16 or "\n" in _hex(key):
-        return f"key:\n{_hex(key)}\nvalue:\n{_hex(value)}"
-    return f"key: {_hex(key)}  value: {_hex(value)}"
+    if isinstance(value, bytes) and info.type in _OF_MAPS:
+        return f"key: {_hex(key)}  inner_map_id: {int.from_bytes(value[:4], 'little')} "
+    shown = _hex(value) if isinstance(value, bytes) else _absent(value)
+    size = len(value) if isinstance(value, bytes) else len(shown)
+    wide = info.key_size > 16 or size > 16
+    between = "\n" if wide else " "
+    parts = ([f"key:{between}{_hex(key)}"] if info.key_size else []) + ([f"value:{between}{shown}"] if size else [])
+    return ("  " if info.key_size + size <= 24 and not wide else "\n").join(parts)
 
 
-def _data(words: Words, size: int, what: str, stop: tuple[str, ...]) -> bytes:
-    """Read `size` bytes, decimal or 0x.. each, or after `hex` in hexadecimal. Raises UsageError for any that is no byte."""
+def _byte(word: str, *, hexadecimal: bool) -> int:
+    try:
+        value = int(word, 16) if hexadecimal else number(word, "byte")
+    except (ValueError, UsageError):
+        value = -1
+    if not 0 <= value <= 255:
+        raise UsageError(f"error parsing byte: {word}")
+    return value
+
+
+def _data(words: Words, size: int, what: str) -> bytes:
+    """Read `size` bytes, decimal, octal or 0x.. each, or after `hex` in hexadecimal."""
     hexadecimal = words.take_if("hex")
     data = bytearray()
-    while words and not any(words.peek() and is_prefix(words.peek(), s) for s in stop if not words.peek()[0].isdigit()):
-        word = words.take(what)
-        value = int(word, 16) if hexadecimal and all(c in "0123456789abcdefABCDEFx" for c in word) else number(word, "byte")
-        if not 0 <= value <= 255:
-            raise UsageError(f"{what}: '{word}' is not a byte (0 to 255)")
-        data.append(value)
+    while words and len(data) < size:
+        data.append(_byte(words.take(what), hexadecimal=hexadecimal))
     if len(data) != size:
-        raise UsageError(f"{what} needs {size} bytes, got {len(data)}")
+        raise UsageError(f"{what} expected {size} bytes got {len(data)}")
     return bytes(data)
 
 
+@dataclass(slots=True)
+class Typed:
+    """What was typed of an element."""
+
+    key: bytes | None = None
+    value: bytes | None = None
+    flags: UpdateFlag | None = None
+
+
+_FLAGS = {"any": UpdateFlag.ANY, "noexist": UpdateFlag.NOEXIST, "exist": UpdateFlag.EXIST}
+
+
+def _typed(context: Context, words: Words, info: MapInfo, stack: ExitStack, *, value: bool = False, flags: bool = False) -> Typed:
+    """Read key, value and flags, in any order, each once. What a value names (a map, a program) stays open with `stack`."""
+    typed = Typed()
+    while words:
+        if words.take_if("key"):
+            if typed.key is not None:
+                raise UsageError("duplicate key")
+            typed.key = _data(words, info.key_size, "key")
+        elif words.take_if("value"):
+            if not value:
+                raise UsageError("unnecessary value")
+            if typed.value is not None:
+                raise UsageError("duplicate value")
+            typed.value = _value(context, words, info, stack)
+        elif flags and words.peek() in _FLAGS and typed.flags is None:
+            typed.flags = _FLAGS[words.take("flags")]
+        else:
+            raise UsageError(f"expected key or value, got: {words.peek()}")
+    if info.key_size and typed.key is None:
+        raise UsageError("did not find key")
+    if value and info.value_size and typed.value is None:
+        raise UsageError("did not find value")
+    return typed
+
+
+def _value(context: Context, words: Words, info: MapInfo, stack: ExitStack) -> bytes:
+    kernel = context.kernel()
+    if info.type in _OF_MAPS:
+        handle = handles.take(words, "map")
+        return struct.pack("<i", handles.only(stack.enter_context(handles.maps(kernel, handle)), handle, "map").fd)
+    if info.type == MapType.PROG_ARRAY:
+        handle = handles.take(words, "prog")
+        if handle.how == "id":
+            context.note(
+                "Warning: updating program array via MAP_ID, make sure this map is kept open\n"
+                "         by some process or pinned otherwise update will be lost"
+            )
+        return struct.pack("<i", handles.only(stack.enter_context(handles.programs(kernel, handle)), handle, "prog").fd)
+    return _data(words, info.value_size, "value")
+
+
 def lookup(context: Context, words: Words) -> int:
-    """Print the value under one key."""
+    """Print the value under one key; a queue's, stack's or bloom filter's without one."""
     handle = handles.take(words, "map")
     kernel = context.kernel()
-    with handles.maps(kernel, handle) as found:
+    with handles.maps(kernel, handle) as found, ExitStack() as stack:
         each = handles.only(found, handle, "map")
-        key = _key(words, each.info)
-        words.end()
+        key = _typed(context, words, each.info, stack).key or b""
         try:
             value = kernel.bpf(MapLookup(each.fd, key, _value_bytes(kernel, each.info)))
         except KernelError as error:
-            if error.errno != _ENOENT:
-                raise
-            if context.json:
-                context.write("null")
-            else:
-                context.write(f"key:\n{_hex(key)}\n\nNot found")
-            return 254
-        types = MapTypes.of(kernel, each.info)
-        if context.json:
-            context.write(dumps(_element(kernel, each.info, types, key, value), pretty=context.pretty))
-        elif types is not None:
-            context.write(dumps(_formatted(kernel, each.info, types, key, value), pretty=True, scalar=scalar))
-        else:
-            context.write(_plain(kernel, each.info, key, value))
+            if error.errno != errno.ENOENT:
+                raise Failure("lookup failed", error.errno) from error
+            context.write("null" if context.json else f"key:\n{_hex(key)}\n\nNot found")
+            return -errno.ENOENT & 0xFF
+        _show(context, each.info, key, value)
     return 0
 
 
-def _key(words: Words, info: MapInfo) -> bytes:
-    if not words.take_if("key"):
-        raise UsageError(f"expected 'key', got: '{words.peek()}'")
-    return _data(words, info.key_size, "key", ("value", "any", "exist", "noexist"))
+def _show(context: Context, info: MapInfo, key: bytes, value: bytes) -> None:
+    """Print one element."""
+    kernel = context.kernel()
+    types = MapTypes.of(kernel, info)
+    if context.json:
+        context.write(dumps(_element(kernel, info, types, key, value), pretty=context.pretty))
+    elif types is not None:
+        context.write(dumps(_formatted(kernel, info, types, key, value), pretty=True, scalar=scalar))
+    else:
+        context.write(_plain(kernel, info, key, value))
+
+
+def getnext(context: Context, words: Words) -> int:
+    """Print the key after one, or the first."""
+    handle = handles.take(words, "map")
+    kernel = context.kernel()
+    with handles.maps(kernel, handle) as found, ExitStack() as stack:
+        each = handles.only(found, handle, "map")
+        key = _typed(context, words, each.info, stack).key if words else None
+        try:
+            following = kernel.bpf(MapNextKey(each.fd, key, each.info.key_size))
+        except KernelError as error:
+            raise Failure("can't get next key", error.errno) from error
+        if context.json:
+            row: dict[str, Json] = {"key": hex_bytes(key) if key is not None else None, "next_key": hex_bytes(following)}
+            context.write(dumps(row, pretty=context.pretty))
+        else:
+            context.write(("key: None" if key is None else f"key:\n{_hex(key)}") + f"\nnext key:\n{_hex(following)}")
+    return 0
 
 
 def update(context: Context, words: Words) -> int:
-    """Write a value under a key; a per-CPU map gets it on every CPU."""
+    """Write a value under a key, or into a queue or stack; a per-CPU map gets it on every CPU."""
     handle = handles.take(words, "map")
     kernel = context.kernel()
-    with handles.maps(kernel, handle) as found:
+    with handles.maps(kernel, handle) as found, ExitStack() as stack:
         each = handles.only(found, handle, "map")
-        key = value = b""
-        flags = UpdateFlag.ANY
-        while words:
-            if is_prefix(words.peek(), "key"):
-                key = _key(words, each.info)
-            elif words.take_if("value"):
-                value = _data(words, each.info.value_size, "value", ("key", "any", "exist", "noexist"))
-            elif words.take_if("any"):
-                flags = UpdateFlag.ANY
-            elif words.take_if("exist"):
-                flags = UpdateFlag.EXIST
-            elif words.take_if("noexist"):
-                flags = UpdateFlag.NOEXIST
-            else:
-                words.end()
-        if len(value) != each.info.value_size or len(key) != each.info.key_size:
-            raise UsageError(f"map update needs a key of {each.info.key_size} and a value of {each.info.value_size} bytes")
+        typed = _typed(context, words, each.info, stack, value=True, flags=True)
+        value = typed.value or b""
         if each.info.type in _PER_CPU:
             value = value.ljust((len(value) + 7) // 8 * 8, b"\0") * kernel.possible_cpus
-        kernel.bpf(MapUpdate(each.fd, key, value, int(flags)))
+        try:
+            kernel.bpf(MapUpdate(each.fd, typed.key or b"", value, int(typed.flags or UpdateFlag.ANY)))
+        except KernelError as error:
+            raise Failure("update failed", error.errno) from error
     done(context)
     return 0
 
@@ -258,11 +360,109 @@ def delete(context: Context, words: Words) -> int:
     """Remove a key."""
     handle = handles.take(words, "map")
     kernel = context.kernel()
+    with handles.maps(kernel, handle) as found, ExitStack() as stack:
+        each = handles.only(found, handle, "map")
+        key = _typed(context, words, each.info, stack).key or b""
+        try:
+            kernel.bpf(MapDelete(each.fd, key))
+        except KernelError as error:
+            raise Failure("delete failed", error.errno) from error
+    done(context)
+    return 0
+
+
+def pop(context: Context, words: Words) -> int:
+    """Take a value out of a queue or stack and print it."""
+    handle = handles.take(words, "map")
+    words.end()
+    kernel = context.kernel()
     with handles.maps(kernel, handle) as found:
         each = handles.only(found, handle, "map")
-        key = _key(words, each.info)
-        words.end()
-        kernel.bpf(MapDelete(each.fd, key))
+        try:
+            value = kernel.bpf(MapLookupAndDelete(each.fd, bytes(each.info.key_size), _value_bytes(kernel, each.info)))
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise Failure("pop failed", error.errno) from error
+            context.write("null" if context.json else "Error: empty map")
+            return -errno.ENOENT & 0xFF
+        _show(context, each.info, b"", value)
+    return 0
+
+
+def create(context: Context, words: Words) -> int:
+    """Make a map and pin it."""
+    words.need(7, "create")
+    path = words.take("FILE")
+    sizes = {"key": 0, "value": 0, "entries": 0, "flags": 0}
+    kind: MapType | None = None
+    name = ""
+    seen: set[str] = set()
+    kernel = context.kernel()
+    with ExitStack() as stack:
+        inner = 0
+        while words:
+            word = words.take("attribute")
+            what = next((w for w in ("type", "name", "key", "value", "entries", "flags", "inner_map") if is_prefix(word, w)), None)
+            if what is None:
+                raise UsageError(f"unknown arg {word}")
+            if what in seen:
+                raise UsageError(f"{what} already specified" if what != "entries" else "max entries already specified")
+            seen.add(what)
+            if what == "inner_map":
+                handle = handles.take(words, "map")
+                inner = handles.only(stack.enter_context(handles.maps(kernel, handle)), handle, "map").fd
+                continue
+            text = words.take(what)
+            if what == "type":
+                kind = next((t for t, row in MAP_TYPES.items() if row.name == text), None)
+                if kind is None:
+                    raise UsageError(f"unrecognized map type: {text}")
+            elif what == "name":
+                name = text
+            else:
+                sizes[what] = number(text, what)
+                if sizes[what] >= 1 << 32:
+                    raise UsageError(f"can't parse {what} '{text}'")
+        if not name:
+            raise UsageError("map name not specified")
+        if kind is None:
+            raise UsageError("map type not specified")
+        call = MapCreate(int(kind), sizes["key"], sizes["value"], sizes["entries"], sizes["flags"], name[:15], inner_map_fd=inner)
+        try:
+            fd = kernel.bpf(call)
+        except KernelError as error:
+            raise Failure("map create failed", error.errno, status=255) from error
+        stack.callback(kernel.close, fd)
+        pin_object(kernel, path, fd)
+    done(context)
+    return 0
+
+
+def pin(context: Context, words: Words) -> int:
+    """Give a map a path."""
+    words.need(3, "pin")
+    handle = handles.take(words, "map")
+    path = words.take("FILE")
+    words.end()
+    kernel = context.kernel()
+    with handles.maps(kernel, handle) as found:
+        pin_object(kernel, path, handles.only(found, handle, "map").fd)
+    done(context)
+    return 0
+
+
+def freeze(context: Context, words: Words) -> int:
+    """Forbid later writes from user space."""
+    words.need(2, "freeze")
+    handle = handles.take(words, "map")
+    words.end()
+    kernel = context.kernel()
+    with handles.maps(kernel, handle) as found:
+        each = handles.only(found, handle, "map")
+        try:
+            kernel.bpf(MapFreeze(each.fd))
+        except KernelError as error:
+            raise Failure("failed to freeze map", error.errno) from error
     done(context)
     return 0
 
@@ -274,5 +474,14 @@ _VERBS: dict[str, Verb] = {
     "dump": dump,
     "update": update,
     "lookup": lookup,
+    "getnext": getnext,
     "delete": delete,
+    "pin": pin,
+    "create": create,
+    "peek": lookup,
+    "push": update,
+    "enqueue": update,
+    "pop": pop,
+    "dequeue": pop,
+    "freeze": freeze,
 }

@@ -1,12 +1,50 @@
 """What bpftool's nouns have in common: a verb out of a table, the grammar on request, names of kinds."""
 
+import errno
+import os
 from collections.abc import Callable, Mapping
 
 from ebpf.cli.context import Context
 from ebpf.cli.words import Words, match
-from ebpf.errors import UsageError
+from ebpf.errors import EbpfError, KernelError, UsageError
+from ebpf.sys.calls import ObjPin
+from ebpf.sys.kernel import Kernel
 
 Verb = Callable[[Context, Words], int]
+
+
+class Failure(EbpfError):
+    """What a kernel refused, in bpftool's words, and the exit status: its errno, unless another is given."""
+
+    def __init__(self, what: str, number: int, *, status: int | None = None) -> None:
+        self.status = -number & 0xFF if status is None else status
+        super().__init__(f"{what}: {os.strerror(number)}")
+
+
+def make_folder(kernel: Kernel, path: str) -> None:
+    """Make the folder of a pin, where the kernel's file system shows pins and it is missing."""
+    folder = os.path.dirname(path)
+    if any(folder == mount or folder.startswith(mount + "/") for mount in bpffs(kernel)):
+        os.makedirs(folder, exist_ok=True)
+
+
+def bpffs(kernel: Kernel) -> list[str]:
+    """Where a kernel shows pins as files."""
+    try:
+        text = kernel.read_file("/proc/self/mountinfo").decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line.split()[4] for line in text.splitlines() if line.partition(" - ")[2].startswith("bpf ")]
+
+
+def pin_object(kernel: Kernel, path: str, fd: int) -> None:
+    """Give an object a path that nothing has yet."""
+    try:
+        kernel.bpf(ObjPin(path, fd))
+    except KernelError as error:
+        if error.errno == errno.EEXIST:
+            raise UsageError(f"can't pin BPF object: path '{path}' already exists") from error
+        raise
 
 
 def dispatch(context: Context, argv: list[str], noun: str, verbs: Mapping[str, Verb]) -> int:

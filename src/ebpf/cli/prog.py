@@ -1,19 +1,23 @@
 """`ebpf prog`: list, load, dump and run programs, in bpftool's grammar."""
 
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
-from ebpf.cli.noun import Verb, dispatch, done, help_verb
+from ebpf.cli.noun import Verb, dispatch, done, help_verb, make_folder, pin_object
 from ebpf.cli.words import Words, is_prefix
 from ebpf.errors import NotSupportedError, UsageError
-from ebpf.sys.calls import ObjPin, ProgInfo
-from ebpf.uapi import PROGRAM_TYPES, ProgType
+from ebpf.sys.calls import ProgInfo
+from ebpf.uapi import PROGRAM_TYPES, ProgType, section_row
 
 USAGE = """usage: ebpf prog show|list [PROG]
-       ebpf prog load OBJ PATH
+       ebpf prog load OBJ PATH [type TYPE] [pinmaps DIR]
+       ebpf prog loadall OBJ DIR [type TYPE] [pinmaps DIR]
+       ebpf prog pin PROG FILE
        ebpf prog dump xlated PROG [opcodes] [linum]
        ebpf prog tracelog
        ebpf prog run OBJ [PROGRAM] --pcap FILE [--repeat N] [--write DIR] [--limit N]
@@ -42,13 +46,14 @@ def show(context: Context, words: Words) -> int:
     handle = handles.take(words, "prog") if words else None
     words.end()
     with handles.programs(kernel, handle) as found:
+        pins = handles.pins(kernel, "prog") if context.bpffs else {}
         if context.json:
-            rows = [_row(f.info) for f in found]
+            rows = [_row(f.info) | handles.pinned_row(pins, f.info.id) for f in found]
             one = handle is not None and len(rows) == 1
             context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
         else:
             for each in found:
-                context.write(_text(each.info))
+                context.write(_text(each.info) + "".join(f"\n\tpinned {path}" for path in pins.get(each.info.id, ())))
         return 0 if found or handle is None else 255
 
 
@@ -99,14 +104,39 @@ def _text(info: ProgInfo) -> str:
 
 
 def load(context: Context, words: Words) -> int:
-    """Load the first program of an object and pin it."""
+    """Load an object and pin its first program."""
+    return _load(context, words, every=False)
+
+
+def loadall(context: Context, words: Words) -> int:
+    """Load an object and pin all its programs in a folder, by their names."""
+    return _load(context, words, every=True)
+
+
+def _load(context: Context, words: Words, *, every: bool) -> int:
     from ebpf.elf import read_object
     from ebpf.object import Collection
 
+    words.need(2, "loadall" if every else "load")
     path, pin = Path(words.take("OBJ")), words.take("PATH")
-    if words:
-        raise NotSupportedError(f"prog load ... {words.peek()}", "this option is not built yet")
+    section = folder = ""
+    while words:
+        if words.take_if("type"):
+            section = words.take("TYPE")
+        elif words.take_if("pinmaps"):
+            folder = words.take("DIR")
+        elif words.peek() in ("map", "autoattach", "kernel_btf", "offload_dev", "xdpmeta_dev", "dev"):
+            raise NotSupportedError(f"prog load ... {words.peek()}", "this option is not built yet")
+        else:
+            raise UsageError(f"expected no more arguments, 'type', 'map' or 'dev', got: '{words.peek()}'?")
     spec = read_object(path.read_bytes(), str(path))
+    if section:
+        found = section_row(section)
+        if found is None:
+            raise UsageError(f"unknown program type '{section}': it is named as its section is (xdp, tc, kprobe, ...)")
+        row = found[0]
+        attach = int(row.attach) if row.attach is not None else None
+        spec = replace(spec, programs={name: replace(p, type=int(row.type), attach_type=attach) for name, p in spec.programs.items()})
     kernel = context.kernel()
     if not kernel.lasting:
         raise NotSupportedError(
@@ -114,10 +144,34 @@ def load(context: Context, words: Words) -> int:
             "the user kernel lives in one process, so that nothing is there to keep a pin after this command",
             hint=f"Run it on a capture (ebpf prog run {path} --pcap FILE), or load it with --kernel linux",
         )
-    with Collection.load(spec, kernel) as collection:
+    with Collection.load(spec, kernel) as collection, ExitStack() as undo:
         if not collection.programs:
             raise UsageError(f"{path}: no program in it")
-        kernel.bpf(ObjPin(pin, next(iter(collection.programs.values())).fd))
+        places = [(f"{pin}/{name}", program.fd) for name, program in collection.programs.items()]
+        if not every:
+            places = [(pin, places[0][1])]
+        if folder:
+            places += [(f"{folder}/{name}", held.fd) for name, held in collection.maps.items()]
+        for place, fd in places:
+            make_folder(kernel, place)
+            pin_object(kernel, place, fd)
+            undo.callback(kernel.unpin, place)
+        # All are there: they stay.
+        undo.pop_all()
+    done(context)
+    return 0
+
+
+def pin(context: Context, words: Words) -> int:
+    """Give a loaded program a path."""
+    words.need(3, "pin")
+    handle = handles.take(words, "prog")
+    path = words.take("FILE")
+    words.end()
+    kernel = context.kernel()
+    with handles.programs(kernel, handle) as found:
+        make_folder(kernel, path)
+        pin_object(kernel, path, handles.only(found, handle, "prog").fd)
     done(context)
     return 0
 
@@ -182,7 +236,9 @@ _VERBS: dict[str, Verb] = {
     "list": show,
     "help": help_verb(USAGE),
     "dump": dump,
+    "pin": pin,
     "load": load,
+    "loadall": loadall,
     "tracelog": tracelog,
     "run": replay,
 }

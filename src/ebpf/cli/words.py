@@ -48,6 +48,11 @@ class Words:
             return True
         return False
 
+    def need(self, count: int, verb: str) -> None:
+        """Insist on `count` words after a verb, before any is judged."""
+        if len(self.rest) < count:
+            raise UsageError(f"'{verb}' needs at least {count} arguments, {len(self.rest)} found")
+
     def end(self) -> None:
         """Insist that nothing is left."""
         if self.rest:
@@ -58,11 +63,12 @@ def number(word: str, what: str) -> int:
     """Read a number as strtoul with base 0 does (0x.., leading 0 is octal)."""
     text = word.lower()
     try:
-        if text.startswith("0") and text.isdigit() and len(text) > 1:
-            return int(text, 8)
-        return int(text, 0)
+        value = int(text, 8 if text.startswith("0") and text.isdigit() and len(text) > 1 else 0)
     except ValueError:
-        raise UsageError(f"can't parse {what} '{word}'") from None
+        value = -1
+    if not 0 <= value < 1 << 64:
+        raise UsageError(f"can't parse {what} '{word}'")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

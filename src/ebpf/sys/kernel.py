@@ -123,6 +123,9 @@ class Kernel(Protocol):
     def read_file(self, path: str) -> bytes:
         """A file of this kernel's: /sys/kernel/btf/vmlinux, /proc/kallsyms, tracefs formats. FileNotFoundError if it has none."""
 
+    def unpin(self, path: str) -> None:
+        """Remove a pin, as unlink(2) on bpffs does. Raises KernelError (ENOENT if there is none)."""
+
     def syscall_function(self, syscall: str) -> str:
         """The kernel function of a system call, "execve" -> "__x64_sys_execve"."""
 

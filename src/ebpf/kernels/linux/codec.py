@@ -31,6 +31,11 @@ def _bytes(data: bytes) -> "ctypes.Array[ctypes.c_char]":
     return ctypes.create_string_buffer(data, max(len(data), 1))
 
 
+def _key(data: bytes) -> "ctypes.Array[ctypes.c_char] | None":
+    """A key; queues and their like have none, and want no pointer to one."""
+    return _bytes(data) if data else None
+
+
 def run(cmd: Cmd, buffer: "ctypes.Array[ctypes.c_char]", why: str = "") -> int:
     """Call bpf(2) and raise for an errno."""
     result = bpf(int(cmd), buffer)
@@ -64,18 +69,18 @@ def _map_create(call: calls.MapCreate) -> int:
 
 
 def _lookup(call: calls.MapLookup) -> bytes:
-    key, value = _bytes(call.key), ctypes.create_string_buffer(max(call.value_size, 1))
+    key, value = _key(call.key), ctypes.create_string_buffer(max(call.value_size, 1))
     run(call.cmd, attr("IIQQQ", call.map_fd, 0, _where(key), _where(value), call.flags))
     return value.raw[: call.value_size]
 
 
 def _update(call: calls.MapUpdate) -> None:
-    key, value = _bytes(call.key), _bytes(call.value)
+    key, value = _key(call.key), _bytes(call.value)
     run(call.cmd, attr("IIQQQ", call.map_fd, 0, _where(key), _where(value), call.flags))
 
 
 def _delete(call: calls.MapDelete) -> None:
-    key = _bytes(call.key)
+    key = _key(call.key)
     run(call.cmd, attr("IIQQQ", call.map_fd, 0, _where(key), 0, 0))
 
 
@@ -87,7 +92,7 @@ def _next_key(call: calls.MapNextKey) -> bytes:
 
 
 def _take(call: calls.MapLookupAndDelete) -> bytes:
-    key = _bytes(call.key) if call.key else None
+    key = _key(call.key)
     value = ctypes.create_string_buffer(max(call.value_size, 1))
     run(call.cmd, attr("IIQQQ", call.map_fd, 0, _where(key), _where(value), call.flags))
     return value.raw[: call.value_size]

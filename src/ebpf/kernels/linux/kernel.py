@@ -150,6 +150,13 @@ class LinuxKernel:
         """The kernel function of a system call."""
         return syscall_function(syscall)
 
+    def unpin(self, path: str) -> None:
+        """Remove a pin."""
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, "unlink", path) from error
+
     # -- trace
 
     def trace_open(self) -> int:
