@@ -138,3 +138,30 @@ def test_a_pin_that_exists_is_said(shell: Shell, hello: Path) -> None:
     assert "can't pin BPF object: path" in answer.stderr
     assert "already exists" in answer.stderr
     assert answer.stdout.split() == ["255"]
+
+
+def test_images_in_files_are_bpftools(shell: Shell, hello: Path, tmp_path: Path) -> None:
+    answer = shell.run(
+        f"$EBPF prog load {hello} $B/hello; for k in xlated jited; do $EBPF prog dump $k pinned $B/hello file {tmp_path}/$k.ours;"
+        f" $BPFTOOL prog dump $k pinned $B/hello file {tmp_path}/$k.theirs; done; $EBPF prog dump xlated pinned $B/hello file /nosuch/x; echo $?"
+    )
+    xlated = (tmp_path / "xlated.ours").read_bytes()
+    assert len(xlated) % 8 == 0
+    assert xlated == (tmp_path / "xlated.theirs").read_bytes()
+    assert (tmp_path / "jited.ours").stat().st_size > len(xlated) // 4
+    assert "can't open file /nosuch/x: No such file or directory" in answer.stderr
+    assert answer.stdout.split() == ["255"]
+
+
+def test_pins_are_listed_as_bpftool_lists_them(shell: Shell, hello: Path) -> None:
+    answer = shell.run(
+        f"$EBPF prog loadall {hello} $B/all pinmaps $B/maps; $EBPF prog pin pinned $B/all/$N $B/again;"
+        " for t in '-f prog' '-f -p map' '-f map'; do case \"$t\" in *map) n=$N.bss;; *) n=$N;; esac;"
+        " $EBPF $t show name $n; echo ---; $BPFTOOL $t show name $n; echo ===; done"
+    )
+    pairs = [piece.split("---\n") for piece in answer.stdout.split("===\n") if piece.strip()]
+    assert len(pairs) == 3, answer.stdout + answer.stderr
+    for ours, theirs in pairs:
+        assert "again" in ours or "bss" in ours
+        # Which of several pins comes first is the directory's order.
+        assert sorted(ours.replace(",", "").split()) == sorted(theirs.replace(",", "").split())

@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def show(context: Context, words: Words) -> int:
             context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
         else:
             for each in found:
-                context.write(_text(each.info) + "".join(f"\n\tpinned {path}" for path in pins.get(each.info.id, ())))
+                context.write(_text(each.info, pins.get(each.info.id, ())))
         return 0 if found or handle is None else 255
 
 
@@ -84,12 +85,13 @@ def _row(info: MapInfo) -> dict[str, Json]:
     return row
 
 
-def _text(info: MapInfo) -> str:
+def _text(info: MapInfo, pins: Sequence[str] = ()) -> str:
     name = f"  name {info.name}" if info.name else ""
     lines = [
         f"{info.id}: {type_name(info.type)}{name}  flags {info.map_flags:#x}",
         f"\tkey {info.key_size}B  value {info.value_size}B  max_entries {info.max_entries}  memlock {info.memlock}B",
     ]
+    lines += [f"\tpinned {path}" for path in pins]
     last = ([f"btf_id {info.btf_id}"] if info.btf_id else []) + (["frozen"] if info.frozen else [])
     if last:
         lines.append("\t" + "  ".join(last))

@@ -1,6 +1,7 @@
 """`ebpf prog`: list, load, dump and run programs, in bpftool's grammar."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ USAGE = """usage: ebpf prog show|list [PROG]
        ebpf prog load OBJ PATH [type TYPE] [pinmaps DIR]
        ebpf prog loadall OBJ DIR [type TYPE] [pinmaps DIR]
        ebpf prog pin PROG FILE
-       ebpf prog dump xlated PROG [opcodes] [linum]
+       ebpf prog dump xlated PROG [{ file FILE | [opcodes] [linum] }]
+       ebpf prog dump jited PROG file FILE
        ebpf prog tracelog
        ebpf prog run OBJ [PROGRAM] --pcap FILE [--repeat N] [--write DIR] [--limit N]
        PROG := { id N | tag HEX | name NAME | pinned FILE }
@@ -53,7 +55,7 @@ def show(context: Context, words: Words) -> int:
             context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
         else:
             for each in found:
-                context.write(_text(each.info) + "".join(f"\n\tpinned {path}" for path in pins.get(each.info.id, ())))
+                context.write(_text(each.info, pins.get(each.info.id, ())))
         return 0 if found or handle is None else 255
 
 
@@ -87,7 +89,7 @@ def _row(info: ProgInfo) -> dict[str, Json]:
     return row
 
 
-def _text(info: ProgInfo) -> str:
+def _text(info: ProgInfo, pins: Sequence[str] = ()) -> str:
     name = f"  name {info.name}" if info.name else ""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(loaded_at(info)))
     lines = [
@@ -98,6 +100,7 @@ def _text(info: ProgInfo) -> str:
         + f"  memlock {info.memlock}B"
         + (f"  map_ids {','.join(map(str, info.map_ids))}" if info.map_ids else ""),
     ]
+    lines += [f"\tpinned {path}" for path in pins]
     if info.btf_id:
         lines.append(f"\tbtf_id {info.btf_id}")
     return "\n".join(lines)
@@ -151,7 +154,8 @@ def _load(context: Context, words: Words, *, every: bool) -> int:
         if not every:
             places = [(pin, places[0][1])]
         if folder:
-            places += [(f"{folder}/{name}", held.fd) for name, held in collection.maps.items()]
+            # bpffs takes no dots: as libbpf does, .bss becomes _bss.
+            places += [(f"{folder}/{name.replace('.', '_')}", held.fd) for name, held in collection.maps.items()]
         for place, fd in places:
             make_folder(kernel, place)
             pin_object(kernel, place, fd)
@@ -177,29 +181,54 @@ def pin(context: Context, words: Words) -> int:
 
 
 def dump(context: Context, words: Words) -> int:
-    """Print the instructions of a loaded program."""
+    """Print the instructions of a loaded program, or store them or its machine code as they are in a file."""
     from ebpf.cli.xlated import write
 
-    what = words.take("xlated")
-    if not is_prefix(what, "xlated"):
-        if is_prefix(what, "jited"):
-            raise NotSupportedError("prog dump jited", "machine code is not disassembled yet", hint="See prog dump xlated")
+    what = words.take("xlated|jited")
+    kind = next((kind for kind in ("xlated", "jited") if is_prefix(what, kind)), None)
+    if kind is None:
         raise UsageError(f"expected 'xlated' or 'jited', got: {what}")
     handle = handles.take(words, "prog")
-    opcodes = linum = False
+    opcodes = linum = visual = False
+    path = ""
     while words:
-        if words.take_if("opcodes"):
+        if words.take_if("file"):
+            path = words.take("FILE")
+            words.end()
+        elif words.take_if("opcodes"):
             opcodes = True
         elif words.take_if("linum"):
             linum = True
-        elif is_prefix(words.peek(), "file") or is_prefix(words.peek(), "visual"):
-            raise NotSupportedError(f"prog dump xlated ... {words.peek()}", "this form is not built yet")
+        elif words.take_if("visual"):
+            visual = True
         else:
             words.end()
+    if visual and context.json:
+        raise UsageError("'visual' is not compatible with JSON output")
+    if visual:
+        raise NotSupportedError("prog dump xlated ... visual", "graphs are not drawn yet")
+    if kind == "jited" and not path:
+        raise NotSupportedError(
+            "prog dump jited", "machine code is not disassembled yet", hint="`prog dump jited PROG file FILE` stores it"
+        )
     kernel = context.kernel()
     with handles.programs(kernel, handle, images=True) as found:
+        if path:
+            info = handles.only(found, handle, "prog").info
+            _store(path, info.xlated if kind == "xlated" else info.jited)
+            done(context)
+            return 0
         write(context, kernel, [f.info for f in found], opcodes=opcodes, linum=linum)
         return 0 if found else 255
+
+
+def _store(path: str, image: bytes) -> None:
+    if not image:
+        raise UsageError("error retrieving insn dump: the kernel does not give it away (see kernel.kptr_restrict, or it was not compiled)")
+    try:
+        Path(path).write_bytes(image)
+    except OSError as error:
+        raise UsageError(f"can't open file {path}: {error.strerror}") from error
 
 
 def tracelog(context: Context, words: Words) -> int:

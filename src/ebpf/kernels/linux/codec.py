@@ -4,10 +4,13 @@ Layouts: linux/bpf.h. Every buffer begins zeroed, because the kernel reads what 
 """
 
 import ctypes
+import errno
+import os
 import struct
 from collections.abc import Callable
 from typing import Any
 
+from ebpf.errors import KernelError
 from ebpf.kernels.linux.syscall import bpf, failure
 from ebpf.sys import calls
 from ebpf.sys.calls import Call
@@ -216,7 +219,19 @@ def _info(fd: int, buffer: "ctypes.Array[ctypes.c_char]") -> None:
     run(Cmd.OBJ_GET_INFO_BY_FD, attr("IIQ", fd, len(buffer), _where(buffer)))
 
 
+def _require_kind(fd: int, kind: str) -> None:
+    """Insist that a descriptor is one of a program or map: the kernel answers for any object, each in a struct of its own."""
+    try:
+        found = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:")
+    except OSError:
+        # No /proc, or no such descriptor: the kernel says which.
+        return
+    if found != kind:
+        raise KernelError(errno.EINVAL, "bpf(OBJ_GET_INFO_BY_FD)", f"descriptor {fd} is a {found}, not a {kind}")
+
+
 def _prog_info(call: calls.GetProgInfo) -> calls.ProgInfo:
+    _require_kind(call.fd, "bpf-prog")
     first = ctypes.create_string_buffer(_INFO_PROG)
     _info(call.fd, first)
     kind, id_, tag, jited, xlated = struct.unpack_from("=II8sII", first)
@@ -307,6 +322,7 @@ def _frozen(fd: int) -> bool:
 
 
 def _map_info(call: calls.GetMapInfo) -> calls.MapInfo:
+    _require_kind(call.fd, "bpf-map")
     raw = ctypes.create_string_buffer(_INFO_MAP)
     _info(call.fd, raw)
     kind, id_, key, value, entries, flags = struct.unpack_from("=IIIIII", raw)
