@@ -73,7 +73,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "work.c").write_text(WORK)
         (folder / "flood.c").write_text(FLOOD)
-        zig = [sys.executable, "-m", "ziglang", "cc", "-O2", "-target", f"{os.uname().machine}-linux-gnu"]
+        zig = [sys.executable, "-m", "ziglang", "cc", "-O2", "-D_GNU_SOURCE", "-target", f"{os.uname().machine}-linux-gnu"]
         for text in ("work", "flood"):
             subprocess.run([*zig, str(folder / f"{text}.c"), "-o", str(folder / text)], check=True)
         del find_clang
