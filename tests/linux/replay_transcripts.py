@@ -1,6 +1,7 @@
 """Replay one section of bpftool's transcripts in namespaces of its own: `python replay_transcripts.py FOLDER SECTION`, as root.
 
-Prints a JSON array: for each transcript its name, the command, what was expected and what came.
+Prints a JSON array: for each transcript its name, the command, what was expected and what came. Ids that a transcript has in
+its command are replaced by those of the objects that stand in the same place of what was printed here.
 """
 
 import json
@@ -16,13 +17,68 @@ PARTS = re.compile(
     r"^\$ (?P<command>.*?)\n(?:--- stdin\n(?P<stdin>.*?))?--- stdout\n(?P<out>.*?)--- stderr\n(?P<err>.*?)--- exit (?P<code>\d+)",
     re.S | re.M,
 )
+_MOUNT = "mount -t bpf bpf /sys/fs/bpf"
 # What a section finds already there.
-BEFORE = {"03": "bpftool prog loadall run.bpf.o /sys/fs/bpf/rpd && mv /sys/fs/bpf/rpd/rewrite /sys/fs/bpf/rp"}
+BEFORE = {
+    "00": "true",
+    "01": "true",
+    "02": _MOUNT,
+    "03": f"{_MOUNT} && bpftool prog loadall run.bpf.o /sys/fs/bpf/rpd && mv /sys/fs/bpf/rpd/rewrite /sys/fs/bpf/rp",
+    "05": f"{_MOUNT} && bpftool prog load hello.bpf.o /sys/fs/bpf/hello",
+    "06": f"{_MOUNT} && bpftool prog loadall net.bpf.o /sys/fs/bpf/net",
+}
+# What transcripts that were not handed out did before one that was.
+MISSING = {
+    "01-084": "bpftool prog load hello-func.bpf.o /sys/fs/bpf/hello",
+    "01-092": "rm -f /sys/fs/bpf/hello; sleep 0.3",
+    "01-094": "rm -f /sys/fs/bpf/h*; sleep 0.3; bpftool prog load hello.bpf.o /sys/fs/bpf/h1; bpftool prog load hello.bpf.o /sys/fs/bpf/h2",
+    "06-034": f"{sys.executable} {Path(__file__).with_name('attach_links.py')} /sys/fs/bpf/net",
+}
+# Each section compiles with the compiler that the transcripts were made with, where it is installed.
+CLANG = shutil.which("clang-14")
+_NUMBERED = re.compile(r"\d{2,}")
+
+
+class Ids:
+    """Which number of a transcript is which here."""
+
+    def __init__(self) -> None:
+        self._ours: dict[str, str] = {}
+
+    def learn(self, expected: str, got: str) -> None:
+        """Take the numbers of lines that are alike but for their numbers."""
+        for theirs, ours in zip(expected.splitlines(), got.splitlines(), strict=False):
+            if _NUMBERED.sub("#", theirs) == _NUMBERED.sub("#", ours):
+                self._ours |= dict(zip(_NUMBERED.findall(theirs), _NUMBERED.findall(ours), strict=True))
+
+    def command(self, text: str) -> str:
+        """A command with our ids."""
+        return re.sub(r"\bid (\d{4,})\b", lambda found: f"id {self._ours.get(found[1], found[1])}", text)
+
+
+def compile_all(folder: Path, place: Path) -> None:
+    """The objects: clang 14's as the transcripts have them (ours where it is missing), and clang 22's in zig/."""
+    (place / "zig").mkdir()
+    (place / "inputs").mkdir()
+    headers = place / "headers"
+    headers.mkdir()
+    for source in sorted((folder / "inputs").glob("*.c")):
+        shutil.copy(source, place)
+        shutil.copy(source, place / "inputs")
+    if CLANG and any("vmlinux.h" in source.read_text() for source in place.glob("*.c")):
+        with (headers / "vmlinux.h").open("w") as out:
+            subprocess.run(["/usr/sbin/bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c"], stdout=out, check=False)
+    flags = ["-target", "bpf", "-O2", "-g", "-D__TARGET_ARCH_x86", "-I/usr/include/x86_64-linux-gnu", f"-I{headers}", "-c"]
+    for source in sorted(place.glob("*.c")):
+        name, path = source.name.replace(".c", ".o"), f"inputs/{source.name}"
+        ours = [sys.executable, "-m", "ebpf", "cc", path, "-o"]
+        for command in ([*ours, f"zig/{name}"], [CLANG, *flags, path, "-o", name] if CLANG else [*ours, name]):
+            subprocess.run(command, cwd=place, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    shutil.rmtree(place / "inputs")
 
 
 def inside(folder: Path, section: str, place: Path) -> list[dict[str, object]]:
     """In the namespaces: the interfaces, the file system, then each command."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     for line in (
         "mount --make-rprivate /",
         "ip link set lo up",
@@ -31,34 +87,28 @@ def inside(folder: Path, section: str, place: Path) -> list[dict[str, object]]:
         "ip link set v1 up",
     ):
         subprocess.run(line.split(), check=True)
-    subprocess.run("mount -t bpf bpf /sys/fs/bpf", shell=True, check=True)
-    for source in sorted((folder / "inputs").glob("*.c")):
-        shutil.copy(source, place)
-        target = place / source.name.replace(".c", ".o")
-        subprocess.run([sys.executable, "-m", "ebpf", "cc", source.name, "-o", target.name], cwd=place, check=False, **quiet)  # type: ignore[call-overload]
-    if section in BEFORE:
-        subprocess.run(BEFORE[section], shell=True, cwd=place, check=False, **quiet)  # type: ignore[call-overload]
+    compile_all(folder, place)
+    ids = Ids()
+
+    def run(command: str, stdin: str = "") -> tuple[str, str, int]:
+        try:
+            done = subprocess.run(["bash", "-c", command], input=stdin, capture_output=True, text=True, cwd=place, timeout=30, check=False)
+        except subprocess.TimeoutExpired:
+            return ("", "", 124)
+        return done.stdout, done.stderr, done.returncode
+
+    run(BEFORE[section])
     rows: list[dict[str, object]] = []
     for path in sorted((folder / "7.8").glob(f"{section}-*.txt")):
         found = PARTS.search(path.read_text())
         if found is None:
             continue
-        try:
-            done = subprocess.run(
-                ["bash", "-c", found["command"]],
-                input=found["stdin"] or "",
-                capture_output=True,
-                text=True,
-                cwd=place,
-                timeout=30,
-                check=False,
-            )
-            got = (done.stdout, done.stderr, done.returncode)
-        except subprocess.TimeoutExpired:
-            got = ("", "", 124)
-        rows.append(
-            {"name": path.stem, "command": found["command"], "expected": (found["out"], found["err"], int(found["code"])), "got": got}
-        )
+        if path.name[:6] in MISSING:
+            run(MISSING[path.name[:6]])
+        command = ids.command(found["command"])
+        got = run(command, found["stdin"] or "")
+        ids.learn(found["out"], got[0])
+        rows.append({"name": path.stem, "command": command, "expected": (found["out"], found["err"], int(found["code"])), "got": got})
     return rows
 
 
@@ -71,7 +121,7 @@ def main() -> int:
             shim = tools / "bpftool"
             shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m ebpf.cli.bpftool "$@"\n')
             shim.chmod(0o755)
-            env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}:/usr/sbin:/sbin", "EBPF_KERNEL": "linux"}
+            env = {"EBPF_KERNEL": "linux", **os.environ, "PATH": f"{tools}:{os.environ['PATH']}:/usr/sbin:/sbin"}
             command = ["unshare", "--mount", "--net", sys.executable, __file__, str(folder), section, name]
             return subprocess.run(command, env=env, check=False).returncode
     json.dump(inside(folder, section, Path(sys.argv[3])), sys.stdout)

@@ -13,8 +13,10 @@ HELP_KERNELS = "user|linux|auto"
 
 @dataclass(slots=True)
 class Context:
-    """The options of one invocation. Close it to give back the kernel."""
+    """The options of one invocation: what was called (ebpf, bpftool), the noun as typed. Close it to give back the kernel."""
 
+    command: str = "ebpf"
+    noun: str = ""
     kernel_name: str | None = None
     strace: bool = False
     json: bool = False
@@ -22,6 +24,8 @@ class Context:
     bpffs: bool = False
     nomount: bool = False
     debug: bool = False
+    bpftool: bool = False
+    base_btf: str = ""
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
     _kernel: "Kernel | None" = None

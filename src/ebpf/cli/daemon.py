@@ -8,13 +8,6 @@ from ebpf.cli.noun import Verb, dispatch, done, help_verb
 from ebpf.cli.words import Words
 from ebpf.errors import KernelError
 
-USAGE = """usage: ebpf daemon status        what it holds; exit status 1 if it does not run
-       ebpf daemon stop          end it, and all that is pinned or attached with it
-       ebpf daemon log           what it wrote
-
-ebpfd keeps what `ebpf --kernel user prog load`, `map create` and the like make, for all commands of one user. It starts when it is
-needed, and ends when nothing is pinned or attached and nobody is connected."""
-
 
 def run(context: Context, argv: list[str]) -> int:
     """Carry out one `daemon` command."""
@@ -76,4 +69,4 @@ def log(context: Context, words: Words) -> int:
     return 0
 
 
-_VERBS: dict[str, Verb] = {"status": status, "stop": stop, "log": log, "help": help_verb(USAGE)}
+_VERBS: dict[str, Verb] = {"status": status, "stop": stop, "log": log, "help": help_verb("daemon")}

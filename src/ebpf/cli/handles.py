@@ -1,26 +1,28 @@
-"""Names for objects on the command line: PROG is `id N | tag HEX | name NAME | pinned FILE`, MAP the same without tag."""
+"""Names for objects on the command line: PROG is `id N | tag HEX | name NAME | pinned FILE`, MAP and LINK have fewer ways."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ebpf.cli.jsonw import Json
-from ebpf.cli.noun import bpffs
+from ebpf.cli.noun import Missing, bpffs
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
-from ebpf.sys.calls import FdById, GetMapInfo, GetProgInfo, MapInfo, NextId, ObjGet, ProgInfo
+from ebpf.sys.calls import FdById, GetLinkInfo, GetMapInfo, GetProgInfo, LinkInfo, MapInfo, NextId, ObjGet, ProgInfo
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import Cmd
 
 _ENOENT = 2
-Info = TypeVar("Info", ProgInfo, MapInfo)
+_WAYS = {"prog": ("id", "tag", "name", "pinned"), "map": ("id", "name", "pinned"), "link": ("id", "pinned")}
+_BY_ID = {"prog": "get by id ({})", "map": "get map by id ({})", "link": "failed to get link with ID {}"}
+Info = TypeVar("Info", ProgInfo, MapInfo, LinkInfo)
 
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[Info]):
-    """A program or map that a handle named: an open descriptor and what the kernel says of it."""
+    """A program, map or link that a handle named: an open descriptor and what the kernel says of it."""
 
     fd: int
     info: Info
@@ -38,13 +40,14 @@ class Handle:
 
 
 def take(words: Words, noun: str) -> Handle:
-    """Read a handle of a `noun` ("prog" or "map") off the words."""
-    kinds = ("id", "tag", "name", "pinned") if noun == "prog" else ("id", "name", "pinned")
+    """Read a handle of a `noun` ("prog", "map", "link") off the words."""
+    kinds = _WAYS[noun]
     word = words.take(f"{noun}: {'|'.join(kinds)}")
     how = next((kind for kind in kinds if is_prefix(word, kind)), None)
     if how is None:
         listed = "', '".join(kinds[:-1])
-        raise UsageError(f"expected '{listed}' or '{kinds[-1]}', got: '{word}'?")
+        before = f"expected '{listed}' or '{kinds[-1]}'" if len(kinds) > 2 else f"expected '{kinds[0]}' or '{kinds[1]}'"
+        raise UsageError(f"{before}, got: '{word}'?")
     what = words.take(how)
     if how == "id" and not what.isdigit() and not what.startswith("0x"):
         raise UsageError(f"can't parse {what} as ID")
@@ -84,8 +87,19 @@ def maps(kernel: Kernel, handle: Handle | None = None) -> Iterator[list[Found[Ma
         yield found
 
 
+@contextmanager
+def links(kernel: Kernel, handle: Handle | None = None) -> Iterator[list[Found[LinkInfo]]]:
+    """The link that a handle names (None: all of them), open until the block ends."""
+
+    def info(fd: int) -> LinkInfo:
+        return kernel.bpf(GetLinkInfo(fd))
+
+    with _opened(kernel, handle, "link", info, lambda candidate: handle is None) as found:
+        yield found
+
+
 def pins(kernel: Kernel, noun: str) -> dict[int, list[str]]:
-    """The paths of pinned programs ("prog") or maps ("map"), by id."""
+    """The paths of pinned programs ("prog"), maps ("map") or links ("link"), by id."""
     found: dict[int, list[str]] = {}
     for mount in bpffs(kernel):
         for folder, _, names in os.walk(mount):
@@ -95,8 +109,7 @@ def pins(kernel: Kernel, noun: str) -> dict[int, list[str]]:
                 except KernelError:
                     continue
                 try:
-                    id_ = kernel.bpf(GetProgInfo(fd)).id if noun == "prog" else kernel.bpf(GetMapInfo(fd)).id
-                    found.setdefault(id_, []).append(path)
+                    found.setdefault(kernel.bpf(_QUESTIONS[noun](fd)).id, []).append(path)
                 except KernelError:
                     pass
                 finally:
@@ -109,7 +122,9 @@ def pinned_row(pins: Mapping[int, list[str]], id_: int) -> dict[str, Json]:
     return {"pinned": pins[id_]} if id_ in pins else {}
 
 
+_QUESTIONS: dict[str, Callable[[int], Any]] = {"prog": GetProgInfo, "map": GetMapInfo, "link": GetLinkInfo}
 _COMMANDS = {
+    "link": (Cmd.LINK_GET_NEXT_ID, Cmd.LINK_GET_FD_BY_ID),
     "prog": (Cmd.PROG_GET_NEXT_ID, Cmd.PROG_GET_FD_BY_ID),
     "map": (Cmd.MAP_GET_NEXT_ID, Cmd.MAP_GET_FD_BY_ID),
 }
@@ -128,7 +143,7 @@ def _opened(
         elif handle is not None and handle.how == "id":
             one = _open(kernel, fd_by_id, number(handle.what, "id"))
             if one is None:
-                raise UsageError(f"get {noun} by id ({handle.what}): No such file or directory")
+                raise UsageError(f"{_BY_ID[noun].format(handle.what)}: No such file or directory")
             found.append(Found(one, info(one)))
         else:
             for id_ in _ids(kernel, next_id):
@@ -175,10 +190,10 @@ def _open(kernel: Kernel, cmd: Cmd, id_: int) -> int | None:
         raise
 
 
-def only(found: list[Found[Info]], handle: Handle, noun: str) -> Found[Info]:
-    """The one object that a handle names. Raises UsageError if it names none or several."""
+def only(found: list[Found[Info]], handle: Handle, noun: str, *, status: int = 255) -> Found[Info]:
+    """The one object that a handle names. Raises UsageError if it names none (which ends with `status`) or several."""
     if not found:
-        raise UsageError(f"no {noun} with {handle}; `ebpf {noun} list` shows what there is")
+        raise Missing(f"no {noun} with {handle}; `ebpf {noun} list` shows what there is", status)
     if len(found) > 1:
-        raise UsageError(f"several {noun}s match this handle ({handle}): {', '.join('id ' + str(f.info.id) for f in found)}")
+        raise UsageError(f"several {'programs' if noun == 'prog' else 'maps'} match this handle")
     return found[0]

@@ -3,15 +3,16 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from ebpf.cli.context import HELP_KERNELS, Context, Run
 from ebpf.cli.jsonw import dumps
-from ebpf.cli.noun import Failure
+from ebpf.cli.noun import Missing, Misuse
+from ebpf.cli.usage import grammar
 from ebpf.cli.words import match, split_flags
-from ebpf.errors import CompileError, EbpfError, KernelError, UsageError, VerifierError
+from ebpf.errors import CompileError, EbpfError, UsageError, VerifierError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ _ROWS = (
     Noun("verify", "judge the programs of an object or C file: verify FILE"),
     Noun("prog", "list, load, dump and run programs", bpftool=True),
     Noun("map", "list, dump, look up and update maps", bpftool=True),
+    Noun("link", "list, pin and detach links", bpftool=True),
     Noun("net", "attach programs to network interfaces", bpftool=True),
+    Noun("btf", "list type information and print it, raw or as C", bpftool=True),
     Noun("lab", "open a shell where the tutorial's commands work as they stand: lab [-- COMMAND...]"),
     Noun("daemon", "look after ebpfd, which keeps the user kernel's pinned objects: daemon status|stop|log"),
     Noun("tour", "show the whole path once: C, bytecode, verifier, events, maps, packets"),
@@ -52,24 +55,38 @@ USAGE = f"""usage: ebpf [--kernel {HELP_KERNELS}] [--strace] [-j|--json] [-p|--p
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    if os.path.basename(sys.argv[0]) == "bpftool":
+        from ebpf.cli.bpftool import main as bpftool
+
+        return bpftool(argv)
     arguments = list(sys.argv[1:] if argv is None else argv)
     context = Context()
-    noun: Noun | None = None
-    try:
+
+    def carry_out() -> int:
         rest = _options(context, arguments)
-        if context is None or not rest:
+        if not rest:
             print(USAGE)
             return 0
         noun = NOUNS.get(rest[0]) or match(rest[0], {n: row for n, row in NOUNS.items() if row.bpftool})
         if noun is None:
             raise UsageError(f"unknown command '{rest[0]}'; ebpf help lists them")
         words = rest[1:]
+        context.noun = rest[0]
+        context.bpftool = noun.bpftool
         if noun.bpftool or noun.name == "daemon":
             words, flags = split_flags(words)
             for flag in flags:
                 setattr(context, flag, True)
             context.json = context.json or context.pretty
-        status = noun.load()(context, words)
+        return noun.load()(context, words)
+
+    return guarded(context, carry_out)
+
+
+def guarded(context: Context, carry_out: Callable[[], int]) -> int:
+    """Carry out a command: what goes wrong becomes one line and an exit status, and nothing stays open."""
+    try:
+        status = carry_out()
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -79,10 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
     except EbpfError as error:
-        return report(context, error, bpftool=noun is not None and noun.bpftool)
+        return report(context, error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return report(context, EbpfError(f"{where}{(error.strerror or str(error)).lower()}"), bpftool=bool(noun and noun.bpftool))
+        return report(context, EbpfError(f"{where}{(error.strerror or str(error)).lower()}"))
     finally:
         context.close()
 
@@ -115,9 +132,16 @@ def _options(context: Context, argv: list[str]) -> list[str]:
     return [] if rest[:1] == ["help"] else rest
 
 
-def report(context: Context, error: EbpfError, *, bpftool: bool) -> int:
+def report(context: Context, error: EbpfError) -> int:
     """Print an error as one line, with the compiler's or verifier's text where there is one; return the exit status."""
-    if context.json:
+    under_its_name = context.command == "bpftool"
+    if isinstance(error, Missing) and under_its_name:
+        context.write("") if context.json else None
+    elif isinstance(error, Misuse) and not context.json:
+        context.note((f"Error: {error}\n" if str(error) else "") + grammar(context.command, error.noun, context.noun).removesuffix("\n"))
+    elif isinstance(error, Misuse) and not str(error):
+        context.write("null")
+    elif context.json:
         context.write(dumps({"error": str(error)}, pretty=context.pretty))
     elif isinstance(error, CompileError):
         for diagnostic in error.diagnostics:
@@ -132,11 +156,9 @@ def report(context: Context, error: EbpfError, *, bpftool: bool) -> int:
         context.note(f"Error: {error}")
     if error.hint and not context.json and error.hint not in str(error):
         context.note(f"  hint: {error.hint}")
-    if bpftool and isinstance(error, Failure):
-        return error.status
-    if bpftool:
-        return -error.errno & 0xFF if isinstance(error, KernelError) and error.call.startswith(("map", "interface")) else 255
-    return 2 if isinstance(error, UsageError) else 1
+    if not context.bpftool:
+        return 2 if isinstance(error, UsageError) else 1
+    return int(getattr(error, "status", 255))
 
 
 if __name__ == "__main__":

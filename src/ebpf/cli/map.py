@@ -10,26 +10,13 @@ from dataclasses import dataclass
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
-from ebpf.cli.noun import Failure, Verb, dispatch, done, help_verb, pin_object
+from ebpf.cli.noun import Failure, Verb, dispatch, done, help_verb, pin_object, status
 from ebpf.cli.types import MapTypes, scalar
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import MapCreate, MapDelete, MapFreeze, MapInfo, MapLookup, MapLookupAndDelete, MapNextKey, MapUpdate
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import MAP_TYPES, MapType, UpdateFlag
-
-USAGE = """usage: ebpf map show|list [MAP]
-       ebpf map create FILE type TYPE key SIZE value SIZE entries N name NAME [flags FLAGS] [inner_map MAP]
-       ebpf map dump MAP
-       ebpf map lookup|getnext|delete MAP [key DATA]
-       ebpf map update MAP [key DATA] [value VALUE] [any|exist|noexist]
-       ebpf map peek|pop|dequeue MAP
-       ebpf map push|enqueue MAP value VALUE
-       ebpf map pin MAP FILE
-       ebpf map freeze MAP
-       MAP := { id N | name NAME | pinned FILE }
-       DATA := [hex] BYTES
-       VALUE := { DATA | MAP | PROG }"""
 
 _PER_CPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
 _OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
@@ -442,7 +429,8 @@ def create(context: Context, words: Words) -> int:
 
 def pin(context: Context, words: Words) -> int:
     """Give a map a path."""
-    words.need(3, "pin")
+    with status(234):
+        words.need(3, "pin")
     handle = handles.take(words, "map")
     path = words.take("FILE")
     words.end()
@@ -472,7 +460,7 @@ def freeze(context: Context, words: Words) -> int:
 _VERBS: dict[str, Verb] = {
     "show": show,
     "list": show,
-    "help": help_verb(USAGE),
+    "help": help_verb("map"),
     "dump": dump,
     "update": update,
     "lookup": lookup,

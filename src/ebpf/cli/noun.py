@@ -2,15 +2,41 @@
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from ebpf.cli.context import Context
+from ebpf.cli.usage import grammar
 from ebpf.cli.words import Words, match
 from ebpf.errors import EbpfError, KernelError, UsageError
 from ebpf.sys.calls import ObjPin
 from ebpf.sys.kernel import Kernel
 
 Verb = Callable[[Context, Words], int]
+
+
+class Misuse(UsageError):
+    """Words that a noun's grammar ("": the whole command's) has no place for: it is printed, after what was wrong if that is known."""
+
+    def __init__(self, noun: str, what: str = "") -> None:
+        self.noun = noun
+        super().__init__(what)
+
+
+class Missing(UsageError):
+    """No object has this name or tag: bpftool says so by its status alone."""
+
+    def __init__(self, what: str, status: int = 255) -> None:
+        self.status = status
+        super().__init__(what)
+
+
+class Refused(UsageError):
+    """A wrong request whose exit status is not 255."""
+
+    def __init__(self, what: str, status: int) -> None:
+        self.status = status
+        super().__init__(what)
 
 
 class Failure(EbpfError):
@@ -52,20 +78,32 @@ def dispatch(context: Context, argv: list[str], noun: str, verbs: Mapping[str, V
     words = Words(argv)
     if not words:
         return next(iter(verbs.values()))(context, words)
-    verb = words.take("command")
-    action = match(verb, verbs)
+    action = match(words.take("command"), verbs)
     if action is None:
-        raise UsageError(f"unknown command '{noun} {verb}'; ebpf {noun} help")
+        raise Misuse(noun)
     return action(context, words)
 
 
-def help_verb(text: str) -> Verb:
+@contextmanager
+def status(number: int) -> Iterator[None]:
+    """Wrong requests in this block end with another status than 255."""
+    try:
+        yield
+    except (Misuse, Missing, Refused):
+        raise
+    except UsageError as error:
+        raise Refused(str(error), number) from error
+
+
+def help_verb(noun: str) -> Verb:
     """The verb that prints a noun's grammar."""
 
     def usage(context: Context, words: Words) -> int:
         del words
-        context.note(text)
-        done(context)
+        if context.json:
+            done(context)
+        else:
+            context.note(grammar(context.command, noun, context.noun).removesuffix("\n"))
         return 0
 
     return usage

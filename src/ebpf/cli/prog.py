@@ -9,24 +9,11 @@ from pathlib import Path
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
-from ebpf.cli.noun import Verb, dispatch, done, help_verb, make_folder, pin_object
+from ebpf.cli.noun import Verb, dispatch, done, help_verb, make_folder, pin_object, status
 from ebpf.cli.words import Words, is_prefix
 from ebpf.errors import NotSupportedError, UsageError
 from ebpf.sys.calls import ProgInfo
 from ebpf.uapi import PROGRAM_TYPES, ProgType, section_row
-
-USAGE = """usage: ebpf prog show|list [PROG]
-       ebpf prog load OBJ PATH [type TYPE] [pinmaps DIR]
-       ebpf prog loadall OBJ DIR [type TYPE] [pinmaps DIR]
-       ebpf prog pin PROG FILE
-       ebpf prog dump xlated PROG [{ file FILE | [opcodes] [linum] }]
-       ebpf prog dump jited PROG file FILE
-       ebpf prog tracelog
-       ebpf prog run OBJ [PROGRAM] --pcap FILE [--repeat N] [--write DIR] [--limit N]
-       PROG := { id N | tag HEX | name NAME | pinned FILE }
-
-prog run replays a capture (pcap or pcapng) through an XDP program and prints the verdicts, the packets per second and the
-program's global variables; --write DIR stores each verdict's packets as DIR/XDP_PASS.pcap and so on."""
 
 
 def run(context: Context, argv: list[str]) -> int:
@@ -168,7 +155,8 @@ def _load(context: Context, words: Words, *, every: bool) -> int:
 
 def pin(context: Context, words: Words) -> int:
     """Give a loaded program a path."""
-    words.need(3, "pin")
+    with status(234):
+        words.need(3, "pin")
     handle = handles.take(words, "prog")
     path = words.take("FILE")
     words.end()
@@ -263,7 +251,7 @@ def replay(context: Context, words: Words) -> int:
 _VERBS: dict[str, Verb] = {
     "show": show,
     "list": show,
-    "help": help_verb(USAGE),
+    "help": help_verb("prog"),
     "dump": dump,
     "pin": pin,
     "load": load,

@@ -36,7 +36,7 @@ class Words:
     def take(self, what: str) -> str:
         """Take the next word, which is a `what`. Raises UsageError when there is none."""
         if not self.rest:
-            raise UsageError(f"'{self.taken[-1] if self.taken else what}' needs at least 1 argument, 0 found: {what}")
+            raise UsageError(f"'{self.taken[-1] if self.taken else what}' needs at least 1 arguments, 0 found")
         word = self.rest.pop(0)
         self.taken.append(word)
         return word
@@ -56,7 +56,7 @@ class Words:
     def end(self) -> None:
         """Insist that nothing is left."""
         if self.rest:
-            raise UsageError(f"unexpected argument '{self.rest[0]}'")
+            raise UsageError(f"what is '{self.rest[0]}'?")
 
 
 def number(word: str, what: str) -> int:

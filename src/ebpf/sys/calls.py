@@ -196,6 +196,27 @@ class ProgDetach(Call[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """The programs at one place, in the order they run in: ids, and for each its flags, its link's id (0: none) and the link's flags."""
+
+    prog_ids: tuple[int, ...]
+    prog_flags: tuple[int, ...] = ()
+    link_ids: tuple[int, ...] = ()
+    link_flags: tuple[int, ...] = ()
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProgQuery(Call[Attached]):
+    """What is attached to `target` (a descriptor or an interface index) as `attach_type`."""
+
+    cmd: ClassVar[Cmd] = Cmd.PROG_QUERY
+    target: int
+    attach_type: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TestRunResult:
     """What a test run gave: `duration_ns` is the mean of one run."""
 

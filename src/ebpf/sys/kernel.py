@@ -61,6 +61,17 @@ class XdpState:
     prog_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class TcState:
+    """A program in a traffic control filter: `kind` is the queueing discipline with its side ("clsact/ingress"), `name` the filter's."""
+
+    ifindex: int
+    ifname: str
+    kind: str
+    name: str
+    prog_id: int
+
+
 class Buffer(Protocol):
     """Mapped memory: `view` is a writable or read-only window; close() unmaps."""
 
@@ -116,6 +127,9 @@ class Kernel(Protocol):
 
     def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
         """What is attached where."""
+
+    def tc_query(self, ifindex: int | None = None) -> list[TcState]:
+        """What programs the filters of traffic control have."""
 
     def interfaces(self) -> Mapping[str, int]:
         """Network interfaces by name, with their index."""

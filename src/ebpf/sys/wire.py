@@ -76,7 +76,7 @@ _CLASSES: dict[str, type[Any]] = {
             calls,
             "MapCreate MapLookup MapUpdate MapDelete MapNextKey MapLookupAndDelete MapFreeze MapLookupBatch Batch ProgLoad Loaded ObjPin"
             " ObjGet ProgTestRun TestRunResult NextId FdById ProgInfo MapInfo BtfInfo LinkInfo GetProgInfo GetMapInfo GetBtfInfo"
-            " GetLinkInfo BtfLoad RawTracepointOpen LinkCreate LinkDetach ProgAttach ProgDetach",
+            " GetLinkInfo BtfLoad RawTracepointOpen LinkCreate LinkDetach ProgAttach ProgDetach ProgQuery Attached",
         ),
         (kernel, "Kprobe Tracepoint Uprobe PerfOutput XdpState"),
     )

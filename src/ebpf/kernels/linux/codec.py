@@ -14,7 +14,7 @@ from ebpf.errors import KernelError
 from ebpf.kernels.linux.syscall import bpf, failure
 from ebpf.sys import calls
 from ebpf.sys.calls import Call
-from ebpf.uapi import Cmd
+from ebpf.uapi import Cmd, LinkType
 
 _INFO_BTF, _INFO_PROG, _INFO_MAP, _INFO_LINK = 32, 232, 104, 128
 _EMPTY = ctypes.create_string_buffer(1)
@@ -348,19 +348,71 @@ def _btf_info(call: calls.GetBtfInfo) -> calls.BtfInfo:
     return calls.BtfInfo(id_, data.raw[:size], name.value.decode(), bool(kernel))
 
 
+# A link's own part of bpf_link_info, from byte 16: its fields in order, as struct has them; where a text's address and size
+# belong; the name of the text. A perf event's part has its own kinds, from byte 24.
+_LINKS: dict[int, tuple[str, tuple[str, ...], str]] = {
+    LinkType.RAW_TRACEPOINT: ("QI4xQ", ("", "", "cookie"), "tp_name"),
+    LinkType.TRACING: ("III4xQ", ("attach_type", "target_obj_id", "target_btf_id", "cookie"), ""),
+    LinkType.CGROUP: ("QI", ("cgroup_id", "attach_type"), ""),
+    LinkType.ITER: ("QIIQI", ("", "", "map_id", "cgroup_id", "order"), "target_name"),
+    LinkType.NETNS: ("II", ("netns_ino", "attach_type"), ""),
+    LinkType.XDP: ("I", ("ifindex",), ""),
+    LinkType.STRUCT_OPS: ("I", ("map_id",), ""),
+    LinkType.NETFILTER: ("IIiI", ("pf", "hook", "prio", "flags"), ""),
+    LinkType.TCX: ("II", ("ifindex", "attach_type"), ""),
+    LinkType.NETKIT: ("II", ("ifindex", "attach_type"), ""),
+    LinkType.SOCKMAP: ("II", ("map_id", "attach_type"), ""),
+    LinkType.KPROBE_MULTI: ("8xIIQ", ("func_cnt", "flags", "missed"), ""),
+    LinkType.UPROBE_MULTI: ("32xIIII", ("", "func_cnt", "flags", "pid"), ""),
+}
+_PERF: dict[int, tuple[str, str, tuple[str, ...], str]] = {
+    1: ("uprobe", "QIIQ", ("", "", "offset", "cookie"), "file"),
+    2: ("uretprobe", "QIIQ", ("", "", "offset", "cookie"), "file"),
+    3: ("kprobe", "QIIQQQ", ("", "", "offset", "addr", "missed", "cookie"), "func"),
+    4: ("kretprobe", "QIIQQQ", ("", "", "offset", "addr", "missed", "cookie"), "func"),
+    5: ("tracepoint", "QI4xQ", ("", "", "cookie"), "tracepoint"),
+    6: ("event", "QI4xQ", ("event_config", "event_type_number", "cookie"), ""),
+}
+
+
 def _link_info(call: calls.GetLinkInfo) -> calls.LinkInfo:
-    name = ctypes.create_string_buffer(128)
     raw = ctypes.create_string_buffer(_INFO_LINK)
     _info(call.fd, raw)
     kind, id_, prog = struct.unpack_from("=III", raw)
     detail: dict[str, int | str] = {}
-    if kind == 1:
-        struct.pack_into("=QI", raw, 16, _where(name), 128)
+    at = 16
+    if kind == LinkType.PERF_EVENT:
+        at = 24
+        (event,) = struct.unpack_from("=I", raw, 16)
+        detail["event"], layout, names, text = _PERF.get(event, ("", "", (), ""))
+    else:
+        layout, names, text = _LINKS.get(kind, ("", (), ""))
+    if text:
+        name = ctypes.create_string_buffer(256)
+        raw = ctypes.create_string_buffer(_INFO_LINK)
+        struct.pack_into("=QI", raw, at, _where(name), len(name))
         _info(call.fd, raw)
-        detail["tp_name"] = name.value.decode()
-    elif kind == 6:
-        detail["ifindex"] = struct.unpack_from("=I", raw, 16)[0]
+        detail[text] = name.value.decode(errors="replace")
+    detail |= {field: value for field, value in zip(names, struct.unpack_from("=" + layout, raw, at), strict=True) if field}
     return calls.LinkInfo(kind, id_, prog, detail)
+
+
+def _query(call: calls.ProgQuery) -> calls.Attached:
+    room = 64
+    while True:
+        arrays = [ctypes.create_string_buffer(4 * room) for _ in range(4)]
+        ids, prog_flags, link_ids, link_flags = (_where(array) for array in arrays)
+        a = attr("IIIIQIIQQQQ", call.target, call.attach_type, call.flags, 0, ids, room, 0, prog_flags, link_ids, link_flags, 0, size=64)
+        result = bpf(int(call.cmd), a)
+        if result != -errno.ENOSPC:
+            break
+        room *= 2
+    if result < 0:
+        raise failure(-result, "bpf(PROG_QUERY)", capability="CAP_NET_ADMIN")
+    (flags,) = struct.unpack_from("=I", a, 12)
+    (count,) = struct.unpack_from("=I", a, 24)
+    lists: list[tuple[int, ...]] = [struct.unpack_from(f"={count}I", array) for array in arrays]
+    return calls.Attached(lists[0], lists[1], lists[2], lists[3], flags)
 
 
 def _btf_load(call: calls.BtfLoad) -> int:
@@ -406,6 +458,7 @@ COMMANDS: dict[type[Call[Any]], Callable[[Any], Any]] = {
     calls.ObjGet: _get,
     calls.ProgAttach: _attach,
     calls.ProgDetach: _detach,
+    calls.ProgQuery: _query,
     calls.ProgTestRun: _test_run,
     calls.NextId: _next_id,
     calls.FdById: _fd_by_id,

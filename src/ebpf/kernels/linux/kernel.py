@@ -17,7 +17,7 @@ from ebpf.kernels.linux.lab import LinuxLab
 from ebpf.kernels.linux.syscall import numbers, syscall_function
 from ebpf.kernels.linux.tracefs import TraceInstance
 from ebpf.sys.calls import Call, R
-from ebpf.sys.kernel import Buffer, PerfSource, XdpState
+from ebpf.sys.kernel import Buffer, PerfSource, TcState, XdpState
 
 
 class Mapped:
@@ -134,6 +134,11 @@ class LinuxKernel:
     def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
         """What is attached where."""
         return netlink.xdp_query(ifindex)
+
+    def tc_query(self, ifindex: int | None = None) -> list[TcState]:
+        """What programs the filters of traffic control have."""
+        names = {index: name for name, index in self.interfaces().items() if ifindex in (None, index)}
+        return [state for index, name in sorted(names.items()) for state in netlink.tc_query(index, name)]
 
     def interfaces(self) -> Mapping[str, int]:
         """The interfaces of this network namespace."""

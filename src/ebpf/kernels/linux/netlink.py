@@ -1,4 +1,4 @@
-"""The few netlink messages of XDP: attach, detach, and what is attached where."""
+"""The few netlink messages of XDP and tc: attach, detach, and what is attached where."""
 
 import errno
 import socket
@@ -6,7 +6,7 @@ import struct
 
 from ebpf.errors import KernelError
 from ebpf.kernels.linux.syscall import failure
-from ebpf.sys.kernel import XdpState
+from ebpf.sys.kernel import TcState, XdpState
 from ebpf.sys.rtnetlink import ACK as _ACK
 from ebpf.sys.rtnetlink import DUMP as _DUMP
 from ebpf.sys.rtnetlink import NESTED as _NESTED
@@ -59,3 +59,37 @@ def xdp_query(ifindex: int | None) -> list[XdpState]:
                 if key in xdp:
                     out.append(XdpState(index, name, text, struct.unpack("=I", xdp[key])[0]))
     return out
+
+
+_GETQDISC, _NEWFILTER, _GETFILTER = 38, 44, 46
+_TCA_KIND, _TCA_OPTIONS = 1, 2
+_BPF_NAME, _BPF_ID = 7, 11
+_TC = struct.Struct("=BxxxiIII")
+# The two sides of a clsact: their parents.
+_SIDES = (("clsact/ingress", 0xFFFFFFF2), ("clsact/egress", 0xFFFFFFF3))
+
+
+def tc_query(ifindex: int, ifname: str) -> list[TcState]:
+    """The programs in the filters of one interface."""
+    out = []
+    for _, data in _tc(_GETQDISC, ifindex, 0):
+        _, index, handle, _, _ = _TC.unpack_from(data)
+        kind = attributes(data[_TC.size :]).get(_TCA_KIND, b"").rstrip(b"\0").decode()
+        if index != ifindex:
+            continue
+        for name, parent in _SIDES if kind == "clsact" else ((kind, handle),):
+            for answer, found in _tc(_GETFILTER, ifindex, parent):
+                rows = attributes(found[_TC.size :])
+                options = attributes(rows.get(_TCA_OPTIONS, b""))
+                if answer == _NEWFILTER and rows.get(_TCA_KIND, b"").rstrip(b"\0") == b"bpf" and _BPF_ID in options:
+                    text = options.get(_BPF_NAME, b"").rstrip(b"\0").decode()
+                    out.append(TcState(ifindex, ifname, name, text, struct.unpack("=I", options[_BPF_ID])[0]))
+    return out
+
+
+def _tc(kind: int, ifindex: int, parent: int) -> list[tuple[int, bytes]]:
+    body = _TC.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0)
+    try:
+        return exchange(struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | _DUMP, 1, 0) + body, dump=True)
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, "netlink(tc)") from error

@@ -15,7 +15,7 @@ from ebpf.kernels.remote.start import connect
 from ebpf.sys import wire
 from ebpf.sys.calls import Call, R
 from ebpf.sys.capture import Capture
-from ebpf.sys.kernel import Buffer, Command, PerfSource, Process, ReplayStats, Scope, XdpState
+from ebpf.sys.kernel import Buffer, Command, PerfSource, Process, ReplayStats, Scope, TcState, XdpState
 from ebpf.sys.mapped import Stretch
 
 # Several may wait for one ring buffer, and the first takes the wake-up of all: look again this often.
@@ -131,6 +131,11 @@ class RemoteKernel:
     def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
         """What is attached where."""
         return list(self._ask("xdp_query", ifindex))
+
+    def tc_query(self, ifindex: int | None = None) -> list[TcState]:
+        """Nothing: traffic control is Linux's."""
+        del ifindex
+        return []
 
     def interfaces(self) -> Mapping[str, int]:
         """The network interfaces."""

@@ -21,7 +21,7 @@ from ebpf.kernels.user.state import State
 from ebpf.kernels.user.trace import TraceReader
 from ebpf.sys import calls
 from ebpf.sys.calls import Call, R
-from ebpf.sys.kernel import Buffer, PerfSource, XdpState
+from ebpf.sys.kernel import Buffer, PerfSource, TcState, XdpState
 from ebpf.uapi import MapType, ProgType
 
 
@@ -344,6 +344,11 @@ class UserKernel:
         """What is attached to the laboratory's interfaces."""
         wires = self.state.wires
         return [s for s in wires.query() if ifindex in (None, s.ifindex)] if wires is not None else []
+
+    def tc_query(self, ifindex: int | None = None) -> list[TcState]:
+        """Nothing: traffic control is Linux's."""
+        del ifindex
+        return []
 
     def interfaces(self) -> Mapping[str, int]:
         """The network interfaces."""
