@@ -44,7 +44,7 @@ def test_what_is_no_number_is_a_usage_error(word: str) -> None:
 def test_words_left_over_are_named() -> None:
     words = Words(["a", "b"])
     words.take("first")
-    with pytest.raises(UsageError, match="unexpected argument 'b'"):
+    with pytest.raises(UsageError, match="what is 'b'"):
         words.end()
 
 
