@@ -61,10 +61,10 @@ class FormatError(EbpfError):
 
 
 class VerifierError(EbpfError):
-    """A program was refused at instruction `insn` (-1: as a whole) for `cause`; `log` is the verifier's text."""
+    """A program was refused at instruction `insn` (-1: as a whole) for `cause`, with `errno`; `log` is the verifier's text."""
 
-    def __init__(self, program: str, cause: str, *, insn: int = -1, source: str = "", log: str = "") -> None:
-        self.program, self.cause, self.insn, self.source, self.log = program, cause, insn, source, log
+    def __init__(self, program: str, cause: str, *, insn: int = -1, source: str = "", log: str = "", errno: int = _errno.EACCES) -> None:
+        self.program, self.cause, self.insn, self.source, self.log, self.errno = program, cause, insn, source, log, errno
         at = f" at insn {insn}" if insn >= 0 else ""
         place = f" ({source})" if source else ""
         super().__init__(f"program {program!r} refused{at}{place}: {cause}")

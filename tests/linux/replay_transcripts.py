@@ -68,7 +68,17 @@ def compile_all(folder: Path, place: Path) -> None:
     if CLANG and any("vmlinux.h" in source.read_text() for source in place.glob("*.c")):
         with (headers / "vmlinux.h").open("w") as out:
             subprocess.run(["/usr/sbin/bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c"], stdout=out, check=False)
-    flags = ["-target", "bpf", "-O2", "-g", "-D__TARGET_ARCH_x86", "-I/usr/include/x86_64-linux-gnu", f"-I{headers}", "-c"]
+    flags = [
+        "-target",
+        "bpf",
+        "-O2",
+        "-g",
+        "-D__TARGET_ARCH_x86",
+        "-I/usr/include/x86_64-linux-gnu",
+        f"-I{headers}",
+        f"-fdebug-prefix-map={place}/=",
+        "-c",
+    ]
     for source in sorted(place.glob("*.c")):
         name, path = source.name.replace(".c", ".o"), f"inputs/{source.name}"
         ours = [sys.executable, "-m", "ebpf", "cc", path, "-o"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ebpf.cli.jsonw import Json
-from ebpf.cli.noun import Missing, bpffs
+from ebpf.cli.noun import Missing
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import FdById, GetLinkInfo, GetMapInfo, GetProgInfo, LinkInfo, MapInfo, NextId, ObjGet, ProgInfo
@@ -101,7 +101,7 @@ def links(kernel: Kernel, handle: Handle | None = None) -> Iterator[list[Found[L
 def pins(kernel: Kernel, noun: str) -> dict[int, list[str]]:
     """The paths of pinned programs ("prog"), maps ("map") or links ("link"), by id."""
     found: dict[int, list[str]] = {}
-    for mount in bpffs(kernel):
+    for mount in kernel.pin_roots() or ():
         for folder, _, names in os.walk(mount):
             for path in (os.path.join(folder, name) for name in sorted(names)):
                 try:

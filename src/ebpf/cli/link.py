@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
-from ebpf.cli.noun import Refused, Verb, dispatch, done, help_verb, make_folder, pin_object, status
-from ebpf.cli.prog import type_name as program_type
+from ebpf.cli.noun import Refused, Verb, dispatch, done, help_verb, pin_object, status
+from ebpf.cli.types import program_type
 from ebpf.cli.words import Words
 from ebpf.errors import KernelError
 from ebpf.sys.calls import FdById, GetProgInfo, LinkDetach, LinkInfo
@@ -163,8 +163,7 @@ def pin(context: Context, words: Words) -> int:
     words.end()
     kernel = context.kernel()
     with handles.links(kernel, handle) as found:
-        make_folder(kernel, path)
-        pin_object(kernel, path, found[0].fd)
+        pin_object(context, path, found[0].fd)
     done(context)
     return 0
 

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from ebpf.cli.context import HELP_KERNELS, Context, Run
 from ebpf.cli.jsonw import dumps
-from ebpf.cli.noun import Missing, Misuse
+from ebpf.cli.noun import Missing, Misuse, Silent
 from ebpf.cli.usage import grammar
 from ebpf.cli.words import match, split_flags
 from ebpf.errors import CompileError, EbpfError, UsageError, VerifierError
@@ -135,7 +135,7 @@ def _options(context: Context, argv: list[str]) -> list[str]:
 def report(context: Context, error: EbpfError) -> int:
     """Print an error as one line, with the compiler's or verifier's text where there is one; return the exit status."""
     under_its_name = context.command == "bpftool"
-    if isinstance(error, Missing) and under_its_name:
+    if isinstance(error, Silent) or (isinstance(error, Missing) and under_its_name):
         context.write("") if context.json else None
     elif isinstance(error, Misuse) and not context.json:
         context.note((f"Error: {error}\n" if str(error) else "") + grammar(context.command, error.noun, context.noun).removesuffix("\n"))

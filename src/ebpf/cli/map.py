@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
-from ebpf.cli.noun import Failure, Verb, dispatch, done, help_verb, pin_object, status
+from ebpf.cli.noun import Failure, Misuse, Verb, dispatch, done, help_verb, pin_object, status
 from ebpf.cli.types import MapTypes, scalar
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
@@ -45,6 +45,8 @@ def show(context: Context, words: Words) -> int:
     words.end()
     with handles.maps(kernel, handle) as found:
         pins = handles.pins(kernel, "map") if context.bpffs else {}
+        if handle is not None and not found:
+            handles.only(found, handle, "map")
         if context.json:
             rows = [_row(f.info) | handles.pinned_row(pins, f.info.id) for f in found]
             one = handle is not None and len(rows) == 1
@@ -52,7 +54,7 @@ def show(context: Context, words: Words) -> int:
         else:
             for each in found:
                 context.write(_text(each.info, pins.get(each.info.id, ())))
-        return 0 if found or handle is None else 255
+        return 0
 
 
 def _row(info: MapInfo) -> dict[str, Json]:
@@ -118,30 +120,45 @@ class Walk:
 
 
 def dump(context: Context, words: Words) -> int:
-    """Print all that a map holds."""
+    """Print all that a map holds; of several maps of one name, each with what it is."""
+    if len(words.rest) != 2:
+        raise Misuse("map")
     handle = handles.take(words, "map")
-    words.end()
     kernel = context.kernel()
     status = 0
     with handles.maps(kernel, handle) as found:
+        if not found:
+            handles.only(found, handle, "map")
+        several = len(found) > 1
         documents: list[Json] = []
+        typed = False
         for each in found:
             types = MapTypes.of(kernel, each.info)
             walk = Walk.over(kernel, each.fd, each.info)
             status = walk.errno or status
             if context.json:
-                documents.append([_element(kernel, each.info, types, k, v) for k, v in walk.elements])
+                rows = [_element(kernel, each.info, types, k, v) for k, v in walk.elements]
+                documents.append({**_head(each.info), "elements": rows} if several else rows)
             elif types is not None:
                 rows = [_formatted(kernel, each.info, types, k, v) for k, v in walk.elements if isinstance(v, bytes)]
-                context.write(dumps(rows, pretty=True, scalar=scalar))
+                typed = True
+                documents.append({**_head(each.info), "elements": rows} if several else rows)
             else:
+                if several:
+                    context.write(_text(each.info).splitlines()[0])
                 for k, v in walk.elements:
                     context.write(_plain(kernel, each.info, k, v))
                 there = sum(isinstance(v, bytes) for _, v in walk.elements)
-                context.write(f"Found {there} element{'' if there == 1 else 's'}")
-        if context.json and found:
-            context.write(dumps(documents[0] if len(documents) == 1 else documents, pretty=context.pretty))
-        return -status & 0xFF if found else 255
+                context.write(f"Found {there} element{'' if there == 1 else 's'}" + ("\n" if several else ""))
+        if documents:
+            document: Json = documents if several else documents[0]
+            context.write(dumps(document, pretty=context.pretty or typed, **({} if context.json else {"scalar": scalar})))
+        return -status & 0xFF
+
+
+def _head(info: MapInfo) -> dict[str, Json]:
+    """What heads a map's dump where there are several."""
+    return {"id": info.id, "type": type_name(info.type), "name": info.name, "flags": info.map_flags}
 
 
 def _formatted(kernel: Kernel, info: MapInfo, types: MapTypes, key: bytes, value: bytes) -> dict[str, Json]:
@@ -280,6 +297,8 @@ def _value(context: Context, words: Words, info: MapInfo, stack: ExitStack) -> b
 
 def lookup(context: Context, words: Words) -> int:
     """Print the value under one key; a queue's, stack's or bloom filter's without one."""
+    if len(words.rest) < 2:
+        raise Misuse("map")
     handle = handles.take(words, "map")
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found, ExitStack() as stack:
@@ -310,6 +329,8 @@ def _show(context: Context, info: MapInfo, key: bytes, value: bytes) -> None:
 
 def getnext(context: Context, words: Words) -> int:
     """Print the key after one, or the first."""
+    if len(words.rest) < 2:
+        raise Misuse("map")
     handle = handles.take(words, "map")
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found, ExitStack() as stack:
@@ -329,6 +350,8 @@ def getnext(context: Context, words: Words) -> int:
 
 def update(context: Context, words: Words) -> int:
     """Write a value under a key, or into a queue or stack; a per-CPU map gets it on every CPU."""
+    if len(words.rest) < 2:
+        raise Misuse("map")
     handle = handles.take(words, "map")
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found, ExitStack() as stack:
@@ -347,6 +370,8 @@ def update(context: Context, words: Words) -> int:
 
 def delete(context: Context, words: Words) -> int:
     """Remove a key."""
+    if len(words.rest) < 2:
+        raise Misuse("map")
     handle = handles.take(words, "map")
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found, ExitStack() as stack:
@@ -362,6 +387,8 @@ def delete(context: Context, words: Words) -> int:
 
 def pop(context: Context, words: Words) -> int:
     """Take a value out of a queue or stack and print it."""
+    if len(words.rest) < 2:
+        raise Misuse("map")
     handle = handles.take(words, "map")
     words.end()
     kernel = context.kernel()
@@ -422,7 +449,7 @@ def create(context: Context, words: Words) -> int:
         except KernelError as error:
             raise Failure("map create failed", error.errno, status=255) from error
         stack.callback(kernel.close, fd)
-        pin_object(kernel, path, fd)
+        pin_object(context, path, fd)
     done(context)
     return 0
 
@@ -436,7 +463,7 @@ def pin(context: Context, words: Words) -> int:
     words.end()
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found:
-        pin_object(kernel, path, handles.only(found, handle, "map").fd)
+        pin_object(context, path, handles.only(found, handle, "map").fd)
     done(context)
     return 0
 

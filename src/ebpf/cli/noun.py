@@ -10,7 +10,6 @@ from ebpf.cli.usage import grammar
 from ebpf.cli.words import Words, match
 from ebpf.errors import EbpfError, KernelError, UsageError
 from ebpf.sys.calls import ObjPin
-from ebpf.sys.kernel import Kernel
 
 Verb = Callable[[Context, Words], int]
 
@@ -31,6 +30,10 @@ class Missing(UsageError):
         super().__init__(what)
 
 
+class Silent(UsageError):
+    """A wrong request of which all is said already."""
+
+
 class Refused(UsageError):
     """A wrong request whose exit status is not 255."""
 
@@ -47,30 +50,45 @@ class Failure(EbpfError):
         super().__init__(f"{what}: {os.strerror(number)}")
 
 
-def make_folder(kernel: Kernel, path: str) -> None:
-    """Make the folder of a pin, where the kernel's file system shows pins and it is missing."""
-    folder = os.path.dirname(path)
-    if any(folder == mount or folder.startswith(mount + "/") for mount in bpffs(kernel)):
-        os.makedirs(folder, exist_ok=True)
+_PINS = "/sys/fs/bpf"
 
 
-def bpffs(kernel: Kernel) -> list[str]:
-    """Where a kernel shows pins as files."""
-    try:
-        text = kernel.read_file("/proc/self/mountinfo").decode(errors="replace")
-    except FileNotFoundError:
-        return []
-    return [line.split()[4] for line in text.splitlines() if line.partition(" - ")[2].startswith("bpf ")]
+def prepare_pin(context: Context, path: str, *, folder: bool = False) -> None:
+    """See to it that a pin can be made at `path`: /sys/fs/bpf is mounted at need (and nothing else), `folder`: its folder is made.
+
+    Raises UsageError where it cannot be made.
+    """
+    kernel = context.kernel()
+    roots = kernel.pin_roots()
+    if roots is None:
+        return
+    parent = os.path.dirname(os.path.abspath(path))
+    if not any(parent == root or parent.startswith(root.rstrip("/") + "/") for root in roots):
+        if context.nomount:
+            raise UsageError("no BPF file system found, not mounting it due to --nomount option")
+        if parent != _PINS and not parent.startswith(_PINS + "/"):
+            raise UsageError(f"can't pin BPF object: '{parent}' is not on a BPF file system; pin it below {_PINS}")
+        try:
+            kernel.mount_pins()
+        except OSError as error:
+            raise UsageError(f"can't mount BPF file system to pin the object '{path}': {error.strerror}") from error
+    if folder:
+        os.makedirs(parent, mode=0o700, exist_ok=True)
+    elif os.path.lexists(path):
+        raise UsageError(f"can't pin BPF object: path '{path}' already exists")
+    elif not os.path.isdir(parent):
+        raise UsageError(f"can't pin BPF object: dir '{parent}' doesn't exist")
 
 
-def pin_object(kernel: Kernel, path: str, fd: int) -> None:
+def pin_object(context: Context, path: str, fd: int, *, folder: bool = False) -> None:
     """Give an object a path that nothing has yet."""
+    prepare_pin(context, path, folder=folder)
     try:
-        kernel.bpf(ObjPin(path, fd))
+        context.kernel().bpf(ObjPin(path, fd))
     except KernelError as error:
         if error.errno == errno.EEXIST:
             raise UsageError(f"can't pin BPF object: path '{path}' already exists") from error
-        raise
+        raise Failure(f"can't pin the object ({path})", error.errno, status=255) from error
 
 
 def dispatch(context: Context, argv: list[str], noun: str, verbs: Mapping[str, Verb]) -> int:

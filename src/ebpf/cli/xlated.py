@@ -1,25 +1,45 @@
 """The text of `prog dump xlated`: instructions as the kernel runs them, with prototypes and source lines between."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from ebpf.btf import Btf, prototype
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
-from ebpf.cli.types import open_btf
+from ebpf.cli.types import open_btf, program_type
 from ebpf.isa import Insn, decode, disasm_one, encode, xlated_imm
 from ebpf.sys.calls import ProgInfo
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import HELPERS, CallSrc
 
 
-class _Lines:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A line of the C text."""
+
+    text: str
+    path: str
+    line: int
+    column: int
+
+    def plain(self, *, linum: bool) -> str:
+        """As it stands between instructions."""
+        return f"; {self.text}" + (f" [file:{self.path} line_num:{self.line} line_col:{self.column}]" if linum else "")
+
+    def row(self, *, linum: bool) -> dict[str, Json]:
+        """Its members of an instruction's JSON object."""
+        out: dict[str, Json] = {"src": self.text}
+        return out | ({"file": self.path, "line_num": self.line, "line_col": self.column} if linum else {})
+
+
+class SourceLines:
     """The prototypes and source lines of a program, by slot."""
 
     def __init__(self, info: ProgInfo, btf: Btf | None) -> None:
         self.protos: dict[int, str] = {}
-        self.sources: dict[int, tuple[str, str, int, int]] = {}
+        self.sources: dict[int, Source] = {}
         if btf is None:
             return
         for at in range(0, len(info.func_info), info.func_info_rec_size or 8):
@@ -27,7 +47,18 @@ class _Lines:
             self.protos[slot] = prototype(btf, type_id)
         for at in range(0, len(info.line_info), info.line_info_rec_size or 16):
             slot, path, text, place = struct.unpack_from("<IIII", info.line_info, at)
-            self.sources[slot] = (btf.string(text).lstrip(" \t"), btf.string(path), place >> 10, place & 0x3FF)
+            self.sources[slot] = Source(btf.string(text).lstrip(" \t"), btf.string(path), place >> 10, place & 0x3FF)
+
+
+def header(info: ProgInfo) -> dict[str, Json]:
+    """What heads a program's dump where there are several."""
+    return {
+        "id": info.id,
+        "type": program_type(info.type),
+        "name": info.name,
+        "tag": info.tag.hex(),
+        "gpl_compatible": info.gpl_compatible,
+    }
 
 
 class _Names:
@@ -66,52 +97,61 @@ class _Names:
         return f"{name}#{insn.imm}" if name is not None else f"unknown#{insn.imm}"
 
 
+Disasm = Callable[[Insn, int], str]
+
+
 def write(context: Context, kernel: Kernel, infos: Sequence[ProgInfo], *, opcodes: bool, linum: bool) -> None:
     """Print the instructions of programs."""
-    names = _Names(kernel)
+    one = disassembler(kernel)
     documents: list[Json] = []
     for number, info in enumerate(infos):
-        lines = _Lines(info, open_btf(kernel, info.btf_id))
-        one = partial(disasm_one, name_call=names.call, name_imm=xlated_imm)
+        lines = SourceLines(info, open_btf(kernel, info.btf_id))
         if context.json:
             rows = _rows(info, lines, one, opcodes=opcodes, linum=linum)
-            documents.append(rows if len(infos) == 1 else {"id": info.id, "insns": rows})
+            documents.append(rows if len(infos) == 1 else {**header(info), "insns": rows})
             continue
         if len(infos) > 1:
-            context.write(("\n" if number else "") + f"{info.id}: {info.name}  tag {info.tag.hex()}")
+            context.write(("\n" if number else "") + title(info))
         _plain(context, info, lines, one, opcodes=opcodes, linum=linum)
     if context.json:
         context.write(dumps(documents[0] if len(documents) == 1 else documents, pretty=context.pretty))
 
 
-def _plain(context: Context, info: ProgInfo, lines: _Lines, one, *, opcodes: bool, linum: bool) -> None:  # type: ignore[no-untyped-def]
+def title(info: ProgInfo) -> str:
+    """The line that heads a program's dump where there are several."""
+    name = f"  name {info.name}" if info.name else ""
+    return f"{info.id}: {program_type(info.type)}{name}  tag {info.tag.hex()}" + ("  gpl" if info.gpl_compatible else "")
+
+
+def disassembler(kernel: Kernel) -> Disasm:
+    """What gives an instruction's text, with the kernel's names."""
+    return partial(disasm_one, name_call=_Names(kernel).call, name_imm=xlated_imm)
+
+
+def _plain(context: Context, info: ProgInfo, lines: SourceLines, one: Disasm, *, opcodes: bool, linum: bool) -> None:
     slot = 0
     for insn in decode(info.xlated):
         if slot in lines.protos:
             context.write(("\n" if slot else "") + f"{lines.protos[slot]}:")
-        if slot in lines.sources:
-            text, path, line, column = lines.sources[slot]
-            where = f" [file:{path} line_num:{line} line_col:{column}]" if linum else ""
-            if text:
-                context.write(f"; {text}{where}")
+        source = lines.sources.get(slot)
+        if source is not None and source.text:
+            context.write(source.plain(linum=linum))
         context.write(f"{slot:4d}: {one(insn, slot)}")
         if opcodes:
             context.write("       " + " ".join(f"{b:02x}" for b in encode([insn])))
         slot += insn.slots
 
 
-def _rows(info: ProgInfo, lines: _Lines, one, *, opcodes: bool, linum: bool) -> list[Json]:  # type: ignore[no-untyped-def]
+def _rows(info: ProgInfo, lines: SourceLines, one: Disasm, *, opcodes: bool, linum: bool) -> list[Json]:
     rows: list[Json] = []
     slot = 0
     for insn in decode(info.xlated):
         row: dict[str, Json] = {}
         if slot in lines.protos:
             row["proto"] = lines.protos[slot]
-        if slot in lines.sources and lines.sources[slot][0]:
-            text, path, line, column = lines.sources[slot]
-            row["src"] = text
-            if linum:
-                row |= {"file": path, "line_num": line, "line_col": column}
+        source = lines.sources.get(slot)
+        if source is not None and source.text:
+            row |= source.row(linum=linum)
         row["disasm"] = one(insn, slot)
         if opcodes:
             raw = encode([insn])

@@ -20,11 +20,17 @@ def is_data(name: str) -> bool:
     return name in _DATA or name.startswith((".data.", ".rodata.", ".bss."))
 
 
+# The linkage of a static variable.
+_STATIC = 0
+
+
 def data_map(elf: ElfFile, section: Section, btf: Btf | None, object_name: str) -> MapSpec:
     """The array map of one element that holds a section's variables, named as libbpf names it."""
     read_only = section.name.startswith(".rodata")
-    flags = MapFlag.MMAPABLE | (MapFlag.RDONLY_PROG if read_only else MapFlag(0))
     sec = btf.find(section.name, Kind.DATASEC) if btf is not None else None
+    # Only what C names from outside is worth mapping: strings of the compiler's are not.
+    mapped = btf is not None and sec is not None and any(btf.type(v.type_id).info != _STATIC for v in sec.variables)
+    flags = (MapFlag.MMAPABLE if mapped else MapFlag(0)) | (MapFlag.RDONLY_PROG if read_only else MapFlag(0))
     variables = _variables(elf, section, btf, sec)
     return MapSpec(
         name=data_name(object_name, section.name),

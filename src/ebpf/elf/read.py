@@ -18,9 +18,10 @@ _SLEEPABLE, _XDP_FRAGS = 1 << 4, 1 << 5
 _MOST_DATA = 1 << 26
 
 
-def read_object(data: bytes, path: str = "") -> ObjectSpec:
+def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec:
     """Read a compiled eBPF object. The same bytes give the same spec on any machine.
 
+    `section` is what every program is taken for, whatever section it stands in ("": its own).
     `ObjectSpec.maps` is keyed by the C name, and for global variables by the section (".bss"); `MapSpec.name` is the kernel's.
 
     Raises FormatError (path, where, why) for anything that is not a whole eBPF object.
@@ -38,7 +39,7 @@ def read_object(data: bytes, path: str = "") -> ObjectSpec:
             continue
         if function.name in programs:
             raise FormatError("is defined twice", path=path, where=f"program {function.name!r}")
-        programs[function.name] = _program(linker, function, licence)
+        programs[function.name] = _program(linker, function, licence, section)
     return ObjectSpec(path=path, programs=programs, maps=maps, btf=btf, license=licence)
 
 
@@ -133,10 +134,10 @@ def _function(symbol: Symbol, section: Section, code: list[Insn | None], path: s
     return Function(symbol.name, section, begin, end, code, symbol.binding)
 
 
-def _program(linker: Linker, function: Function, licence: str) -> ProgramSpec:
+def _program(linker: Linker, function: Function, licence: str, taken_for: str = "") -> ProgramSpec:
     section, path = function.section.name, linker.elf.path
     where = f"section {section!r}, program {function.name!r}"
-    found = section_row(section.removeprefix("?"))
+    found = section_row(taken_for or section.removeprefix("?"))
     if found is None:
         error = FormatError("is no section name of a program", path=path, where=where)
         error.hint = 'SEC("xdp"), SEC("kprobe/do_unlinkat"), SEC("tracepoint/syscalls/sys_enter_openat") are such names'

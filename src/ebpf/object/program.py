@@ -152,7 +152,7 @@ def _refusal(kernel: Kernel, spec: ProgramSpec, insns: bytes, call: ProgLoad, fi
         cause = said or str(first)
     line = next((i for i in reversed(spec.line_infos) if i.slot <= slot), None) if slot >= 0 else None
     source = f"{line.path}:{line.line}" if line is not None else ""
-    return VerifierError(spec.name, cause, insn=slot, source=source, log=log)
+    return VerifierError(spec.name, cause, insn=slot, source=source, log=log, errno=first.errno)
 
 
 def _last_words(log: str) -> str:

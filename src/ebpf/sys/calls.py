@@ -259,7 +259,11 @@ class FdById(Call[int]):
 
 @dataclass(frozen=True, slots=True)
 class ProgInfo:
-    """What the kernel tells of a program."""
+    """What the kernel tells of a program.
+
+    Of its machine code: where each function begins in the kernel's memory, how long each is, where the code of each record of
+    `line_info` begins; `tags` are the functions' own.
+    """
 
     type: int
     id: int
@@ -283,6 +287,10 @@ class ProgInfo:
     run_cnt: int = 0
     verified_insns: int = 0
     memlock: int = 0
+    jited_ksyms: tuple[int, ...] = ()
+    jited_func_lens: tuple[int, ...] = ()
+    jited_lines: tuple[int, ...] = ()
+    tags: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,12 @@ class Kernel(Protocol):
     def read_file(self, path: str) -> bytes:
         """A file of this kernel's: /sys/kernel/btf/vmlinux, /proc/kallsyms, tracefs formats. FileNotFoundError if it has none."""
 
+    def pin_roots(self) -> list[str] | None:
+        """Where pins show as files (bpffs mounts); None on a kernel whose pins are no files."""
+
+    def mount_pins(self) -> None:
+        """Make /sys/fs/bpf a place for pins. Raises OSError where that is not allowed."""
+
     def unpin(self, path: str) -> None:
         """Remove a pin, as unlink(2) on bpffs does. Raises KernelError (ENOENT if there is none)."""
 

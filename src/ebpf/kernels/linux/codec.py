@@ -272,11 +272,22 @@ def _prog_info(call: calls.GetProgInfo) -> calls.ProgInfo:
         run_cnt=run_cnt,
         verified_insns=verified,
         memlock=_memlock(call.fd),
+        jited_ksyms=_numbers(images, "ksyms", "Q"),
+        jited_func_lens=_numbers(images, "lens", "I"),
+        jited_lines=_numbers(images, "jited_lines", "Q"),
+        tags=tuple(images["tags"].raw[at : at + 8] for at in range(0, len(images["tags"]), 8)) if images else (),
     )
+
+
+def _numbers(images: dict[str, Any], name: str, layout: str) -> tuple[int, ...]:
+    return tuple(number for (number,) in struct.iter_unpack("=" + layout, images[name].raw)) if images else ()
 
 
 # struct bpf_prog_info: what is asked for by pointer, and where size and pointer stand.
 _JITED, _XLATED, _FUNC_REC, _FUNC_INFO, _NR_FUNC, _NR_LINE, _LINE_INFO, _LINE_REC = 24, 32, 132, 136, 144, 148, 152, 172
+# Of the machine code: name here, where its count and its pointer stand, bytes of each.
+_OF_CODE = (("ksyms", 104, 112, 8), ("lens", 108, 120, 4), ("jited_lines", 168, 160, 8), ("tags", 180, 184, 8))
+_JITED_LINE_REC = 176
 
 
 def _images(first: "ctypes.Array[ctypes.c_char]", second: "ctypes.Array[ctypes.c_char]", jited: int, xlated: int) -> dict[str, Any]:
@@ -291,6 +302,12 @@ def _images(first: "ctypes.Array[ctypes.c_char]", second: "ctypes.Array[ctypes.c
         "funcs": ctypes.create_string_buffer(func_size * nr_func),
         "lines": ctypes.create_string_buffer(line_size * nr_line),
     }
+    for name, count_at, pointer_at, size in _OF_CODE:
+        (count,) = struct.unpack_from("=I", first, count_at)
+        out[name] = ctypes.create_string_buffer(size * count)
+        struct.pack_into("=I", second, count_at, count)
+        struct.pack_into("=Q", second, pointer_at, _where(out[name]) if count else 0)
+    struct.pack_into("=I", second, _JITED_LINE_REC, 8)
     struct.pack_into("=II", second, 16, jited, xlated)
     struct.pack_into("=QQ", second, _JITED, _where(out["jited"]), _where(out["xlated"]))
     struct.pack_into("=I", second, _FUNC_REC, func_size)

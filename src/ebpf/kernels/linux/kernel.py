@@ -14,7 +14,7 @@ from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.linux import netlink, perf
 from ebpf.kernels.linux.codec import COMMANDS
 from ebpf.kernels.linux.lab import LinuxLab
-from ebpf.kernels.linux.syscall import numbers, syscall_function
+from ebpf.kernels.linux.syscall import mount_bpffs, numbers, syscall_function
 from ebpf.kernels.linux.tracefs import TraceInstance
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import Buffer, PerfSource, TcState, XdpState
@@ -154,6 +154,15 @@ class LinuxKernel:
     def syscall_function(self, syscall: str) -> str:
         """The kernel function of a system call."""
         return syscall_function(syscall)
+
+    def pin_roots(self) -> list[str] | None:
+        """Where a bpffs is mounted."""
+        text = self.read_file("/proc/self/mountinfo").decode(errors="replace")
+        return [line.split()[4] for line in text.splitlines() if line.partition(" - ")[2].startswith("bpf ")]
+
+    def mount_pins(self) -> None:
+        """Mount a bpffs at its usual place."""
+        mount_bpffs("/sys/fs/bpf")
 
     def unpin(self, path: str) -> None:
         """Remove a pin."""

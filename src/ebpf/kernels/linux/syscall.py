@@ -34,6 +34,22 @@ def syscall_function(syscall: str) -> str:
     return _PREFIXES[platform.machine()] + syscall
 
 
+_PRIVATE, _BIND = 1 << 18, 1 << 12
+
+
+def mount_bpffs(path: str) -> None:
+    """Mount a bpffs at a folder, unseen by other mount namespaces. Raises OSError."""
+    where = os.fsencode(path)
+    if _libc().mount(None, where, b"none", _PRIVATE, None) != 0:
+        # It is no mount point of its own yet: made one, it need not share with others what is mounted there.
+        if ctypes.get_errno() != errno.EINVAL:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+        if _libc().mount(where, where, b"none", _BIND, None) != 0 or _libc().mount(None, where, b"none", _PRIVATE, None) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    if _libc().mount(b"bpf", where, b"bpf", 0, b"mode=0700") != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+
+
 def bpf(cmd: int, attr: "ctypes.Array[ctypes.c_char]") -> int:
     """Call bpf(2). Returns its result, or minus errno."""
     result = _libc().syscall(numbers()[0], cmd, attr, len(attr))

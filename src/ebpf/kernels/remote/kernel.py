@@ -149,6 +149,13 @@ class RemoteKernel:
         """The function of a system call, named as on Linux."""
         return str(self._ask("syscall_function", syscall))
 
+    def pin_roots(self) -> list[str] | None:
+        """Pins are no files here."""
+        return None
+
+    def mount_pins(self) -> None:
+        """Nothing needs to be mounted."""
+
     def unpin(self, path: str) -> None:
         """Remove a pin, as unlink(2) on bpffs does."""
         self._ask("unpin", path)

@@ -154,6 +154,13 @@ class UserKernel:
     def _obj_get(self, call: calls.ObjGet) -> int:
         return self.table.open(self.state.at_path(call.path))
 
+    def pin_roots(self) -> list[str] | None:
+        """Pins are no files here."""
+        return None
+
+    def mount_pins(self) -> None:
+        """Nothing needs to be mounted."""
+
     def unpin(self, path: str) -> None:
         """Remove a pin, as unlink(2) on bpffs does."""
         self.state.unpin(path)

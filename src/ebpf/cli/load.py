@@ -1,0 +1,182 @@
+"""`prog load` and `prog loadall`: an object into the kernel, its programs (and maps) pinned; in bpftool's grammar and words."""
+
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ebpf.cli import handles
+from ebpf.cli.context import Context
+from ebpf.cli.noun import Silent, done, pin_object
+from ebpf.cli.words import Words, number
+from ebpf.errors import FormatError, NotSupportedError, UsageError, VerifierError
+from ebpf.object import Collection, Map
+from ebpf.spec import ObjectSpec
+from ebpf.sys.calls import MapInfo
+from ebpf.uapi import SECTIONS, section_row
+
+_OPTIONS = "'type', 'map', 'offload_dev', 'xdpmeta_dev', 'pinmaps', 'autoattach', or 'kernel_btf'"
+
+
+@dataclass(slots=True)
+class Request:
+    """What was typed after `load`. `reuse` has, for each map that is given, its name or number and the handle of what takes its place."""
+
+    path: str
+    pin: str
+    every: bool
+    section: str = ""
+    maps_folder: str = ""
+    reuse: list[tuple[str | int, handles.Handle]] = field(default_factory=list)
+
+
+def parse(words: Words, *, every: bool) -> Request:
+    """Read the words of the command."""
+    words.need(2, "loadall" if every else "load")
+    request = Request(words.take("OBJ"), words.take("PATH"), every)
+    while words:
+        if words.take_if("type"):
+            request.section = words.take("TYPE")
+        elif words.take_if("map"):
+            request.reuse.append(_reuse(words))
+        elif words.take_if("pinmaps"):
+            request.maps_folder = words.take("DIR")
+        elif words.peek() in ("autoattach", "kernel_btf", "offload_dev", "xdpmeta_dev", "dev"):
+            raise NotSupportedError(f"prog load ... {words.peek()}", "this option is not built yet")
+        else:
+            raise UsageError(f"expected no more arguments, {_OPTIONS}, got: '{words.peek()}'?")
+    return request
+
+
+def _reuse(words: Words) -> tuple[str | int, handles.Handle]:
+    which: str | int
+    if words.take_if("idx"):
+        which = number(words.take("idx"), "idx")
+    elif words.take_if("name"):
+        which = words.take("name")
+    else:
+        raise UsageError(f"expected 'idx' or 'name', got: '{words.peek()}'?")
+    return which, handles.take(words, "map")
+
+
+def load(context: Context, words: Words, *, every: bool) -> int:
+    """Load an object; pin its first program, or all of them in a folder by their names."""
+    request = parse(words, every=every)
+    kernel = context.kernel()
+    with ExitStack() as stack:
+        reuse = []
+        for which, handle in request.reuse:
+            found = stack.enter_context(handles.maps(kernel, handle))
+            reuse.append((which, handles.only(found, handle, "map")))
+        spec = _read(context, request)
+        if not kernel.lasting:
+            raise NotSupportedError(
+                f"prog load {request.pin}",
+                "the user kernel lives in one process, so that nothing is there to keep a pin after this command",
+                hint=f"Run it on a capture (ebpf prog run {request.path} --pcap FILE), or load it with --kernel linux",
+            )
+        collection = stack.enter_context(_loaded(context, spec, reuse))
+        _pin(context, request, collection)
+    done(context)
+    return 0
+
+
+def _pin(context: Context, request: Request, collection: Collection) -> None:
+    """Pin all that is asked for, or nothing."""
+    if not collection.programs:
+        raise UsageError(f"object file doesn't contain any bpf program: {request.path}")
+    kernel = context.kernel()
+    pins = [(f"{request.pin}/{name}", program.fd) for name, program in collection.programs.items()]
+    if not request.every:
+        pins = [(request.pin, pins[0][1])]
+    if request.maps_folder:
+        # bpffs takes no dots: as libbpf does, .bss becomes _bss.
+        pins += [(f"{request.maps_folder}/{name.replace('.', '_')}", held.fd) for name, held in collection.maps.items()]
+    with ExitStack() as undo:
+        for place, fd in pins:
+            pin_object(context, place, fd, folder=request.every or place != request.pin)
+            undo.callback(kernel.unpin, place)
+        # All are there: they stay.
+        undo.pop_all()
+
+
+def _read(context: Context, request: Request) -> ObjectSpec:
+    """The object, as programs of the type that was asked for."""
+    from ebpf.elf import read_object
+
+    if request.section and section_row(request.section) is None:
+        _unknown_section(context, request.section + "/" if context.command == "bpftool" else request.section)
+    try:
+        data = Path(request.path).read_bytes()
+    except OSError as error:
+        _say(context, f"elf: failed to open {request.path}: -{errno.errorcode.get(error.errno or 0, error.errno)}")
+        raise _opening(context, UsageError(f"{request.path}: {os.strerror(error.errno or errno.EIO).lower()}")) from error
+    try:
+        spec = read_object(data, request.path, section=request.section)
+    except FormatError as error:
+        section = error.where.partition("section '")[2].partition("'")[0]
+        if error.why == "is no section name of a program" and section and context.command == "bpftool":
+            _unknown_section(context, section)
+        for line in _reading(error, data, request.path):
+            _say(context, line)
+        raise _opening(context, error) from error
+    return spec
+
+
+def _say(context: Context, text: str) -> None:
+    """A line that libbpf writes beside what bpftool says."""
+    if context.command == "bpftool":
+        context.note(f"libbpf: {text}")
+
+
+def _opening(context: Context, error: FormatError | UsageError) -> FormatError | UsageError:
+    return UsageError("failed to open object file") if context.command == "bpftool" else error
+
+
+def _unknown_section(context: Context, name: str) -> None:
+    """Refuse a section name (or type) that says nothing of what the program is."""
+    if context.command != "bpftool":
+        raise UsageError(f"unknown program type '{name}': it is named as its section is (xdp, tc, kprobe, ...)")
+    _say(context, f"failed to guess program type from ELF section '{name}'")
+    _say(context, "supported section(type) names are: " + " ".join(row.name + ("+" if row.extra else "") for row in SECTIONS))
+    raise Silent
+
+
+def _reading(error: FormatError, data: bytes, path: str) -> Sequence[str]:
+    """What libbpf says of an object that it cannot read."""
+    if not data.startswith(b"\x7fELF"):
+        return [f"elf: '{path}' is not a proper ELF object"]
+    if error.where == "ELF header" or "machine" in error.why:
+        return [f"elf: {path} is not a valid eBPF object file"]
+    if error.where == "section 'maps'":
+        return ["elf: legacy map definitions in 'maps' section are not supported by libbpf v1.0+"]
+    return [str(error)]
+
+
+def _loaded(context: Context, spec: ObjectSpec, reuse: Sequence[tuple[str | int, handles.Found[MapInfo]]]) -> Collection:
+    """The object in the kernel, with maps that are there already in the place of some of its own."""
+    kernel = context.kernel()
+    names = list(spec.maps)
+    by_name = {held.name: name for name, held in spec.maps.items()}
+    taken: dict[str, Map] = {}
+    for which, found in reuse:
+        name = names[which] if isinstance(which, int) and which < len(names) else by_name.get(str(which), str(which))
+        if name not in spec.maps:
+            raise UsageError(
+                f"map {'idx' if isinstance(which, int) else 'name'} {which!r} is not in {spec.path}; it has {', '.join(by_name)}"
+            )
+        taken[name] = Map(kernel, found.fd, spec.maps[name], spec.btf)
+    try:
+        return Collection.load(spec, kernel, reuse=taken)
+    except VerifierError as error:
+        if context.command != "bpftool":
+            raise
+        code = errno.errorcode.get(error.errno, str(error.errno))
+        _say(context, f"prog '{error.program}': BPF program load failed: -{code}")
+        if error.log:
+            _say(context, f"prog '{error.program}': -- BEGIN PROG LOAD LOG --\n{error.log.rstrip()}\n-- END PROG LOAD LOG --")
+        _say(context, f"prog '{error.program}': failed to load: -{code}")
+        _say(context, f"failed to load object '{spec.path}'")
+        raise UsageError("failed to load object file") from error
