@@ -25,7 +25,7 @@ class Block:
 
 def write(context: Context, kernel: Kernel, info: ProgInfo, *, opcodes: bool, linum: bool) -> None:
     """Print the graph of a program."""
-    one = disassembler(kernel)
+    one = disassembler(kernel, info)
     lines = SourceLines(info, open_btf(kernel, info.btf_id))
     context.write('digraph "DOT graph for eBPF program" {')
     for number, code in enumerate(_functions(info)):
@@ -82,9 +82,9 @@ def _blocks(code: Sequence[tuple[int, Insn]]) -> list[Block]:
     return blocks
 
 
-def _escape(text: str, more: str = "") -> str:
+def _escape(text: str, special: str) -> str:
     """A text within a record's label."""
-    return "".join("\\" + c if c in '<>{}|"\\' + more else c for c in text)
+    return "".join("\\" + c if c in special else c for c in text)
 
 
 def _cluster(
@@ -97,7 +97,7 @@ def _cluster(
         context.write(f'\t{name}_{block.number} [shape=record,style=filled,label="{{\\')
         for place, (slot, insn) in enumerate(block.insns):
             parts = _label(slot, lines, linum=linum)
-            parts.append(f"{slot}: {_escape(one(insn, slot))}\\l\\")
+            parts.append(f"{slot}: {_escape(one(insn, slot), '<>|&{}')}\\l\\")
             if opcodes:
                 parts.append("\\ \\ \\ \\ " + " ".join(f"{byte:02x}" for byte in encode([insn])) + "\\l\\")
             context.write(("| " if place else "") + "\n".join(parts))
@@ -113,11 +113,11 @@ def _label(slot: int, lines: SourceLines, *, linum: bool) -> list[str]:
     """The prototype and the source line that stand before an instruction."""
     parts = []
     if slot in lines.protos:
-        parts.append(f"; {_escape(lines.protos[slot])}:\\l\\")
+        parts.append(f"; {lines.protos[slot]}:\\l\\")
     source = lines.sources.get(slot)
     if source is not None and source.text:
         if linum:
             # The end of the path is what tells files apart.
             parts.append(f"; [.../{'/'.join(source.path.split('/')[-2:])} line:{source.line} col:{source.column}]\\l\\")
-        parts.append(f"; {_escape(source.text, ' ')}\\l\\")
+        parts.append(f"; {_escape(source.text, '"{}<>|\\\\ ')}\\l\\")
     return parts

@@ -85,10 +85,13 @@ class _Names:
                     self._symbols.setdefault(address, name)
         return self._symbols
 
-    def call(self, insn: Insn, slot: int) -> str | None:
-        """`bpf_trace_printk#-61360` on Linux, `bpf_trace_printk#6` where calls keep the helper's number."""
+    def call(self, info: ProgInfo, insn: Insn, slot: int) -> str | None:
+        """`bpf_trace_printk#-61360` on Linux, `bpf_trace_printk#6` where calls keep the helper's number; a function by its tag."""
         del slot
         if insn.src == CallSrc.PSEUDO_CALL:
+            # Compiled, the call says which function, and how far it lies in `off`.
+            if insn.imm < len(info.jited_ksyms) and insn.imm < len(info.tags):
+                return f"pc{insn.off:+d}#bpf_prog_{info.tags[insn.imm].hex()}_{self._function(info, insn.imm)}"
             return f"pc{insn.off:+d}" if insn.off and not insn.imm else None
         row = HELPERS.get(insn.imm)
         if row is not None:
@@ -96,16 +99,21 @@ class _Names:
         name = self._read().get((self._base + insn.imm) & (1 << 64) - 1) if self._read() and self._base else None
         return f"{name}#{insn.imm}" if name is not None else f"unknown#{insn.imm}"
 
+    def _function(self, info: ProgInfo, number: int) -> str:
+        """The name of a program's function for the kernel."""
+        address = info.jited_ksyms[number]
+        name = self._read().get(address, "")
+        return name.split("_", 3)[3] if name.count("_") >= 3 else "F"
+
 
 Disasm = Callable[[Insn, int], str]
 
 
 def write(context: Context, kernel: Kernel, infos: Sequence[ProgInfo], *, opcodes: bool, linum: bool) -> None:
     """Print the instructions of programs."""
-    one = disassembler(kernel)
     documents: list[Json] = []
     for number, info in enumerate(infos):
-        lines = SourceLines(info, open_btf(kernel, info.btf_id))
+        lines, one = SourceLines(info, open_btf(kernel, info.btf_id)), disassembler(kernel, info)
         if context.json:
             rows = _rows(info, lines, one, opcodes=opcodes, linum=linum)
             documents.append(rows if len(infos) == 1 else {**header(info), "insns": rows})
@@ -123,16 +131,16 @@ def title(info: ProgInfo) -> str:
     return f"{info.id}: {program_type(info.type)}{name}  tag {info.tag.hex()}" + ("  gpl" if info.gpl_compatible else "")
 
 
-def disassembler(kernel: Kernel) -> Disasm:
-    """What gives an instruction's text, with the kernel's names."""
-    return partial(disasm_one, name_call=_Names(kernel).call, name_imm=xlated_imm)
+def disassembler(kernel: Kernel, info: ProgInfo) -> Disasm:
+    """What gives the text of a program's instructions, with the kernel's names."""
+    return partial(disasm_one, name_call=partial(_Names(kernel).call, info), name_imm=xlated_imm)
 
 
 def _plain(context: Context, info: ProgInfo, lines: SourceLines, one: Disasm, *, opcodes: bool, linum: bool) -> None:
     slot = 0
     for insn in decode(info.xlated):
         if slot in lines.protos:
-            context.write(("\n" if slot else "") + f"{lines.protos[slot]}:")
+            context.write(f"{lines.protos[slot]}:")
         source = lines.sources.get(slot)
         if source is not None and source.text:
             context.write(source.plain(linum=linum))
