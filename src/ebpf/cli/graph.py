@@ -82,6 +82,10 @@ def _blocks(code: Sequence[tuple[int, Insn]]) -> list[Block]:
     return blocks
 
 
+# What stands escaped in an instruction, and in a line of C.
+_IN_CODE, _IN_TEXT = "<>|&{}", '"{}<>|\\ '
+
+
 def _escape(text: str, special: str) -> str:
     """A text within a record's label."""
     return "".join("\\" + c if c in special else c for c in text)
@@ -119,5 +123,5 @@ def _label(slot: int, lines: SourceLines, *, linum: bool) -> list[str]:
         if linum:
             # The end of the path is what tells files apart.
             parts.append(f"; [.../{'/'.join(source.path.split('/')[-2:])} line:{source.line} col:{source.column}]\\l\\")
-        parts.append(f"; {_escape(source.text, '"{}<>|\\\\ ')}\\l\\")
+        parts.append(f"; {_escape(source.text, _IN_TEXT)}\\l\\")
     return parts
