@@ -32,7 +32,16 @@ MISSING = {
     "01-084": "bpftool prog load hello-func.bpf.o /sys/fs/bpf/hello",
     "01-092": "rm -f /sys/fs/bpf/hello; sleep 0.3",
     "01-094": "rm -f /sys/fs/bpf/h*; sleep 0.3; bpftool prog load hello.bpf.o /sys/fs/bpf/h1; bpftool prog load hello.bpf.o /sys/fs/bpf/h2",
+    "02-004": "rm -rf /sys/fs/bpf/trace",
+    "02-007": "rm -f /sys/fs/bpf/first",
+    "02-008": "rm -rf /sys/fs/bpf/m* /sys/fs/bpf/pinned_by_name",
+    "02-026": "rm -f /sys/fs/bpf/h",
+    "02-036": "rm -rf /sys/fs/bpf/h /sys/fs/bpf/bad /sys/fs/bpf/mybss",
+    "02-037": "rm -rf /sys/fs/bpf/t",
+    "02-038": "rm -f /sys/fs/bpf/h; sleep 0.3",
+    "02-042": "rm -f /sys/fs/bpf/h /sys/fs/bpf/k /sys/fs/bpf/k2; sleep 0.3",
     "06-034": f"{sys.executable} {Path(__file__).with_name('attach_links.py')} /sys/fs/bpf/net",
+    "06-040": "rm -f /sys/fs/bpf/link_*; sleep 0.3",
 }
 # Each section compiles with the compiler that the transcripts were made with, where it is installed.
 CLANG = shutil.which("clang-14")
@@ -62,7 +71,7 @@ def compile_all(folder: Path, place: Path) -> None:
     (place / "inputs").mkdir()
     headers = place / "headers"
     headers.mkdir()
-    for source in sorted((folder / "inputs").glob("*.c")):
+    for source in sorted([*(folder / "inputs").glob("*.c"), *Path(__file__).with_name("inputs").glob("*.c")]):
         shutil.copy(source, place)
         shutil.copy(source, place / "inputs")
     if CLANG and any("vmlinux.h" in source.read_text() for source in place.glob("*.c")):

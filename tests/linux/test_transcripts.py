@@ -4,58 +4,75 @@ The transcripts stand beside the checkout (shared/transcripts); they are read, n
 """
 
 import json
-import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from support.transcripts import normal
+
 HERE = Path(__file__).parent
 TRANSCRIPTS = HERE.parents[2] / "shared" / "transcripts"
 ORDER = "the order of a hash depends on its random seed"
+ORDER = "a hash's order depends on its random seed: this key may be its last"
+PARTS = "bpftool names the optional parts that it was built with, and these are not ours"
+MOUNTS = "bpftool mounts a bpffs over the folder"
+FIRST = "bpftool leaves out the first type of a sorted list where no other needs it"
+INVALID = "bpftool's JSON is invalid where a flow dissector is attached"
+DEBUG = "-d does not print libbpf's steps"
+OFFLOAD = "offloading to devices is not built yet"
+LOADER = "-L prints and pins nothing in bpftool; here it changes nothing"
+CORE = "tp_btf, kconfig and CO-RE are not loaded yet"
 # By section: what differs yet, and why. The list only shrinks.
 DIFFERENT = {
+    "00": dict.fromkeys(
+        ("00-002-version", "00-003-v", "00-004-version", "00-005-j-version", "00-006-p-version", "00-020-version-extra"), PARTS
+    ),
+    "01": {},
+    "02": {
+        "02-001-loadall": CORE,
+        "02-002-loadall-ls": CORE,
+        "02-003-loadall-show": CORE,
+        "02-004-load-multi-prog": CORE,
+        "02-005-load-multi-ls": CORE,
+        "02-006-load-multi-show": CORE,
+        "02-007-pinmaps": CORE,
+        "02-014-verifier-fail-debug": DEBUG,
+        "02-016-load-debug": DEBUG,
+        "02-021-load-unresolved-extern": "ours says which variable, and in which program",
+        "02-023-load-pin-not-bpffs-mounts-over": MOUNTS,
+        "02-024-load-pin-relative": MOUNTS,
+        "02-029-load-offload-lo": OFFLOAD,
+        "02-030-load-dev-lo": OFFLOAD,
+        "02-036-autoattach": CORE,
+        "02-037-autoattach-xdp": CORE,
+        "02-038-use-loader": LOADER,
+        "02-039-use-loader-nopath": LOADER,
+        "02-040-kconfig-ksym-core": CORE,
+        "02-041-kernel-btf": CORE,
+        "02-048-pin-not-bpffs": MOUNTS,
+    },
     "03": {
-        "03-043-hash-getnext-first": ORDER,
         "03-044-hash-getnext": ORDER,
         "03-045-hash-getnext-pretty": ORDER,
-        "03-046-hash-getnext-miss-restarts": ORDER,
         "03-058-err-byte-overflow": "bpftool stores 300 as 44 silently",
-        "03-069-err-dump-noarg": "bpftool prints its whole grammar where a handle is missing",
         "03-071-err-dump-longname": "ours says which name, and how long it may be",
         "03-076-err-create-dup-name": "bpftool takes the second of two names silently",
-        "03-077-err-create-not-bpffs": "bpftool mounts a bpffs over the folder",
-        "03-079-err-create-negative": "bpftool takes a negative number for an option",
-        "03-084-err-pin-nofile": "bpftool's status is 234 here, and 255 where it says the same of other commands",
-        "03-161-progarray-show": "the owner's type (fdinfo) is not asked for yet",
-        "03-162-progarray-show-pretty": "the owner's type (fdinfo) is not asked for yet",
-        "03-164-progarray-update-noid": "ours says that it is a program's id",
-        "03-175-event-pipe": "map event_pipe is not built yet",
-        "03-176-event-pipe-wrong-type": "map event_pipe is not built yet",
-    }
+        "03-077-err-create-not-bpffs": MOUNTS,
+    },
+    "05": {
+        "05-015-dump-file-maps-c": FIRST,
+        "05-017-dump-file-maps-pretty": "bpftool prints an unsigned enumerator as if it had 64 bits",
+        "05-023-vmlinux-c-head": FIRST,
+        "05-025-vmlinux-wc": FIRST,
+        "05-027-base-btf": "split BTF is not read yet",
+    },
+    "06": {"06-035-list-links-json": INVALID, "06-036-list-links-pretty": INVALID},
 }
-_VOLATILE = (
-    (r'("(?:id|bytes_memlock|btf_id|inner_map_id)":\s*)\d+', r"\1N"),
-    (r"(memlock|btf_id|inner_map_id:) \d+", r"\1 N"),
-    (r"(?m)^\d+: ", "N: "),
-)
-# The id of a map or program, as the bytes of a value.
-_ID_BYTES = re.compile(r"(?:[0-9a-f]{2} ){4}|[0-9a-f]{2} [0-9a-f]{2} 0[01] 00(?=\n)")
-_ID_LIST = re.compile(r'"value":\s*\["0x..","0x..","0x0[01]","0x00"\s*\]')
-
-
-def normal(text: str, command: str) -> str:
-    """A text without what differs each time: ids, sizes of memory, and the order of a hash's elements."""
-    for pattern, to in _VOLATILE:
-        text = re.sub(pattern, to, text)
-    if re.search(r"name (mprogs|maom)", command):
-        text = _ID_LIST.sub('"value": [ID]', _ID_BYTES.sub("ID", text))
-    if re.search(r"dump (pinned /sys/fs/bpf/hash|name mhash|name mphash)", command):
-        if text.startswith("["):
-            return json.dumps(sorted(json.loads(text), key=json.dumps))
-        return "\n".join(sorted(text.splitlines()))
-    return text
+# What the compiler of the transcripts made: without it their tags and sizes cannot be equal.
+NEEDS_CLANG_14 = ("01", "02")
 
 
 @pytest.mark.linux
@@ -63,11 +80,13 @@ def normal(text: str, command: str) -> str:
 @pytest.mark.skipif(not TRANSCRIPTS.is_dir(), reason="no shared/transcripts beside this checkout")
 @pytest.mark.parametrize("section", DIFFERENT)
 def test_what_is_printed_is_what_bpftool_prints(section: str) -> None:
+    if section in NEEDS_CLANG_14 and shutil.which("clang-14") is None:
+        pytest.skip("needs clang-14, whose code the transcripts hold")
     command = [sys.executable, str(HERE / "replay_transcripts.py"), str(TRANSCRIPTS), section]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
-    assert len(rows) > 100
+    assert len(rows) > 30
     different = {}
     for row in rows:
         (out, err, code), (our_out, our_err, our_code) = row["expected"], row["got"]
@@ -75,8 +94,7 @@ def test_what_is_printed_is_what_bpftool_prints(section: str) -> None:
         ours = (normal(our_out, row["command"]), normal(our_err, row["command"]), our_code)
         if theirs != ours:
             different[row["name"]] = f"$ {row['command']}\n- {theirs}\n+ {ours}"
-    order = {name for name, why in DIFFERENT[section].items() if why == ORDER}
     unknown = {name: text for name, text in different.items() if name not in DIFFERENT[section]}
     assert not unknown, "\n".join(unknown.values())
-    # By chance the order may be the same.
-    assert set(DIFFERENT[section]) - order <= set(different)
+    by_chance = {name for name, why in DIFFERENT[section].items() if why == ORDER}
+    assert set(DIFFERENT[section]) - by_chance <= set(different)

@@ -1,8 +1,10 @@
 """BTF: types, parsing, building, values by type, C's spelling. Pure."""
 
 from ebpf.btf.build import Builder, place_variables
+from ebpf.btf.c import CPrinter, in_order
 from ebpf.btf.names import prototype, type_name
 from ebpf.btf.parse import Btf
+from ebpf.btf.raw import fields, text
 from ebpf.btf.types import Enumerator, Kind, Member, SectionVar, Type
 from ebpf.btf.values import Address, Hex, Value, read_value, show_value, write_value
 
@@ -10,6 +12,7 @@ __all__ = [
     "Address",
     "Btf",
     "Builder",
+    "CPrinter",
     "Enumerator",
     "Hex",
     "Kind",
@@ -17,10 +20,13 @@ __all__ = [
     "SectionVar",
     "Type",
     "Value",
+    "fields",
+    "in_order",
     "place_variables",
     "prototype",
     "read_value",
     "show_value",
+    "text",
     "type_name",
     "write_value",
 ]

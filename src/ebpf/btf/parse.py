@@ -134,8 +134,8 @@ def _one(data: bytes, at: int, id_: int, strings: bytes, path: str) -> tuple[Typ
         (extra,) = _U32.unpack_from(data, at)
         return Type(id_, kind, name, size=size, info=extra), at + 4
     if kind == Kind.ARRAY:
-        element, _, length = _TYPE.unpack_from(data, at)
-        return Type(id_, kind, name, ref=element, info=length), at + 12
+        element, index, length = _TYPE.unpack_from(data, at)
+        return Type(id_, kind, name, ref=element, info=length, index=index), at + 12
     if kind in (Kind.STRUCT, Kind.UNION):
         members = tuple(
             Member(_string(strings, n, path) if n else "", t, o & 0xFFFFFF if flag else o, o >> 24 if flag else 0) for n, t, o in words(3)
@@ -171,6 +171,6 @@ def _one(data: bytes, at: int, id_: int, strings: bytes, path: str) -> tuple[Typ
 def _check(types: list[Type], path: str) -> None:
     """Every reference leads to a type."""
     for type_ in types:
-        refs = [type_.ref, *(m.type_id for m in type_.members), *(v.type_id for v in type_.variables)]
+        refs = [type_.ref, type_.index, *(m.type_id for m in type_.members), *(v.type_id for v in type_.variables)]
         if any(not 0 <= ref < len(types) for ref in refs):
             raise FormatError("refers to a type that is not there", path=path, where=f"BTF type {type_.id}")

@@ -65,7 +65,7 @@ class Type:
     """One BTF type. `ref` is what it refers to (PTR, TYPEDEF ..., VAR, FUNC, ARRAY's element, FUNC_PROTO's result).
 
     `size` is in bytes where the kind has one; `info` is the kind's own number: INT's bits and encoding word, ARRAY's length,
-    VAR's and FUNC's linkage, DECL_TAG's component, FWD's and ENUM's flag.
+    VAR's and FUNC's linkage, DECL_TAG's component, FWD's and ENUM's flag. `index` is the type of an ARRAY's index.
     """
 
     id: int
@@ -77,6 +77,7 @@ class Type:
     members: tuple[Member, ...] = ()
     enumerators: tuple[Enumerator, ...] = ()
     variables: tuple[SectionVar, ...] = ()
+    index: int = 0
 
     @property
     def bits(self) -> int:

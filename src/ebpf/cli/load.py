@@ -88,6 +88,13 @@ def _pin(context: Context, request: Request, collection: Collection) -> None:
     if not collection.programs:
         raise UsageError(f"object file doesn't contain any bpf program: {request.path}")
     kernel = context.kernel()
+    placed = [held.name for held in collection.spec.maps.values() if held.pinning]
+    if request.maps_folder and placed:
+        # The object says itself where this map is pinned.
+        _say(
+            context, f"map '{placed[0]}' already has pin path '/sys/fs/bpf/{placed[0]}' different from '{request.maps_folder}/{placed[0]}'"
+        )
+        raise UsageError("failed to pin all maps")
     pins = [(f"{request.pin}/{name}", program.fd) for name, program in collection.programs.items()]
     if not request.every:
         pins = [(request.pin, pins[0][1])]

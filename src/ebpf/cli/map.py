@@ -11,7 +11,7 @@ from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
 from ebpf.cli.noun import Failure, Misuse, Verb, dispatch, done, help_verb, pin_object, status
-from ebpf.cli.types import MapTypes, scalar
+from ebpf.cli.types import MapTypes, program_type, scalar
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import MapCreate, MapDelete, MapFreeze, MapInfo, MapLookup, MapLookupAndDelete, MapNextKey, MapUpdate
@@ -67,8 +67,10 @@ def _row(info: MapInfo) -> dict[str, Json]:
         "bytes_value": info.value_size,
         "max_entries": info.max_entries,
         "bytes_memlock": info.memlock,
-        "frozen": int(info.frozen),
     }
+    if info.owner_prog_type:
+        row |= {"owner_prog_type": program_type(info.owner_prog_type), "owner_jited": info.owner_jited}
+    row["frozen"] = int(info.frozen)
     if info.btf_id:
         row["btf_id"] = info.btf_id
     return row
@@ -80,6 +82,8 @@ def _text(info: MapInfo, pins: Sequence[str] = ()) -> str:
         f"{info.id}: {type_name(info.type)}{name}  flags {info.map_flags:#x}",
         f"\tkey {info.key_size}B  value {info.value_size}B  max_entries {info.max_entries}  memlock {info.memlock}B",
     ]
+    if info.owner_prog_type:
+        lines.append(f"\towner_prog_type {program_type(info.owner_prog_type)}  owner{' ' if info.owner_jited else ' not '}jited")
     lines += [f"\tpinned {path}" for path in pins]
     last = ([f"btf_id {info.btf_id}"] if info.btf_id else []) + (["frozen"] if info.frozen else [])
     if last:
@@ -468,6 +472,15 @@ def pin(context: Context, words: Words) -> int:
     return 0
 
 
+def event_pipe(context: Context, words: Words) -> int:
+    """Print what programs give to a perf event array."""
+    from ebpf.cli.event_pipe import run as copy
+
+    if len(words.rest) < 2:
+        raise Misuse("map")
+    return copy(context, words)
+
+
 def freeze(context: Context, words: Words) -> int:
     """Forbid later writes from user space."""
     words.need(2, "freeze")
@@ -494,6 +507,7 @@ _VERBS: dict[str, Verb] = {
     "getnext": getnext,
     "delete": delete,
     "pin": pin,
+    "event_pipe": event_pipe,
     "create": create,
     "peek": lookup,
     "push": update,

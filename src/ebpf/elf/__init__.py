@@ -1,5 +1,6 @@
 """Bytes of an eBPF object file to an ObjectSpec."""
 
+from ebpf.elf.file import read_elf
 from ebpf.elf.read import object_name, read_object
 
-__all__ = ["object_name", "read_object"]
+__all__ = ["object_name", "read_elf", "read_object"]

@@ -69,8 +69,10 @@ class ElfFile:
         return next((s for s in self.sections if s.name == name), None)
 
 
-def read_elf(data: bytes, path: str = "") -> ElfFile:
-    """Take an ELF object apart. Raises FormatError where it is not a whole eBPF object."""
+def read_elf(data: bytes, path: str = "", *, any_machine: bool = False) -> ElfFile:
+    """Take an ELF object apart. Raises FormatError where it is not a whole eBPF object (with `any_machine`: no ELF file,
+    of which only the sections are read).
+    """
 
     def bad(why: str, where: str = "", hint: str | None = None) -> FormatError:
         error = FormatError(why, path=path, where=where)
@@ -86,7 +88,7 @@ def read_elf(data: bytes, path: str = "") -> ElfFile:
     if data[5] == 2:
         raise bad("is big-endian", hint="compile it with -target bpfel")
     _, _, machine, _, _, _, section_offset, _, _, _, _, entry, count, names = _EHDR.unpack_from(data)
-    if machine not in (_EM_BPF, 0):
+    if machine not in (_EM_BPF, 0) and not any_machine:
         raise bad(f"is for another machine (e_machine {machine}), not eBPF", hint="compile it with -target bpf")
     if entry != _SHDR.size or not count or count > _MOST_SECTIONS or section_offset + count * entry > len(data):
         raise bad("has no whole section table")
@@ -116,6 +118,8 @@ def read_elf(data: bytes, path: str = "") -> ElfFile:
     sections = tuple(
         Section(i, string(strings, h[0], f"section {i}"), h[1], h[2], h[5], bytes_of(i), h[6], h[7]) for i, h in enumerate(headers)
     )
+    if any_machine:
+        return ElfFile(path, sections, (), {})
     symbols: tuple[Symbol, ...] = ()
     for section in sections:
         if section.type == SectionType.SYMTAB:

@@ -1,7 +1,7 @@
 """Reading perf buffers: one for each CPU, in Linux's page layout, from either kernel."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 from ebpf.errors import UsageError
@@ -14,9 +14,12 @@ _LOST, _SAMPLE = 2, 9
 
 
 class PerfBuffer:
-    """The samples that programs give to a perf event array. Close it, or use it in a with statement. `lost` counts."""
+    """The samples that programs give to a perf event array. Close it, or use it in a with statement. `lost` counts.
 
-    def __init__(self, held: Map, *, pages: int = 8) -> None:
+    `places` says under which index the buffer of which CPU goes ({cpu: index}); without it each CPU has its own number.
+    """
+
+    def __init__(self, held: Map, *, pages: int = 8, places: Mapping[int, int] | None = None) -> None:
         if pages < 1 or pages & (pages - 1):
             raise UsageError(f"a perf buffer has a power of two of pages, not {pages}")
         self._kernel: Kernel = held.kernel
@@ -26,18 +29,18 @@ class PerfBuffer:
         self._stack = ExitStack()
         self.lost = 0
         try:
-            for cpu in range(held.kernel.possible_cpus):
-                self._open(cpu)
+            for cpu, index in (places or {cpu: cpu for cpu in range(held.kernel.possible_cpus)}).items():
+                self._open(cpu, index)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, cpu: int) -> None:
+    def _open(self, cpu: int, index: int) -> None:
         fd = self._kernel.perf_event_open(PerfOutput(), cpu=cpu)
         self._stack.callback(self._kernel.close, fd)
         buffer = self._kernel.mmap(fd, _PAGE + self._size, writable=True)
         self._stack.callback(buffer.close)
-        key = struct.pack("<I", cpu)
+        key = struct.pack("<I", index)
         self._map.update(key, struct.pack("<I", fd))
         self._stack.callback(self._map.delete, key)
         self._kernel.perf_enable(fd)

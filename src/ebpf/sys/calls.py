@@ -295,7 +295,7 @@ class ProgInfo:
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """What the kernel tells of a map."""
+    """What the kernel tells of a map; of a program array that has an owner also the type of its programs."""
 
     type: int
     id: int
@@ -311,6 +311,8 @@ class MapInfo:
     map_extra: int = 0
     frozen: bool = False
     memlock: int = 0
+    owner_prog_type: int = 0
+    owner_jited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

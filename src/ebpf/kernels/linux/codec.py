@@ -271,7 +271,7 @@ def _prog_info(call: calls.GetProgInfo) -> calls.ProgInfo:
         run_time_ns=run_time,
         run_cnt=run_cnt,
         verified_insns=verified,
-        memlock=_memlock(call.fd),
+        memlock=int(_fdinfo(call.fd).get("memlock", 0)),
         jited_ksyms=_numbers(images, "ksyms", "Q"),
         jited_func_lens=_numbers(images, "lens", "I"),
         jited_lines=_numbers(images, "jited_lines", "Q"),
@@ -318,24 +318,13 @@ def _images(first: "ctypes.Array[ctypes.c_char]", second: "ctypes.Array[ctypes.c
     return out
 
 
-def _memlock(fd: int) -> int:
-    """What an object's memory is charged with: only its fdinfo says so."""
+def _fdinfo(fd: int) -> dict[str, str]:
+    """What only an object's fdinfo says: its memory, whether it is frozen, who owns it."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("memlock:"):
-                    return int(line.split()[1])
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:
+            return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
     except OSError:
-        return 0
-    return 0
-
-
-def _frozen(fd: int) -> bool:
-    try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
-            return any(line.split() == ["frozen:", "1"] for line in file)
-    except OSError:
-        return False
+        return {}
 
 
 def _map_info(call: calls.GetMapInfo) -> calls.MapInfo:
@@ -347,8 +336,11 @@ def _map_info(call: calls.GetMapInfo) -> calls.MapInfo:
     (ifindex,) = struct.unpack_from("=I", raw, 40)
     btf_id, key_type, value_type = struct.unpack_from("=III", raw, 64)
     (extra,) = struct.unpack_from("=Q", raw, 80)
+    more = _fdinfo(call.fd)
+    frozen, memlock = more.get("frozen") == "1", int(more.get("memlock", 0))
+    owner, jited = int(more.get("owner_prog_type", 0)), more.get("owner_jited") == "1"
     return calls.MapInfo(
-        kind, id_, key, value, entries, flags, name, ifindex, btf_id, key_type, value_type, extra, _frozen(call.fd), _memlock(call.fd)
+        kind, id_, key, value, entries, flags, name, ifindex, btf_id, key_type, value_type, extra, frozen, memlock, owner, jited
     )
 
 

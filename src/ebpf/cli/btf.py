@@ -1,0 +1,297 @@
+"""`ebpf btf`: list type information and print it, raw or as C, in bpftool's grammar."""
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from ebpf.btf import Btf, CPrinter, Kind, fields, in_order, text
+from ebpf.cli import handles
+from ebpf.cli.context import Context
+from ebpf.cli.jsonw import Json, dumps
+from ebpf.cli.noun import Failure, Misuse, Refused, Verb, dispatch, help_verb
+from ebpf.cli.words import Words, match, number
+from ebpf.errors import FormatError, KernelError, NotSupportedError, UsageError
+from ebpf.sys.calls import BtfInfo, FdById, GetBtfInfo, NextId
+from ebpf.sys.kernel import Kernel
+from ebpf.uapi import Cmd
+
+_ENODATA, _EINVAL, _ENOTSUP = 61, 234, 161
+_KERNELS = "/sys/kernel/btf/"
+_MOST_ROOTS = 16
+_HEAD = """\
+#ifndef __VMLINUX_H__
+#define __VMLINUX_H__
+
+#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
+#pragma clang attribute push (__attribute__((preserve_access_index)), apply_to = record)
+#endif
+
+#ifndef __ksym
+#define __ksym __attribute__((section(".ksyms")))
+#endif
+
+#ifndef __weak
+#define __weak __attribute__((weak))
+#endif
+
+#ifndef __bpf_fastcall
+#if __has_attribute(bpf_fastcall)
+#define __bpf_fastcall __attribute__((bpf_fastcall))
+#else
+#define __bpf_fastcall
+#endif
+#endif
+
+"""
+_TAIL = """\
+#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
+#pragma clang attribute pop
+#endif
+
+#endif /* __VMLINUX_H__ */"""
+
+
+def run(context: Context, argv: list[str]) -> int:
+    """Carry out one `btf` command."""
+    return dispatch(context, argv, "btf", _VERBS)
+
+
+# -- show
+
+
+def show(context: Context, words: Words) -> int:
+    """Print every BTF object, or one, with the programs and maps that have it."""
+    wanted = None
+    if words:
+        word = words.take("id")
+        if not "id".startswith(word):
+            raise UsageError(f"expected 'id', got: '{word}'?")
+        wanted = _id(words.take("ID"))
+    words.end()
+    kernel = context.kernel()
+    with handles.programs(kernel) as programs, handles.maps(kernel) as maps:
+        users = [_by_btf((p.info.btf_id, p.info.id) for p in programs), _by_btf((m.info.btf_id, m.info.id) for m in maps)]
+        if wanted is not None:
+            with _opened(kernel, wanted) as one:
+                infos = [one]
+                _show(context, infos, users, one=True)
+        else:
+            infos = []
+            for id_ in _ids(kernel):
+                with _opened(kernel, id_) as info:
+                    infos.append(info)
+            _show(context, infos, users, one=False)
+    return 0
+
+
+def _by_btf(pairs: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
+    out: dict[int, list[int]] = {}
+    for btf_id, id_ in pairs:
+        # Newest first.
+        out.setdefault(btf_id, []).insert(0, id_)
+    return out
+
+
+def _show(context: Context, infos: Sequence[BtfInfo], users: Sequence[dict[int, list[int]]], *, one: bool) -> None:
+    rows: list[Json] = []
+    for info in infos:
+        programs, maps = (table.get(info.id, []) for table in users)
+        row: dict[str, Json] = {"id": info.id, "size": len(info.data), "prog_ids": programs, "map_ids": maps, "kernel": info.kernel_btf}
+        rows.append(row | ({"name": info.name} if info.name else {}))
+        if not context.json:
+            name = f"[{info.name}]" if info.kernel_btf else info.name or "<anon>"
+            line = f"{info.id}: name {name}  size {len(info.data)}B"
+            for what, ids in (("prog_ids", programs), ("map_ids", maps)):
+                line += f"  {what} {','.join(map(str, ids))}" if ids else ""
+            context.write(line)
+    if context.json:
+        context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
+
+
+def _id(word: str) -> int:
+    try:
+        return number(word, "id")
+    except UsageError:
+        raise UsageError(f"can't parse {word} as ID") from None
+
+
+def _ids(kernel: Kernel) -> Iterator[int]:
+    last = 0
+    while True:
+        try:
+            last = kernel.bpf(NextId(Cmd.BTF_GET_NEXT_ID, last))
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return
+            raise
+        yield last
+
+
+@contextmanager
+def _opened(kernel: Kernel, id_: int) -> Iterator[BtfInfo]:
+    try:
+        fd = kernel.bpf(FdById(Cmd.BTF_GET_FD_BY_ID, id_))
+    except KernelError as error:
+        raise UsageError(f"can't get BTF object by id ({id_}): {os.strerror(error.errno)}") from error
+    try:
+        yield kernel.bpf(GetBtfInfo(fd))
+    finally:
+        kernel.close(fd)
+
+
+# -- dump
+
+
+def dump(context: Context, words: Words) -> int:
+    """Print the types of a BTF object, program, map or file."""
+    if len(words.rest) < 2:
+        raise Misuse("btf", f"'dump' needs at least 2 arguments, {len(words.rest)} found")
+    source = words.take("BTF_SRC")
+    what = match(source, {name: name for name in ("id", "prog", "map", "file")})
+    if what is None:
+        raise UsageError(f"unrecognized BTF source specifier: '{source}'")
+    btf, roots = _from_file(context, words) if what == "file" else _from_kernel(context, words, what)
+    c, ordered = False, True
+    while words:
+        if words.take_if("format"):
+            c, ordered = _format(words)
+        elif words.take_if("root_id"):
+            roots.append(_id(words.take("ROOT_ID")))
+            if len(roots) > _MOST_ROOTS:
+                raise UsageError(f"only {_MOST_ROOTS} root_ids are supported")
+        else:
+            raise UsageError(f"unrecognized option: '{words.peek()}'")
+    for root in roots:
+        if not 0 < root < len(btf):
+            raise Refused(f"root_id {root} is not a type of this BTF, which has 1 to {len(btf) - 1}", 254)
+    if c:
+        if context.json:
+            raise Refused("JSON output for C-syntax dump is not supported", _ENOTSUP)
+        _as_c(context, btf, roots, ordered=ordered)
+    else:
+        _raw(context, btf, roots)
+    return 0
+
+
+def _format(words: Words) -> tuple[bool, bool]:
+    """Whether C is asked for, and in order."""
+    if not words:
+        raise Refused("expecting value for 'format' option\n", _EINVAL)
+    word = words.take("FORMAT")
+    name = match(word, {"raw": "raw", "c": "c"})
+    if name is None:
+        raise Refused(f"unrecognized format specifier: '{word}', possible values: raw, c", _EINVAL)
+    return name == "c", not (name == "c" and words.take_if("unsorted"))
+
+
+def _from_kernel(context: Context, words: Words, what: str) -> tuple[Btf, list[int]]:
+    kernel = context.kernel()
+    roots: list[int] = []
+    if what == "id":
+        id_ = _id(words.take("ID"))
+    elif what == "prog":
+        handle = handles.take(words, "prog")
+        with handles.programs(kernel, handle) as programs:
+            id_ = handles.only(programs, handle, "prog").info.btf_id
+    else:
+        handle = handles.take(words, "map")
+        with handles.maps(kernel, handle) as maps:
+            info = handles.only(maps, handle, "map").info
+        id_ = info.btf_id
+        kind = match(words.peek(), {"key": "key", "value": "value", "kv": "kv", "all": "all"}) if words else "kv"
+        if kind is not None and words:
+            words.take("KIND")
+        if kind != "all":
+            roots += [info.btf_key_type_id] if kind != "value" and info.btf_key_type_id else []
+            roots += [info.btf_value_type_id] if kind != "key" and info.btf_value_type_id else []
+    if not id_:
+        raise Failure("failed to find its type information", errno.ENODATA)
+    try:
+        with _opened(kernel, id_) as found:
+            return Btf.parse(found.data), roots
+    except UsageError as error:
+        context.note(f"Error: {error}") if not context.json else None
+        raise Refused(f"get btf by id ({id_}): No such file or directory", 254) from error
+
+
+def _from_file(context: Context, words: Words) -> tuple[Btf, list[int]]:
+    """The types of a file: an object's, or BTF as it is."""
+    path = words.take("FILE")
+    while words.take_if("file"):
+        raise NotSupportedError("btf dump file ... file", "several files are not read together yet")
+    if context.base_btf:
+        try:
+            _read(context.base_btf)
+        except (OSError, FormatError) as error:
+            number_ = error.errno if isinstance(error, OSError) else errno.EINVAL
+            raise UsageError(f"failed to parse base BTF at '{context.base_btf}': -{number_}\n") from error
+        raise NotSupportedError("-B", "types that build on others' (split BTF) are not read yet")
+    if path.startswith(_KERNELS) and not context.json:
+        context.note(f"skipping {path} (will be loaded as base)")
+    try:
+        return _read(path), []
+    except OSError as error:
+        raise Failure(f"failed to load BTF from {path}", error.errno or errno.EIO) from error
+    except FormatError as error:
+        if error.why == _NO_SECTION:
+            if context.command == "bpftool":
+                context.note(f"libbpf: failed to find '.BTF' ELF section in {path}")
+            raise Failure(f"failed to load BTF from {path}", _ENODATA) from error
+        raise
+
+
+_NO_SECTION = "has no section .BTF"
+
+
+def _read(path: str) -> Btf:
+    from ebpf.elf import read_elf
+
+    with open(path, "rb") as file:
+        data = file.read()
+    if not data.startswith(b"\x7fELF"):
+        return Btf.parse(data, path)
+    section = read_elf(data, path, any_machine=True).section(".BTF")
+    if section is None:
+        raise FormatError(_NO_SECTION, path=path)
+    return Btf.parse(section.data, path)
+
+
+def _raw(context: Context, btf: Btf, roots: Sequence[int]) -> None:
+    types = [btf.type(root) for root in roots] if roots else btf.types[1:]
+    if context.json:
+        rows: list[Json] = [fields(btf, type_) for type_ in types]
+        context.write(dumps({"types": rows}, pretty=context.pretty))
+        return
+    for type_ in types:
+        context.write(text(btf, type_))
+
+
+def _as_c(context: Context, btf: Btf, roots: Sequence[int], *, ordered: bool) -> None:
+    printer = CPrinter(btf)
+    context.out.write(_HEAD)
+    for part in printer.definitions(roots or (in_order(btf) if ordered else range(1, len(btf)))):
+        context.out.write(part)
+    if not roots:
+        context.out.write("\n/* BPF kfuncs */\n#ifndef BPF_NO_KFUNC_PROTOTYPES\n")
+        for line in _kfuncs(btf, printer):
+            context.write(line)
+        context.out.write("#endif\n\n")
+    context.write(_TAIL)
+
+
+def _kfuncs(btf: Btf, printer: CPrinter) -> list[str]:
+    """The prototypes of the functions that programs may call, by name."""
+    tags: dict[int, set[str]] = {}
+    for type_ in btf:
+        if type_.kind == Kind.DECL_TAG and type_.name in ("bpf_kfunc", "bpf_fastcall"):
+            tags.setdefault(type_.ref, set()).add(type_.name)
+    found = {btf.type(id_).name: id_ for id_, names in tags.items() if "bpf_kfunc" in names and btf.type(id_).kind == Kind.FUNC}
+    lines = []
+    for name, id_ in sorted(found.items()):
+        fast = " __bpf_fastcall" if "bpf_fastcall" in tags[id_] else ""
+        lines.append(f"extern {printer.declaration(btf.type(id_).ref, name)} __weak __ksym{fast};")
+    return lines
+
+
+_VERBS: dict[str, Verb] = {"show": show, "list": show, "help": help_verb("btf"), "dump": dump}
