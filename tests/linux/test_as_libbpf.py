@@ -84,6 +84,7 @@ with open_kernel("linux") as kernel, Collection.load(spec, kernel) as held:
                     for mode in ([], ["-j"], ["-p"])]
 print(json.dumps(out))
 """
+from ebpf.uapi import MapFlag
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,10 @@ def test_tags_of_programs_are_those_that_libbpf_gives_them(answers: Any) -> None
 def test_maps_have_the_names_sizes_and_flags_that_libbpf_gives_them(answers: Any) -> None:
     keep = ("name", "type", "flags", "bytes_key", "bytes_value", "max_entries", "frozen")
     ours, theirs = ([[m.get(key) for key in keep] for m in answers[who]["maps"]] for who in ("ours", "theirs"))
+    # Strings of the compiler's, which nothing in C names, can be mapped with libbpf 1.1 and no longer with 1.8, as with ours.
+    for row in theirs:
+        if row[0] == ".rodata.str1.1":
+            row[2] &= ~int(MapFlag.MMAPABLE)
     assert ours == theirs
     assert len(ours) >= 7
 

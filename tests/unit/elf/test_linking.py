@@ -78,7 +78,7 @@ def test_sections_of_variables_are_maps_that_can_be_mapped() -> None:
     maps = read('static volatile int hidden; const volatile int port = 1; int mine SEC(".data.my-own") = 7; SEC("xdp") int p(void *c) '
                 "{ hidden += port + mine; return 2; }").maps  # fmt: skip
     assert {key: (m.name, m.flags, m.frozen) for key, m in maps.items()} == {
-        ".bss": ("t.bss", MapFlag.MMAPABLE, False),
+        ".bss": ("t.bss", MapFlag(0), False),
         ".rodata": ("t.rodata", MapFlag.MMAPABLE | MapFlag.RDONLY_PROG, True),
         ".data.my-own": (".data.my_own", MapFlag.MMAPABLE, False),
     }
