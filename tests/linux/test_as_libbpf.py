@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from ebpf.uapi import MapFlag
+
 BPFTOOL = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin")
 pytestmark = [pytest.mark.linux, pytest.mark.skipif(BPFTOOL is None, reason="bpftool is not installed")]
 SOURCE = """
@@ -84,7 +86,6 @@ with open_kernel("linux") as kernel, Collection.load(spec, kernel) as held:
                     for mode in ([], ["-j"], ["-p"])]
 print(json.dumps(out))
 """
-from ebpf.uapi import MapFlag
 
 
 @pytest.fixture(scope="module")
