@@ -1,5 +1,6 @@
 """The tutorial's commands on Linux's kernel, each compared with Debian's bpftool in the same namespaces."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -165,3 +166,108 @@ def test_pins_are_listed_as_bpftool_lists_them(shell: Shell, hello: Path) -> Non
         assert "again" in ours or "bss" in ours
         # Which of several pins comes first is the directory's order.
         assert sorted(ours.replace(",", "").split()) == sorted(theirs.replace(",", "").split())
+
+
+SOURCE = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct key { __u32 pid; char comm[8]; };
+struct val { __u64 n; struct { short a, b; } in[2]; _Bool ok; };
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __type(key, struct key); __type(value, struct val); } h SEC(".maps");
+int counter, other = 3;
+static __attribute__((noinline)) int odd(struct xdp_md *c, int n) { if (n & 1) return c->data_end - c->data; return n * 3; }
+SEC("xdp") int PROG(struct xdp_md *ctx)
+{
+    struct key k = {};
+    unsigned char *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    if (data + 1 > end)
+        return XDP_ABORTED;
+    data[0] ^= 0xff;
+    bpf_map_lookup_elem(&h, &k);
+    counter += odd(ctx, other);
+    return XDP_TX;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+# Without what takes a time of its own.
+RUNS = [
+    "prog run pinned $B/p data_in in.bin",
+    "prog run pinned $B/p data_in in.bin data_out -",
+    "prog run pinned $B/p data_in in.bin data_out - repeat 10",
+    "-j prog run pinned $B/p data_in in.bin data_out -",
+    "-p prog run pinned $B/p data_in in.bin data_out - data_size_out 8",
+    "prog run pinned $B/p",
+    "prog run pinned $B/p data_in",
+    "prog run pinned $B/p data_in nosuch",
+    "prog run pinned $B/p bogus 1",
+    "prog run pinned $B/p data_in in.bin repeat x",
+    "batch file bad.txt",
+    "-j batch file bad.txt",
+    "batch file nosuch",
+    "batch bogus x",
+    "prog dump xlated pinned $B/p",
+    "prog dump xlated pinned $B/p linum",
+    "btf dump prog pinned $B/p",
+    "btf dump map name $N.bss value",
+    "-j btf dump file p.o",
+]
+
+
+def test_runs_batches_and_types_are_bpftools_too(shell: Shell, tmp_path: Path) -> None:
+    source, target = tmp_path / f"{N}.bpf.c", tmp_path / f"{N}.bpf.o"
+    source.write_text(SOURCE.replace("PROG", N))
+    subprocess.run([sys.executable, "-m", "ebpf", "cc", str(source), "-o", str(target)], check=True)
+    (tmp_path / "in.bin").write_bytes(bytes(range(40, 100)))
+    (tmp_path / "bad.txt").write_text("prog show id 99999999\nmap list\n")
+    ours = f"{sys.executable} -m ebpf.cli.bpftool"
+    quiet = "sed -E 's/[0-9]+ns/Nns/; s/(\"duration\":) ?[0-9]+/\\1N/'"
+    parts = [
+        f"echo '=== {words}'; {{ EBPF_KERNEL=linux {ours} {words}; echo $?; }} 2>&1 | {quiet}; echo '---'; "
+        f"{{ $BPFTOOL {words}; echo $?; }} 2>&1 | {quiet}"
+        for words in RUNS
+    ]
+    head = f"cd {tmp_path}; cp {target} p.o; $EBPF prog load {target} $B/p && "
+    answer = shell.run(head + "; ".join(parts))
+    assert answer.stderr == ""
+    sections = answer.stdout.split("=== ")[1:]
+    assert len(sections) == len(RUNS)
+    for section in sections:
+        words, _, texts = section.partition("\n")
+        ours_text, theirs = texts.split("---\n")
+        assert ours_text == theirs, words
+
+
+def test_a_batch_ends_with_how_many_commands_there_were(shell: Shell, hello: Path, tmp_path: Path) -> None:
+    # bpftool 7.8 ends it with "Bad file descriptor" and 255, after all went well.
+    (tmp_path / "good.txt").write_text(f"# a comment\nprog show name {N}\n\nmap \\\n  dump name {N}.bss\n")
+    done = shell.run(
+        f"$EBPF prog load {hello} $B/hello; $EBPF batch file {tmp_path}/good.txt; echo $?; $EBPF -j batch file {tmp_path}/good.txt"
+    )
+    *lines, document = done.stdout.splitlines()
+    assert lines[-2:] == ["processed 2 commands", "0"]
+    assert [row["command"][:2] for row in json.loads(document)] == [["prog", "show"], ["map", "dump"]]
+
+
+def test_keys_and_values_are_typed_in_json(shell: Shell, tmp_path: Path) -> None:
+    source, target = tmp_path / f"{N}.bpf.c", tmp_path / f"{N}.bpf.o"
+    source.write_text(SOURCE.replace("PROG", N))
+    subprocess.run([sys.executable, "-m", "ebpf", "cc", str(source), "-o", str(target)], check=True)
+    done = shell.run(
+        f"$EBPF prog load {target} $B/p pinmaps $B/m && "
+        """$EBPF map update pinned $B/m/h key '{"pid": 1, "comm": "bash"}' value '{"n": 7, "in": [{"a": 1, "b": -2}], "ok": true}' && """
+        """$EBPF map update pinned $B/m/_bss value '{"counter": 41}' && """
+        "$BPFTOOL -j map dump pinned $B/m/h && $BPFTOOL -j map dump pinned $B/m/_bss; "
+        """$EBPF map update pinned $B/m/h key '{"pid": 1, "com": ""}' value 1; $EBPF map update pinned $B/m/h key '{"pid": x' value 1; """
+        """$EBPF map update pinned $B/m/h key '{"pid": 1, "comm": "ninechars"}' value 1"""
+    )
+    entry, data = (json.loads(line)[0]["formatted"] for line in done.stdout.splitlines())
+    assert entry == {
+        "key": {"pid": 1, "comm": "bash"},
+        "value": {"n": 7, "in": [{"a": 1, "b": -2}, {"a": 0, "b": 0}], "ok": True},
+    }
+    assert data["value"][".bss"] == [{"counter": 41}]
+    errors = done.stderr.splitlines()
+    assert [line.startswith("Error: key {") for line in errors] == [True] * 3
+    assert "has no member 'com'" in errors[0]
+    assert "not JSON" in errors[1]
+    assert "do not fit an array of 8" in errors[2]

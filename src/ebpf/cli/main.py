@@ -41,6 +41,7 @@ _ROWS = (
     Noun("lab", "open a shell where the tutorial's commands work as they stand: lab [-- COMMAND...]"),
     Noun("daemon", "look after ebpfd, which keeps the user kernel's pinned objects: daemon status|stop|log"),
     Noun("tour", "show the whole path once: C, bytecode, verifier, events, maps, packets"),
+    Noun("batch", "carry out commands of a file: batch file FILE", bpftool=True),
     Noun("version", "print the versions", bpftool=True),
 )
 NOUNS = {row.name: row for row in _ROWS}
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(context: Context, carry_out: Callable[[], int]) -> int:
     """Carry out a command: what goes wrong becomes one line and an exit status, and nothing stays open."""
     try:
-        status = carry_out()
+        status = report_any(context, carry_out)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -95,11 +96,6 @@ def guarded(context: Context, carry_out: Callable[[], int]) -> int:
         # The reader of our output left (`ebpf ... | head`): nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
-    except EbpfError as error:
-        return report(context, error)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return report(context, EbpfError(f"{where}{(error.strerror or str(error)).lower()}"))
     finally:
         context.close()
 
@@ -130,6 +126,19 @@ def _options(context: Context, argv: list[str]) -> list[str]:
                 setattr(context, flag, True)
     context.json = context.json or context.pretty
     return [] if rest[:1] == ["help"] else rest
+
+
+def report_any(context: Context, carry_out: Callable[[], int]) -> int:
+    """Carry out a command: what goes wrong becomes one line and an exit status."""
+    try:
+        return carry_out()
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except EbpfError as error:
+        return report(context, error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return report(context, EbpfError(f"{where}{(error.strerror or str(error)).lower()}"))
 
 
 def report(context: Context, error: EbpfError) -> int:

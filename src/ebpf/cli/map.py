@@ -1,6 +1,7 @@
 """`ebpf map`: list, dump, look up and change maps, in bpftool's grammar."""
 
 import errno
+import json
 import os
 import struct
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from ebpf.cli.jsonw import Json, dumps, hex_bytes
 from ebpf.cli.noun import Failure, Misuse, Verb, dispatch, done, help_verb, pin_object, status
 from ebpf.cli.types import MapTypes, program_type, scalar
 from ebpf.cli.words import Words, is_prefix, number
-from ebpf.errors import KernelError, UsageError
+from ebpf.errors import FormatError, KernelError, UsageError
 from ebpf.sys.calls import MapCreate, MapDelete, MapFreeze, MapInfo, MapLookup, MapLookupAndDelete, MapNextKey, MapUpdate
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import MAP_TYPES, MapType, UpdateFlag
@@ -235,8 +236,11 @@ def _byte(word: str, *, hexadecimal: bool) -> int:
     return value
 
 
-def _data(words: Words, size: int, what: str) -> bytes:
-    """Read `size` bytes, decimal, octal or 0x.. each, or after `hex` in hexadecimal."""
+def _data(context: Context, words: Words, info: MapInfo, what: str, fd: int) -> bytes:
+    """Read a key or value: its bytes, decimal, octal or 0x.. each, or after `hex` in hexadecimal; or JSON, for a map with types."""
+    size = info.key_size if what == "key" else info.value_size
+    if _is_typed(context, words, size):
+        return _by_type(context.kernel(), words.take(what), info, what, fd)
     hexadecimal = words.take_if("hex")
     data = bytearray()
     while words and len(data) < size:
@@ -244,6 +248,33 @@ def _data(words: Words, size: int, what: str) -> bytes:
     if len(data) != size:
         raise UsageError(f"{what} expected {size} bytes got {len(data)}")
     return bytes(data)
+
+
+def _is_typed(context: Context, words: Words, size: int) -> bool:
+    """Whether the next word is a whole value: JSON, or (where bpftool takes it for a byte) one number for several bytes."""
+    word = words.peek()
+    if word[:1] in ("{", "[", '"'):
+        return True
+    alone = len(words.rest) == 1 or words.rest[1] in ("key", "value", *_FLAGS)
+    return context.command != "bpftool" and alone and size > 1 and word[:1] in "-0123456789" + "tf" and word != ""
+
+
+def _by_type(kernel: Kernel, text: str, info: MapInfo, what: str, fd: int) -> bytes:
+    """A key or value that is written as JSON, as the map's types lay it out."""
+    types = MapTypes.of(kernel, info)
+    if types is None or (what == "key" and not types.has_key):
+        raise UsageError(f"{what} {text}: map {info.name!r} has no types, so that its bytes must be given: {what} 1 0 0 0")
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{what} {text}: not JSON: {error}") from error
+    try:
+        if what == "key":
+            return types.pack_key(value)
+        before = kernel.bpf(MapLookup(fd, bytes(info.key_size), info.value_size)) if types.is_data else b""
+        return types.pack_value(value, before)
+    except FormatError as error:
+        raise UsageError(f"{what} {text}: {error}") from error
 
 
 @dataclass(slots=True)
@@ -258,24 +289,31 @@ class Typed:
 _FLAGS = {"any": UpdateFlag.ANY, "noexist": UpdateFlag.NOEXIST, "exist": UpdateFlag.EXIST}
 
 
-def _typed(context: Context, words: Words, info: MapInfo, stack: ExitStack, *, value: bool = False, flags: bool = False) -> Typed:
+def _typed(
+    context: Context, words: Words, found: handles.Found[MapInfo], stack: ExitStack, *, value: bool = False, flags: bool = False
+) -> Typed:
     """Read key, value and flags, in any order, each once. What a value names (a map, a program) stays open with `stack`."""
     typed = Typed()
+    info, fd = found.info, found.fd
     while words:
         if words.take_if("key"):
             if typed.key is not None:
                 raise UsageError("duplicate key")
-            typed.key = _data(words, info.key_size, "key")
+            typed.key = _data(context, words, info, "key", fd)
         elif words.take_if("value"):
             if not value:
                 raise UsageError("unnecessary value")
             if typed.value is not None:
                 raise UsageError("duplicate value")
-            typed.value = _value(context, words, info, stack)
+            typed.value = _value(context, words, found, stack)
         elif flags and words.peek() in _FLAGS and typed.flags is None:
             typed.flags = _FLAGS[words.take("flags")]
         else:
             raise UsageError(f"expected key or value, got: {words.peek()}")
+    if typed.key is None and typed.value is not None and context.command != "bpftool" and info.max_entries == 1:
+        # The variables of a data map stand under its one key.
+        types = MapTypes.of(context.kernel(), info)
+        typed.key = bytes(info.key_size) if types is not None and types.is_data else None
     if info.key_size and typed.key is None:
         raise UsageError("did not find key")
     if value and info.value_size and typed.value is None:
@@ -283,8 +321,8 @@ def _typed(context: Context, words: Words, info: MapInfo, stack: ExitStack, *, v
     return typed
 
 
-def _value(context: Context, words: Words, info: MapInfo, stack: ExitStack) -> bytes:
-    kernel = context.kernel()
+def _value(context: Context, words: Words, found: handles.Found[MapInfo], stack: ExitStack) -> bytes:
+    kernel, info = context.kernel(), found.info
     if info.type in _OF_MAPS:
         handle = handles.take(words, "map")
         return struct.pack("<i", handles.only(stack.enter_context(handles.maps(kernel, handle)), handle, "map").fd)
@@ -296,7 +334,7 @@ def _value(context: Context, words: Words, info: MapInfo, stack: ExitStack) -> b
                 "         by some process or pinned otherwise update will be lost"
             )
         return struct.pack("<i", handles.only(stack.enter_context(handles.programs(kernel, handle)), handle, "prog").fd)
-    return _data(words, info.value_size, "value")
+    return _data(context, words, info, "value", found.fd)
 
 
 def lookup(context: Context, words: Words) -> int:
@@ -307,7 +345,7 @@ def lookup(context: Context, words: Words) -> int:
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found, ExitStack() as stack:
         each = handles.only(found, handle, "map")
-        key = _typed(context, words, each.info, stack).key or b""
+        key = _typed(context, words, each, stack).key or b""
         try:
             value = kernel.bpf(MapLookup(each.fd, key, _value_bytes(kernel, each.info)))
         except KernelError as error:
@@ -339,7 +377,7 @@ def getnext(context: Context, words: Words) -> int:
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found, ExitStack() as stack:
         each = handles.only(found, handle, "map")
-        key = _typed(context, words, each.info, stack).key if words else None
+        key = _typed(context, words, each, stack).key if words else None
         try:
             following = kernel.bpf(MapNextKey(each.fd, key, each.info.key_size))
         except KernelError as error:
@@ -360,7 +398,7 @@ def update(context: Context, words: Words) -> int:
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found, ExitStack() as stack:
         each = handles.only(found, handle, "map")
-        typed = _typed(context, words, each.info, stack, value=True, flags=True)
+        typed = _typed(context, words, each, stack, value=True, flags=True)
         value = typed.value or b""
         if each.info.type in _PER_CPU:
             value = value.ljust((len(value) + 7) // 8 * 8, b"\0") * kernel.possible_cpus
@@ -380,7 +418,7 @@ def delete(context: Context, words: Words) -> int:
     kernel = context.kernel()
     with handles.maps(kernel, handle) as found, ExitStack() as stack:
         each = handles.only(found, handle, "map")
-        key = _typed(context, words, each.info, stack).key or b""
+        key = _typed(context, words, each, stack).key or b""
         try:
             kernel.bpf(MapDelete(each.fd, key))
         except KernelError as error:

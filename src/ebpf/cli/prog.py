@@ -190,11 +190,14 @@ def tracelog(context: Context, words: Words) -> int:
     return 0
 
 
-def replay(context: Context, words: Words) -> int:
-    """Run an XDP program of an object over a capture."""
+def run_program(context: Context, words: Words) -> int:
+    """Run a loaded program on data; or a program of an object over a capture."""
     from ebpf.cli.replay import run as run_replay
+    from ebpf.cli.testrun import run as run_test
 
-    return run_replay(context, words)
+    if any(word.startswith("--pcap") for word in words.rest) or (words and "." in words.peek()):
+        return run_replay(context, words)
+    return run_test(context, words)
 
 
 _VERBS: dict[str, Verb] = {
@@ -206,5 +209,5 @@ _VERBS: dict[str, Verb] = {
     "load": load,
     "loadall": loadall,
     "tracelog": tracelog,
-    "run": replay,
+    "run": run_program,
 }

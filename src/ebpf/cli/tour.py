@@ -129,7 +129,7 @@ def _trace(context: Context, head, note, paint) -> None:  # type: ignore[no-unty
 
 
 def _packets(context: Context, head, note) -> None:  # type: ignore[no-untyped-def]
-    from ebpf.cli.prog import replay
+    from ebpf.cli.replay import run as replay
     from ebpf.cli.words import Words
     from ebpf.compile import compile_c
 

@@ -3,9 +3,9 @@
 import struct
 from dataclasses import dataclass
 
-from ebpf.btf import Address, Btf, Hex, Kind, Value, show_value
+from ebpf.btf import Address, Btf, Hex, Kind, Value, show_value, write_value
 from ebpf.cli.jsonw import Json, dumps
-from ebpf.errors import EbpfError
+from ebpf.errors import EbpfError, FormatError
 from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, MapInfo, ProgInfo
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import PROGRAM_TYPES, Cmd, ProgType
@@ -62,6 +62,31 @@ class MapTypes:
             var = self.btf.type(variable.type_id)
             rows.append({var.name: _plain(show_value(self.btf, var.ref, data[variable.offset : variable.offset + variable.size]))})
         return {type_.name: rows}
+
+    @property
+    def is_data(self) -> bool:
+        """Whether the value is a section of global variables."""
+        return self.btf.resolve(self.value_type).kind == Kind.DATASEC
+
+    def pack_key(self, value: Value) -> bytes:
+        """A key's bytes. Raises FormatError for what does not fit the type."""
+        return write_value(self.btf, self.key_type, value)
+
+    def pack_value(self, value: Value, before: bytes) -> bytes:
+        """A value's bytes; of a data section, the variables that `value` names change, and the others stay as they were `before`."""
+        section = self.btf.resolve(self.value_type)
+        if not self.is_data:
+            return write_value(self.btf, self.value_type, value)
+        if not isinstance(value, dict):
+            raise FormatError('the variables of a data map are given as an object: {"counter": 1}')
+        names = {self.btf.type(v.type_id).name: v for v in section.variables}
+        data = bytearray(before)
+        for name, part in value.items():
+            if name not in names:
+                raise FormatError(f"no variable {name!r}; there is {', '.join(names)}")
+            place = names[name]
+            data[place.offset : place.offset + place.size] = write_value(self.btf, self.btf.type(place.type_id).ref, part)
+        return bytes(data)
 
 
 def scalar(value: Json) -> str:
