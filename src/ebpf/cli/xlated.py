@@ -1,5 +1,6 @@
 """The text of `prog dump xlated`: instructions as the kernel runs them, with prototypes and source lines between."""
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,29 +62,31 @@ def header(info: ProgInfo) -> dict[str, Json]:
     }
 
 
+_BASE = re.compile(rb"\n([0-9a-f]+) \w __bpf_call_base\b")
+
+
 class _Names:
     """Helpers by the offset that the kernel put into a call, out of kallsyms."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._symbols: dict[int, str] | None = None
-        self._base = 0
+        self._text: bytes | None = None
 
-    def _read(self) -> dict[int, str]:
-        if self._symbols is None:
-            self._symbols = {}
+    def _at(self, address: int) -> str:
+        """The symbol at an address, "" if it is not known."""
+        if self._text is None:
             try:
-                text = self._kernel.read_file("/proc/kallsyms")
+                self._text = b"\n" + self._kernel.read_file("/proc/kallsyms")
             except OSError:
-                return self._symbols
-            for line in text.splitlines():
-                parts = line.split()
-                if parts[2].startswith((b"bpf_", b"__bpf_", b"htab_", b"array_", b"percpu_")):
-                    address, name = int(parts[0], 16), parts[2].decode()
-                    if name == "__bpf_call_base":
-                        self._base = address
-                    self._symbols.setdefault(address, name)
-        return self._symbols
+                self._text = b""
+        begin = self._text.find(b"\n%016x " % address)
+        return self._text[begin + 1 : begin + 512].split(maxsplit=3)[2].decode(errors="replace") if begin >= 0 else ""
+
+    def _base(self) -> int:
+        """Where calls of helpers count from; 0 if it is not known."""
+        self._at(0)
+        line = _BASE.search(self._text or b"")
+        return int(line[1], 16) if line else 0
 
     def call(self, info: ProgInfo, insn: Insn, slot: int) -> str | None:
         """`bpf_trace_printk#-61360` on Linux, `bpf_trace_printk#6` where calls keep the helper's number; a function by its tag."""
@@ -96,13 +99,14 @@ class _Names:
         row = HELPERS.get(insn.imm)
         if row is not None:
             return f"bpf_{row.name}#{insn.imm}"
-        name = self._read().get((self._base + insn.imm) & (1 << 64) - 1) if self._read() and self._base else None
-        return f"{name}#{insn.imm}" if name is not None else f"unknown#{insn.imm}"
+        base = self._base()
+        name = self._at((base + insn.imm) & (1 << 64) - 1) if base else ""
+        return f"{name or 'unknown'}#{insn.imm}"
 
     def _function(self, info: ProgInfo, number: int) -> str:
         """The name of a program's function for the kernel."""
         address = info.jited_ksyms[number]
-        name = self._read().get(address, "")
+        name = self._at(address)
         return name.split("_", 3)[3] if name.count("_") >= 3 else "F"
 
 
