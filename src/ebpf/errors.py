@@ -71,10 +71,13 @@ class VerifierError(EbpfError):
 
 
 class KernelError(EbpfError):
-    """The call `call` failed with `errno`; `log` is the verifier's or BTF checker's text if there is any."""
+    """The call `call` failed with `errno`; `log` is the verifier's or BTF checker's text if there is any.
 
-    def __init__(self, errno: int, call: str, why: str = "", *, log: str = "") -> None:
-        self.errno, self.call, self.why, self.log = errno, call, why, log
+    `done` is how many elements a batch had moved before it failed.
+    """
+
+    def __init__(self, errno: int, call: str, why: str = "", *, log: str = "", done: int = 0) -> None:
+        self.errno, self.call, self.why, self.log, self.done = errno, call, why, log, done
         name = _errno.errorcode.get(errno, {524: "ENOTSUPP"}.get(errno, f"errno {errno}"))
         super().__init__(f"{call}: {name}: {why or os.strerror(errno).lower()}")
 

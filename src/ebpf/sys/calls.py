@@ -41,13 +41,17 @@ class MapCreate(Call[int]):
 
 @dataclass(frozen=True, slots=True)
 class MapLookup(Call[bytes]):
-    """Read the value under a key (`value_size` bytes in all: see the module's text); ENOENT if there is none."""
+    """Read the value under a key (`value_size` bytes in all: see the module's text); ENOENT if there is none.
+
+    `value` is what a bloom filter is asked about.
+    """
 
     cmd: ClassVar[Cmd] = Cmd.MAP_LOOKUP_ELEM
     map_fd: int
     key: bytes
     value_size: int
     flags: int = 0
+    value: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,43 @@ class MapLookupBatch(Call[Batch]):
     count: int
     key_size: int
     value_size: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapTakeBatch(Call[Batch]):
+    """Like MapLookupBatch, and what was read is removed."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_LOOKUP_AND_DELETE_BATCH
+    map_fd: int
+    start: bytes
+    count: int
+    key_size: int
+    value_size: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapUpdateBatch(Call[int]):
+    """Write `count` elements, keys and values end to end; the answer is how many. A KernelError's `done` says how many went before it."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_UPDATE_BATCH
+    map_fd: int
+    keys: bytes
+    values: bytes
+    count: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapDeleteBatch(Call[int]):
+    """Remove `count` keys that stand end to end; the answer is how many. A KernelError's `done` says how many went before it."""
+
+    cmd: ClassVar[Cmd] = Cmd.MAP_DELETE_BATCH
+    map_fd: int
+    keys: bytes
+    count: int
+    flags: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ _CLASSES: dict[str, type[Any]] = {
     for module, names in (
         (
             calls,
-            "MapCreate MapLookup MapUpdate MapDelete MapNextKey MapLookupAndDelete MapFreeze MapLookupBatch Batch ProgLoad Loaded ObjPin"
+            "MapTakeBatch MapUpdateBatch MapDeleteBatch"
+            " MapCreate MapLookup MapUpdate MapDelete MapNextKey MapLookupAndDelete MapFreeze MapLookupBatch Batch ProgLoad Loaded ObjPin"
             " ObjGet ProgTestRun TestRunResult NextId FdById ProgInfo MapInfo BtfInfo LinkInfo GetProgInfo GetMapInfo GetBtfInfo"
             " GetLinkInfo BtfLoad RawTracepointOpen LinkCreate LinkDetach ProgAttach ProgDetach ProgQuery Attached",
         ),
@@ -251,7 +252,7 @@ def _take(view: memoryview, at: int, depth: int) -> tuple[Any, int]:
 
 _ERRORS: dict[str, tuple[type[EbpfError], tuple[str, ...], tuple[str, ...]]] = {
     "PrivilegeError": (PrivilegeError, ("errno", "call", "capability", "why"), ()),
-    "KernelError": (KernelError, ("errno", "call", "why"), ("log",)),
+    "KernelError": (KernelError, ("errno", "call", "why"), ("log", "done")),
     "NotFoundError": (NotFoundError, ("kind", "name"), ("where", "near")),
     "NotSupportedError": (NotSupportedError, ("what", "why"), ("hint",)),
     "AttachError": (AttachError, ("target", "why"), ("hint",)),

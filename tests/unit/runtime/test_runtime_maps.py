@@ -105,7 +105,7 @@ def test_a_lock_whose_owner_died_is_taken_over_and_its_half_made_element_comes_b
     if reaped:
         os.waitpid(pid, 0)
     # As it is when an insertion is killed after it took an element and before it hung it up.
-    held.header.lock, held.header.count, held.header.free_head = pid, 2, 3
+    held.header.lock, held.header.count, held.header.fresh = pid, 2, 2
     assert [held.put(number(key), bytes(8)) for key in (2, 3, 4)] == [0, 0, -errno.E2BIG]
     assert held.header.lock == 0
     assert held.header.count == 3

@@ -76,9 +76,11 @@ class MapHeader(ctypes.Structure):
         ("free_head", c_uint32),
         ("buckets", c_uint32),
         ("event_fd", c_int32),
-        ("frozen", c_uint32),
+        ("fresh", c_uint32),
         ("seed", c_uint32),
-        ("unused", c_uint32),
+        ("hand", c_uint32),
+        ("seq", c_uint32),
+        ("capacity", c_uint32),
     )
 
 

@@ -50,7 +50,7 @@ def run(cmd: Cmd, buffer: "ctypes.Array[ctypes.c_char]", why: str = "") -> int:
 def _map_create(call: calls.MapCreate) -> int:
     name = call.name.encode()[:15]
     a = attr(
-        "IIIIIII16sIIIIIIQ",
+        "IIIIIII16sIIIIIQ",
         call.map_type,
         call.key_size,
         call.value_size,
@@ -64,7 +64,6 @@ def _map_create(call: calls.MapCreate) -> int:
         call.btf_key_type_id,
         call.btf_value_type_id,
         0,
-        0,
         call.map_extra,
         size=80,
     )
@@ -72,7 +71,7 @@ def _map_create(call: calls.MapCreate) -> int:
 
 
 def _lookup(call: calls.MapLookup) -> bytes:
-    key, value = _key(call.key), ctypes.create_string_buffer(max(call.value_size, 1))
+    key, value = _key(call.key), ctypes.create_string_buffer(call.value, max(call.value_size, len(call.value), 1))
     run(call.cmd, attr("IIQQQ", call.map_fd, 0, _where(key), _where(value), call.flags))
     return value.raw[: call.value_size]
 
@@ -105,19 +104,37 @@ def _freeze(call: calls.MapFreeze) -> None:
     run(call.cmd, attr("I", call.map_fd, size=16))
 
 
-def _batch(call: calls.MapLookupBatch) -> calls.Batch:
+def _batch(call: "calls.MapLookupBatch | calls.MapTakeBatch") -> calls.Batch:
     start = _bytes(call.start) if call.start else None
     place = ctypes.create_string_buffer(max(call.key_size, 8))
     keys = ctypes.create_string_buffer(max(call.count * call.key_size, 1))
     values = ctypes.create_string_buffer(max(call.count * call.value_size, 1))
-    a = attr("QQQQIIQQ", _where(start), _where(place), _where(keys), _where(values), call.count, call.map_fd, 0, 0)
+    a = attr("QQQQIIQQ", _where(start), _where(place), _where(keys), _where(values), call.count, call.map_fd, call.flags, 0)
     result = bpf(int(call.cmd), a)
     # ENOENT is the end, with the count set.
-    if result < 0 and result != -2:
+    if result < 0 and result != -errno.ENOENT:
         raise failure(-result, f"bpf({call.cmd.name})")
-    (count,) = struct.unpack_from("=I", a, 32)
-    rest = b"" if result == -2 else place.raw
+    (count,) = struct.unpack_from("=I", a, _BATCH_COUNT)
+    rest = b"" if result < 0 else place.raw
     return calls.Batch(count, keys.raw[: count * call.key_size], values.raw[: count * call.value_size], rest)
+
+
+_BATCH_COUNT = 32
+
+
+def _write_batch(call: "calls.MapUpdateBatch | calls.MapDeleteBatch") -> int:
+    keys = _bytes(call.keys)
+    values = _bytes(call.values) if isinstance(call, calls.MapUpdateBatch) else None
+    a = attr("QQQQIIQQ", 0, 0, _where(keys), _where(values), call.count, call.map_fd, call.flags, 0)
+    # A call that is refused as a whole leaves the count as it was.
+    refused = ctypes.create_string_buffer(a.raw, len(a))
+    result = bpf(int(call.cmd), a)
+    (count,) = struct.unpack_from("=I", a, _BATCH_COUNT)
+    if result < 0:
+        error = failure(-result, f"bpf({call.cmd.name})")
+        error.done = int(count) if a.raw != refused.raw else 0
+        raise error
+    return int(count)
 
 
 def _prog_load(call: calls.ProgLoad) -> calls.Loaded:
@@ -462,6 +479,9 @@ COMMANDS: dict[type[Call[Any]], Callable[[Any], Any]] = {
     calls.MapLookupAndDelete: _take,
     calls.MapFreeze: _freeze,
     calls.MapLookupBatch: _batch,
+    calls.MapTakeBatch: _batch,
+    calls.MapUpdateBatch: _write_batch,
+    calls.MapDeleteBatch: _write_batch,
     calls.ProgLoad: _prog_load,
     calls.ObjPin: _pin,
     calls.ObjGet: _get,

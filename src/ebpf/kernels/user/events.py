@@ -13,7 +13,6 @@ from ebpf.engine.runtime.abi import Env, Perf
 from ebpf.errors import KernelError, NotFoundError, NotSupportedError
 from ebpf.kernels.user.env import own_env
 from ebpf.kernels.user.hooks import ANY_CALL, Hook, Hooks, Kind
-from ebpf.kernels.user.maps import Map
 from ebpf.kernels.user.memory import Region
 from ebpf.kernels.user.objects import LinkObject, Object, ProgramObject
 from ebpf.sys.kernel import Kprobe, PerfOutput, PerfSource, Tracepoint
@@ -197,32 +196,6 @@ class Events:
                 undo()
                 raise
         return LinkObject(program, int(LinkType.PERF_EVENT), {}, undo)
-
-    # -- output buffers as elements of a map
-
-    def put_perf(self, held: Map, key: bytes, event: PerfEvent) -> None:
-        """Store an output buffer in a perf event array."""
-        index = int.from_bytes(key, "little")
-        if index >= held.header.max_entries:
-            raise KernelError(errno.E2BIG, "map_update_elem", f"index {index}")
-        if event.perf is None:
-            raise KernelError(errno.EINVAL, "map_update_elem", "the perf buffer is not mapped")
-        self.drop_perf(held, key, missing_ok=True)
-        self._state.registry.hold(event)
-        held.slots[index] = event
-        ctypes.c_uint64.from_address(held.data_address + 8 * index).value = ctypes.addressof(event.perf)
-
-    def drop_perf(self, held: Map, key: bytes, *, missing_ok: bool = False) -> None:
-        """Take an output buffer out of a perf event array."""
-        index = int.from_bytes(key, "little")
-        event = held.slots.pop(index, None)
-        if event is None:
-            if missing_ok:
-                return
-            raise KernelError(errno.ENOENT, "map_delete_elem", f"index {index}")
-        ctypes.c_uint64.from_address(held.data_address + 8 * index).value = 0
-        assert isinstance(event, PerfEvent)
-        self._state.registry.release(event)
 
     def close(self) -> None:
         """Detach everything."""

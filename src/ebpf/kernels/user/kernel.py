@@ -14,15 +14,15 @@ from ebpf.isa import decode
 from ebpf.kernels.user import load as loader
 from ebpf.kernels.user.events import PerfEvent, syscall_function
 from ebpf.kernels.user.lab import UserLab
-from ebpf.kernels.user.maps import create
-from ebpf.kernels.user.objects import Account, BtfObject, LinkObject, MapObject, Object, ProgramObject, Table
+from ebpf.kernels.user.maps import Map, Slots, create
+from ebpf.kernels.user.objects import READ, WRITE, Account, BtfObject, LinkObject, MapObject, Object, ProgramObject, Table
 from ebpf.kernels.user.run import test_run
 from ebpf.kernels.user.state import State
 from ebpf.kernels.user.trace import TraceReader
 from ebpf.sys import calls
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import Buffer, PerfSource, TcState, XdpState
-from ebpf.uapi import MapType, ProgType
+from ebpf.uapi import MapFlag, ProgType
 
 
 class UserKernel:
@@ -57,9 +57,14 @@ class UserKernel:
             raise KernelError(errno.EBADF, call, "this kernel was shut down")
         self.state.alive(call)
 
-    def map_at(self, fd: int, call: str) -> MapObject:
-        """The map behind a descriptor."""
-        return self.table.get(fd, MapObject, call)
+    def map_at(self, fd: int, call: str, need: int = 0) -> MapObject:
+        """The map behind a descriptor, which must permit to READ or WRITE it if that is needed."""
+        held = self.table.get(fd, MapObject, call)
+        if need and not self.table.may(fd, need):
+            raise KernelError(errno.EPERM, call, f"the descriptor is {'write' if need == READ else 'read'}-only")
+        if need == WRITE and held.map.frozen:
+            raise KernelError(errno.EPERM, call, "the map is frozen")
+        return held
 
     def program_at(self, fd: int, call: str) -> ProgramObject:
         """The program behind a descriptor."""
@@ -73,37 +78,49 @@ class UserKernel:
         except KernelError:
             made.close()
             raise
-        return self.table.add(MapObject(made, btf, self.table.account))
+        return self.table.add(MapObject(made, btf, self.table.account), _access(call.flags))
 
     def _lookup(self, call: calls.MapLookup) -> bytes:
-        return self.map_at(call.map_fd, "map_lookup_elem").map.lookup(call.key)
+        return self.map_at(call.map_fd, "map_lookup_elem", READ).map.lookup(call.key, call.flags, call.value)
 
     def _update(self, call: calls.MapUpdate) -> None:
-        held = self.map_at(call.map_fd, "map_update_elem").map
-        if held.type == MapType.PERF_EVENT_ARRAY:
-            event = self.table.get(int.from_bytes(call.value, "little"), PerfEvent, "map_update_elem")
-            self.state.events.put_perf(held, call.key, event)
+        held = self.map_at(call.map_fd, "map_update_elem", WRITE).map
+        if isinstance(held, Slots):
+            self.state.holders.put(self.table, held, call)
             return
         held.update(call.key, call.value, call.flags)
 
     def _delete(self, call: calls.MapDelete) -> None:
-        held = self.map_at(call.map_fd, "map_delete_elem").map
-        if held.type == MapType.PERF_EVENT_ARRAY:
-            self.state.events.drop_perf(held, call.key)
+        held = self.map_at(call.map_fd, "map_delete_elem", WRITE).map
+        if isinstance(held, Slots):
+            self.state.holders.drop(held, call.key)
             return
         held.delete(call.key)
 
     def _next_key(self, call: calls.MapNextKey) -> bytes:
-        return self.map_at(call.map_fd, "map_get_next_key").map.next_key(call.key)
+        return self.map_at(call.map_fd, "map_get_next_key", READ).map.next_key(call.key)
 
     def _take(self, call: calls.MapLookupAndDelete) -> bytes:
-        return self.map_at(call.map_fd, "map_lookup_and_delete_elem").map.take(call.key)
+        call_ = "map_lookup_and_delete_elem"
+        self.map_at(call.map_fd, call_, READ)
+        return self.map_at(call.map_fd, call_, WRITE).map.take(call.key, call.flags)
 
     def _freeze(self, call: calls.MapFreeze) -> None:
-        self.map_at(call.map_fd, "bpf(MAP_FREEZE)").map.freeze()
+        self.map_at(call.map_fd, "bpf(MAP_FREEZE)", WRITE).map.freeze()
 
     def _batch(self, call: calls.MapLookupBatch) -> calls.Batch:
-        return self.map_at(call.map_fd, "map_lookup_batch").map.batch(call.start, call.count)
+        return self.map_at(call.map_fd, "map_lookup_batch", READ).map.batch(call.start, call.count, call.flags, take=False)
+
+    def _take_batch(self, call: calls.MapTakeBatch) -> calls.Batch:
+        call_ = "map_lookup_and_delete_batch"
+        self.map_at(call.map_fd, call_, READ)
+        return self.map_at(call.map_fd, call_, WRITE).map.batch(call.start, call.count, call.flags, take=True)
+
+    def _update_batch(self, call: calls.MapUpdateBatch) -> int:
+        return self.map_at(call.map_fd, "map_update_batch", WRITE).map.put_many(call.keys, call.values, call.count, call.flags)
+
+    def _delete_batch(self, call: calls.MapDeleteBatch) -> int:
+        return self.map_at(call.map_fd, "map_delete_batch", WRITE).map.remove_many(call.keys, call.count, call.flags)
 
     def _btf_load(self, call: calls.BtfLoad) -> int:
         try:
@@ -152,7 +169,7 @@ class UserKernel:
         self.state.pin(call.path, self.table.get(call.fd, Object, "bpf(OBJ_PIN)"))
 
     def _obj_get(self, call: calls.ObjGet) -> int:
-        return self.table.open(self.state.at_path(call.path))
+        return self.table.open(self.state.at_path(call.path), _access(call.file_flags))
 
     def pin_roots(self) -> list[str] | None:
         """Pins are no files here."""
@@ -207,7 +224,7 @@ class UserKernel:
             key_size=spec.key_size,
             value_size=spec.value_size,
             max_entries=held.map.header.max_entries,
-            map_flags=spec.flags,
+            map_flags=int(held.map.flags),
             name=spec.name,
             btf_id=held.btf.id if held.btf is not None else 0,
             btf_key_type_id=spec.btf_key_type_id,
@@ -242,22 +259,38 @@ class UserKernel:
 
     def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
         """Map a map's or perf event's memory."""
-        del writable
         held = self.table.get(fd, Object, "mmap")
         if isinstance(held, PerfEvent):
             return Window(held.view(length, offset))
-        if isinstance(held, MapObject):
-            return Window(held.map.view(length, offset))
-        raise KernelError(errno.ENODEV, "mmap")
+        if not isinstance(held, MapObject):
+            raise KernelError(errno.ENODEV, "mmap")
+        self._may_map(fd, held.map, writable=writable)
+        view = held.map.view(length, offset, writable=writable)
+        return Window(view if writable else view.toreadonly(), held.map if writable else None)
+
+    def _may_map(self, fd: int, held: Map, *, writable: bool) -> None:
+        """Refuse what a descriptor, or the map, does not permit."""
+        if not self.table.may(fd, READ) or (writable and not self.table.may(fd, WRITE)):
+            raise KernelError(errno.EACCES, "mmap", "the descriptor does not permit it")
+        if not held.MAPPABLE:
+            raise held.no("mmap")
+        if not self.table.may(fd, WRITE):
+            raise KernelError(errno.EINVAL, "mmap", "memory is shared, and this descriptor is read-only")
+        if writable and held.frozen:
+            raise KernelError(errno.EPERM, "mmap", "the map is frozen")
+        if writable and held.flags & MapFlag.RDONLY_PROG:
+            raise KernelError(errno.EACCES, "mmap", "the map is read-only for programs, so that none may write to it behind them")
 
     def files(self, fd: int, length: int, offset: int) -> list[tuple[int, int, int, bool]]:
         """What mmap would map, as pieces of files for another process: (fd, offset, length, writable)."""
         held = self.table.get(fd, Object, "mmap")
         if isinstance(held, PerfEvent):
             return held.files(length, offset)
-        if isinstance(held, MapObject):
-            return held.map.files(length, offset)
-        raise KernelError(errno.ENODEV, "mmap")
+        if not isinstance(held, MapObject):
+            raise KernelError(errno.ENODEV, "mmap")
+        writable = not held.map.frozen and not held.map.flags & MapFlag.RDONLY_PROG
+        self._may_map(fd, held.map, writable=writable)
+        return held.map.files(length, offset, writable=writable)
 
     def ready(self, fds: Sequence[int]) -> list[int]:
         """Which of the descriptors have something to read; the others will write their event descriptor when they do."""
@@ -438,10 +471,13 @@ class Job:
 
 
 class Window:
-    """A view of memory that this process has already: nothing to unmap."""
+    """A view of memory that this process has already: nothing to unmap. `written` is the map that it can write to."""
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: memoryview, written: Map | None = None) -> None:
         self._view = view
+        self._written = written
+        if written is not None:
+            written.writable_views += 1
 
     @property
     def view(self) -> memoryview:
@@ -449,8 +485,16 @@ class Window:
         return self._view
 
     def close(self) -> None:
-        """Let the view go."""
+        """Let the view go. Idempotent."""
         self._view.release()
+        if self._written is not None:
+            self._written.writable_views -= 1
+            self._written = None
+
+
+def _access(flags: int) -> int:
+    """What a descriptor may that was made with these flags (0: everything)."""
+    return READ if flags & MapFlag.RDONLY else WRITE if flags & MapFlag.WRONLY else 0
 
 
 _KINDS: dict[str, type[Object]] = {"PROG": ProgramObject, "MAP": MapObject, "BTF": BtfObject, "LINK": LinkObject}
@@ -463,6 +507,9 @@ _COMMANDS: dict[type[Call[Any]], Callable[[UserKernel, Any], Any]] = {
     calls.MapLookupAndDelete: UserKernel._take,
     calls.MapFreeze: UserKernel._freeze,
     calls.MapLookupBatch: UserKernel._batch,
+    calls.MapTakeBatch: UserKernel._take_batch,
+    calls.MapUpdateBatch: UserKernel._update_batch,
+    calls.MapDeleteBatch: UserKernel._delete_batch,
     calls.BtfLoad: UserKernel._btf_load,
     calls.ProgLoad: UserKernel._prog_load,
     calls.ProgTestRun: UserKernel._test_run,

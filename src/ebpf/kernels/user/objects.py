@@ -13,6 +13,9 @@ from ebpf.kernels.user.maps import Map
 
 T = TypeVar("T", bound="Object")
 
+#: What a descriptor that may not do everything may: BPF_F_RDONLY or BPF_F_WRONLY of the call that made it.
+READ, WRITE = 1, 2
+
 
 class Object:
     """Something that descriptors, pins and other objects hold; it goes when nobody holds it any more."""
@@ -202,28 +205,30 @@ class Table:
         self.registry = registry
         self.account = account or Account()
         self._open: dict[int, Object] = {}
+        #: Descriptors that may not do everything: what they may, READ or WRITE.
+        self._limited: dict[int, int] = {}
         self._free: list[int] = []
         self._next = 3
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, held: Object) -> int:
-        """A descriptor for a new object."""
+    def add(self, held: Object, access: int = 0) -> int:
+        """A descriptor for a new object, with READ or WRITE access alone if that is said."""
         try:
             self._room()
         except KernelError:
             held.destroy()
             raise
         self.registry.add(held)
-        return self.open(held)
+        return self.open(held, access)
 
     def _room(self) -> None:
         most = self.account.descriptors
         if most is not None and len(self._open) >= most:
             raise KernelError(errno.EPERM, "bpf", f"this client has {most} descriptors open, as many as it may")
 
-    def open(self, held: Object) -> int:
+    def open(self, held: Object, access: int = 0) -> int:
         """A descriptor for an object; the lowest number from 3 on that is free."""
         self._room()
         if self._free:
@@ -231,8 +236,14 @@ class Table:
         else:
             fd, self._next = self._next, self._next + 1
         self._open[fd] = held
+        if access:
+            self._limited[fd] = access
         self.registry.hold(held)
         return fd
+
+    def may(self, fd: int, access: int) -> bool:
+        """Whether a descriptor permits READ or WRITE."""
+        return not self._limited or self._limited.get(fd, access) == access
 
     def get(self, fd: int, kind: type[T], call: str) -> T:
         """The object behind a descriptor; EBADF if there is none, EINVAL if it is of another kind."""
@@ -248,6 +259,7 @@ class Table:
         held = self._open.pop(fd, None)
         if held is None:
             raise KernelError(errno.EBADF, "close", f"descriptor {fd}")
+        self._limited.pop(fd, None)
         heapq.heappush(self._free, fd)
         self.registry.release(held)
 
@@ -257,4 +269,5 @@ class Table:
             _, held = self._open.popitem()
             self.registry.release(held)
         self._free.clear()
+        self._limited.clear()
         self._next = 3

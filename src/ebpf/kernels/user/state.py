@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ebpf.errors import KernelError
 from ebpf.kernels.user.events import Events
+from ebpf.kernels.user.holders import Holders
 from ebpf.kernels.user.objects import Object, Registry
 from ebpf.kernels.user.trace import TraceRing
 
@@ -24,6 +25,7 @@ class State:
         self.running = running
         self.wires = wires
         self.events = Events(self)
+        self.holders = Holders(self)
         self.pins: dict[str, Object] = {}
         #: Called when a pin comes or goes.
         self.pinned: Callable[[], None] = lambda: None

@@ -213,30 +213,6 @@ HELPER(get_prandom_u32)
     return (u32)(x >> 32);
 }
 
-HELPER(map_lookup_elem)
-{
-    (void)c, (void)d, (void)e;
-    struct rt_map *map = (struct rt_map *)a;
-    if (map->cpu_stride)
-        rt_know(env, RT_KNOW_CPU);
-    return (u64)rt_map_value(map, (void *)b, map->cpu_stride ? env->task.cpu : 0);
-}
-HELPER(map_lookup_percpu_elem)
-{
-    (void)d, (void)e;
-    struct rt_map *map = (struct rt_map *)a;
-    return (u32)c < env->ncpu ? (u64)rt_map_value(map, (void *)b, (u32)c) : 0;
-}
-HELPER(map_update_elem)
-{
-    (void)e;
-    struct rt_map *map = (struct rt_map *)a;
-    if (map->cpu_stride)
-        rt_know(env, RT_KNOW_CPU);
-    return (u64)rt_map_put(map, (void *)b, (void *)c, d, 0, env->task.cpu);
-}
-HELPER(map_delete_elem) { (void)c, (void)d, (void)e, (void)env; return (u64)rt_map_remove((struct rt_map *)a, (void *)b); }
-
 HELPER(strncmp) { (void)d, (void)e, (void)env; return (u64)(s64)strncmp((char *)a, (char *)c, (u32)b); }
 
 /* -- packets */

@@ -62,10 +62,23 @@ struct rt_env {
 enum {
     RT_MAP_HASH = 1,
     RT_MAP_ARRAY = 2,
+    RT_MAP_PROG_ARRAY = 3,
     RT_MAP_PERF_EVENT_ARRAY = 4,
     RT_MAP_PERCPU_HASH = 5,
     RT_MAP_PERCPU_ARRAY = 6,
+    RT_MAP_STACK_TRACE = 7,
+    RT_MAP_CGROUP_ARRAY = 8,
+    RT_MAP_LRU_HASH = 9,
+    RT_MAP_LRU_PERCPU_HASH = 10,
+    RT_MAP_LPM_TRIE = 11,
+    RT_MAP_ARRAY_OF_MAPS = 12,
+    RT_MAP_HASH_OF_MAPS = 13,
+    RT_MAP_DEVMAP = 14,
+    RT_MAP_QUEUE = 22,
+    RT_MAP_STACK = 23,
+    RT_MAP_DEVMAP_HASH = 25,
     RT_MAP_RINGBUF = 27,
+    RT_MAP_BLOOM_FILTER = 30,
 };
 
 /* A map. `data` is what programs reach; `elem_size` is the distance between elements there. */
@@ -80,9 +93,11 @@ struct rt_map {
     u32 count;
     u32 free_head, buckets;
     s32 event_fd; /* ring buffer: written when there is something to read */
-    u32 frozen;
+    u32 fresh;    /* elements from this one on have never been used */
     u32 seed;
-    u32 unused;
+    u32 hand;     /* where the search for what to evict goes on */
+    u32 seq;      /* trie: odd while a writer is at work */
+    u32 capacity; /* elements that there is room for */
 };
 
 /* The context of XDP programs: xdp_md's fields at their full width. */
@@ -146,6 +161,7 @@ static inline void rt_unlock(u32 *word) { __atomic_store_n(word, 0, __ATOMIC_REL
 void *rt_map_value(struct rt_map *map, const void *key, u32 cpu);
 s64 rt_map_put(struct rt_map *map, const void *key, const void *value, u64 flags, int per_cpu, u32 cpu);
 s64 rt_map_remove(struct rt_map *map, const void *key);
+u32 rt_hash_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *values, u32 size, int take);
 u64 rt_now(struct rt_env *env);
 void rt_know(struct rt_env *env, u32 what);
 int rt_format(char *out, int size, const char *fmt, int fmt_size, const u64 *args, int nargs, struct rt_env *env);

@@ -1,5 +1,60 @@
-"""Maps of the user kernel: one table of kinds, and what each needs besides memory."""
+"""Maps of the user kernel: one class for each type, and the table of them."""
 
-from ebpf.kernels.user.maps.base import Map, create
+from collections.abc import Mapping
+from typing import Final
 
-__all__ = ["Map", "create"]
+from ebpf.errors import NotSupportedError
+from ebpf.kernels.user.maps.array import Array, PerCpuArray
+from ebpf.kernels.user.maps.base import FD_ACCESS, PROG_ACCESS, Keyed, Map, bad
+from ebpf.kernels.user.maps.hash import Hash, LruHash, LruPerCpuHash, PerCpuHash
+from ebpf.kernels.user.maps.queue import Bloom, Queue
+from ebpf.kernels.user.maps.ringbuf import Ringbuf
+from ebpf.kernels.user.maps.slots import PerfArray, Slots
+from ebpf.kernels.user.maps.trie import Trie
+from ebpf.sys.calls import MapCreate
+from ebpf.uapi import MAP_TYPES, MapFlag, MapType
+
+__all__ = ["TYPES", "Keyed", "Map", "Slots", "create"]
+
+#: The types that are built.
+TYPES: Final[Mapping[MapType, type[Map]]] = {
+    MapType.HASH: Hash,
+    MapType.ARRAY: Array,
+    MapType.PERF_EVENT_ARRAY: PerfArray,
+    MapType.PERCPU_HASH: PerCpuHash,
+    MapType.PERCPU_ARRAY: PerCpuArray,
+    MapType.LRU_HASH: LruHash,
+    MapType.LRU_PERCPU_HASH: LruPerCpuHash,
+    MapType.LPM_TRIE: Trie,
+    MapType.QUEUE: Queue,
+    MapType.STACK: Queue,
+    MapType.RINGBUF: Ringbuf,
+    MapType.BLOOM_FILTER: Bloom,
+}
+
+
+def create(call: MapCreate, cpus: int) -> Map:
+    """Make a map, or say with Linux's errno what is wrong with the request."""
+    try:
+        kind = MapType(call.map_type)
+    except ValueError:
+        raise bad(f"there is no map type {call.map_type}") from None
+    name = MAP_TYPES[kind].name if kind in MAP_TYPES else "unspec"
+    cls = TYPES.get(kind)
+    if cls is None:
+        raise NotSupportedError(
+            f"map {call.name!r}", f"maps of type {name} are not built in the user kernel yet", hint="Run with --kernel linux"
+        )
+    if call.flags & ~int(cls.FLAGS):
+        raise bad(f"{name} does not take flags {call.flags & ~int(cls.FLAGS):#x}")
+    for pair in (FD_ACCESS, PROG_ACCESS):
+        if call.flags & pair == pair:
+            raise bad("a map that is neither read nor written")
+    if call.map_extra and kind != MapType.BLOOM_FILTER:
+        raise bad(f"{name} has no map_extra")
+    if call.flags & MapFlag.NUMA_NODE and call.numa_node:
+        raise bad(f"there is no NUMA node {call.numa_node}")
+    cls.check(call)
+    if len(call.name) > 15 or not all(c.isalnum() or c in "_." for c in call.name):
+        raise bad(f"name {call.name!r} has more than 15 characters, or other than letters, digits, '_' and '.'")
+    return cls(call, cpus)

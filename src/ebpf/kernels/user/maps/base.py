@@ -1,97 +1,95 @@
-"""A map: its header and memory, and the element commands with Linux's errno for each misuse."""
+"""What all types of map share: header, memory, and the commands, each refused unless a type has it."""
 
 import ctypes
 import errno
-import os
-from collections.abc import Callable
+from typing import ClassVar
 
 from ebpf.engine.program import MapDesc
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import MapHeader
-from ebpf.errors import KernelError, NotSupportedError
+from ebpf.errors import KernelError
 from ebpf.kernels.user.maps.ring import RingMemory
 from ebpf.kernels.user.memory import Region
 from ebpf.sys.calls import Batch, MapCreate
-from ebpf.uapi import MAP_TYPES, MapFlag, MapType
+from ebpf.uapi import MAP_TYPES, MapFlag, MapType, UpdateFlag
 
-_HASH = (MapType.HASH, MapType.PERCPU_HASH)
-_ARRAY = (MapType.ARRAY, MapType.PERCPU_ARRAY)
-_LARGEST = 1 << 32
-_ACCESS = MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
-_FLAGS = {
-    MapType.HASH: MapFlag.NO_PREALLOC | MapFlag.ZERO_SEED | MapFlag.NUMA_NODE | _ACCESS,
-    MapType.PERCPU_HASH: MapFlag.NO_PREALLOC | MapFlag.ZERO_SEED | MapFlag.NUMA_NODE | _ACCESS,
-    MapType.ARRAY: MapFlag.MMAPABLE | MapFlag.INNER_MAP | MapFlag.NUMA_NODE | MapFlag.PRESERVE_ELEMS | _ACCESS,
-    MapType.PERCPU_ARRAY: MapFlag.NUMA_NODE | _ACCESS,
-    MapType.RINGBUF: MapFlag.NUMA_NODE,
-    MapType.PERF_EVENT_ARRAY: MapFlag.PRESERVE_ELEMS | MapFlag.NUMA_NODE | _ACCESS,
-}
+#: The kernel's own number for what a type of map does not do; user space has no name for it.
+ENOTSUPP = 524
+#: More than this no map is given: what is not touched costs nothing but addresses.
+_LARGEST = 1 << 36
+_PAGE = 4096
+PROG_ACCESS = MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
+#: Flags of the descriptor that MAP_CREATE answers with, not of the map.
+FD_ACCESS = MapFlag.RDONLY | MapFlag.WRONLY
 
 
-def _round8(size: int) -> int:
+def round8(size: int) -> int:
+    """The next multiple of 8."""
     return (size + 7) // 8 * 8
 
 
+def bad(why: str, number: int = errno.EINVAL) -> KernelError:
+    """What MAP_CREATE answers to a request that makes no sense."""
+    return KernelError(number, "bpf(MAP_CREATE)", why)
+
+
 class Map:
-    """A map of the user kernel. `value_bytes` is what a look-up returns: all CPUs side by side for a per-CPU map."""
+    """A map of the user kernel. `value_bytes` is what a look-up returns: all CPUs side by side for a per-CPU map.
+
+    A type is a class: `FLAGS` are those that MAP_CREATE takes, `check` refuses other sizes, `build` makes the memory.
+    Raises KernelError with Linux's errno for each misuse; whether the descriptor permits a command is asked before.
+    """
+
+    FLAGS: ClassVar[MapFlag] = FD_ACCESS | MapFlag.NUMA_NODE
+    #: Whether clients may map it at all.
+    MAPPABLE: ClassVar[bool] = False
+    #: What these commands are refused with where a type does not have them.
+    NO_NEXT: ClassVar[int] = ENOTSUPP
+    NO_DELETE: ClassVar[int] = ENOTSUPP
 
     def __init__(self, call: MapCreate, cpus: int) -> None:
         self.spec = call
         self.type = MapType(call.map_type)
+        self.flags = MapFlag(call.flags) & ~FD_ACCESS
         self.frozen = False
+        self.writable_views = 0
         self.header = MapHeader()
         self.cpus = cpus
         self.per_cpu = MAP_TYPES[self.type].per_cpu
-        self.value_bytes = _round8(call.value_size) * cpus if self.per_cpu else call.value_size
+        self.value_bytes = round8(call.value_size) * cpus if self.per_cpu else call.value_size
         self.slots: dict[int, object] = {}
         self.ring: RingMemory | None = None
         self._regions: list[Region] = []
         header = self.header
         header.type, header.key_size, header.value_size = call.map_type, call.key_size, call.value_size
-        header.max_entries, header.flags, header.ncpu = call.max_entries, call.flags, cpus
+        header.max_entries, header.flags, header.ncpu = call.max_entries, self.flags, cpus
         header.event_fd = -1
-        header.cpu_stride = _round8(call.value_size) if self.per_cpu else 0
-        _BUILD[self.type](self)
+        header.cpu_stride = round8(call.value_size) if self.per_cpu else 0
+        self.build()
         self.memlock = sum(r.size for r in self._regions) or (self.ring.size if self.ring is not None else 0)
 
-    # -- construction
+    @property
+    def kind(self) -> str:
+        """The type's name."""
+        return MAP_TYPES[self.type].name
 
-    def _region(self, size: int) -> Region:
+    @classmethod
+    def check(cls, call: MapCreate) -> None:
+        """Refuse what Linux refuses to make."""
+
+    def build(self) -> None:
+        """Make the memory."""
+
+    def region(self, size: int) -> Region:
+        """A piece of memory that goes with the map."""
         if size > _LARGEST:
-            raise KernelError(errno.ENOMEM, "map_create", f"{size} bytes are more than a map may have")
-        region = Region(size, self.spec.name or "map")
+            raise bad(f"{size} bytes are more than a map may have", errno.ENOMEM)
+        try:
+            region = Region(size, self.spec.name or "map")
+        except (OSError, OverflowError) as error:
+            raise bad(f"{size} bytes: {error}", errno.ENOMEM) from error
         self._regions.append(region)
         return region
-
-    def _build_array(self) -> None:
-        self.header.elem_size = _round8(self.spec.value_size) * (self.cpus if self.per_cpu else 1)
-        data = self._region(self.header.elem_size * self.spec.max_entries)
-        self.header.data, self.header.data_size = data.address, data.size
-
-    def _build_hash(self) -> None:
-        header = self.header
-        values = _round8(self.spec.value_size) * (self.cpus if self.per_cpu else 1)
-        header.elem_size = 8 + _round8(self.spec.key_size) + values
-        header.buckets = 1 << max(self.spec.max_entries - 1, 0).bit_length()
-        header.seed = 0 if self.spec.flags & MapFlag.ZERO_SEED else int.from_bytes(os.urandom(4), "little")
-        data = self._region(header.elem_size * self.spec.max_entries)
-        heads = self._region(4 * header.buckets)
-        header.data, header.data_size = data.address, data.size
-        header.meta, header.meta_size = heads.address, heads.size
-        library().rt_map_init(self.address)
-
-    def _build_ring(self) -> None:
-        self.ring = RingMemory(self.spec.max_entries)
-        self.header.data, self.header.data_size = self.ring.data_address, self.ring.size
-        self.header.event_fd = self.ring.event_fd
-        library().rt_ringbuf_init(self.address)
-
-    def _build_perf(self) -> None:
-        if not self.spec.max_entries:
-            self.header.max_entries = self.cpus
-        data = self._region(8 * self.header.max_entries)
-        self.header.elem_size = 8
-        self.header.data, self.header.data_size = data.address, data.size
 
     @property
     def address(self) -> int:
@@ -107,114 +105,89 @@ class Map:
         """The map as the engine sees it, under the descriptor that a program names."""
         spec = self.spec
         return MapDesc(
-            fd, spec.map_type, spec.key_size, spec.value_size, self.header.max_entries, spec.flags, spec.name, self.frozen, self.address
+            fd, spec.map_type, spec.key_size, spec.value_size, self.header.max_entries, self.flags, spec.name, self.frozen, self.address
         )
 
     # -- elements
 
-    def _key(self, key: bytes, call: str) -> ctypes.Array[ctypes.c_char]:
-        if self.type not in _HASH + _ARRAY:
-            raise KernelError(
-                errno.ENOTSUP if self.type == MapType.RINGBUF else errno.EINVAL,
-                call,
-                f"{MAP_TYPES[self.type].name} maps have no elements to {call[4:]}",
-            )
+    def no(self, call: str, number: int = ENOTSUPP) -> KernelError:
+        """This type does not have a command."""
+        return KernelError(number, call, f"{self.kind} maps do not have it")
+
+    def key(self, key: bytes, call: str) -> bytes:
+        """A key, which must have the map's size."""
         if len(key) != self.spec.key_size:
             raise KernelError(errno.EINVAL, call, f"the key has {len(key)} bytes, the map's have {self.spec.key_size}")
-        return ctypes.create_string_buffer(key, max(len(key), 1))
+        return key
 
-    def lookup(self, key: bytes) -> bytes:
-        """The value under a key (all CPUs' of a per-CPU map)."""
-        raw = self._key(key, "map_lookup_elem")
-        if self.spec.flags & MapFlag.WRONLY:
-            raise KernelError(errno.EPERM, "map_lookup_elem", "the map is write-only")
-        at = library().rt_map_value(self.address, raw, 0)
-        if not at:
-            raise KernelError(errno.ENOENT, "map_lookup_elem")
-        return ctypes.string_at(at, self.value_bytes)
+    def value(self, value: bytes, call: str) -> bytes:
+        """A value, which must have the map's size."""
+        if len(value) != self.value_bytes:
+            raise KernelError(errno.EINVAL, call, f"the value has {len(value)} bytes, the map's have {self.value_bytes}")
+        return value
+
+    def no_lock(self, flags: int, call: str) -> None:
+        """Refuse BPF_F_LOCK on a map without spin locks, and what is no flag of a look-up."""
+        if flags & ~UpdateFlag.F_LOCK:
+            raise KernelError(errno.EINVAL, call, f"flags {flags:#x}")
+        if flags:
+            raise KernelError(errno.EINVAL, call, "the map's values have no bpf_spin_lock")
+
+    def answer(self, result: int, call: str, why: str = "") -> None:
+        """Raise what the runtime answered, if that is an errno."""
+        if result:
+            raise KernelError(-result, call, why)
+
+    def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
+        """The value under a key (all CPUs' of a per-CPU map); `asked` is what a bloom filter is asked about."""
+        raise self.no("map_lookup_elem")
 
     def update(self, key: bytes, value: bytes, flags: int) -> None:
         """Write a value under a key."""
-        if self.frozen or self.spec.flags & MapFlag.RDONLY:
-            raise KernelError(errno.EPERM, "map_update_elem", "the map is frozen" if self.frozen else "the map is read-only")
-        raw = self._key(key, "map_update_elem")
-        if len(value) != self.value_bytes:
-            raise KernelError(errno.EINVAL, "map_update_elem", f"the value has {len(value)} bytes, the map's have {self.value_bytes}")
-        held = ctypes.create_string_buffer(value, max(len(value), 1))
-        result = library().rt_map_put(self.address, raw, held, flags, 1, 0)
-        if result:
-            raise KernelError(-result, "map_update_elem", "the map is full" if result == -errno.E2BIG and self.type in _HASH else "")
+        raise self.no("map_update_elem")
 
     def delete(self, key: bytes) -> None:
         """Remove a key."""
-        if self.frozen or self.spec.flags & MapFlag.RDONLY:
-            raise KernelError(errno.EPERM, "map_delete_elem", "the map is frozen" if self.frozen else "the map is read-only")
-        result = library().rt_map_remove(self.address, self._key(key, "map_delete_elem"))
-        if result:
-            raise KernelError(-result, "map_delete_elem", "elements of an array cannot be deleted" if self.type in _ARRAY else "")
+        self.key(key, "map_delete_elem")
+        raise self.no("map_delete_elem", self.NO_DELETE)
 
-    def take(self, key: bytes) -> bytes:
+    def take(self, key: bytes, flags: int) -> bytes:
         """Look a key up and remove it."""
-        if self.type not in _HASH:
-            raise KernelError(errno.ENOTSUP, "map_lookup_and_delete_elem")
-        value = self.lookup(key)
-        self.delete(key)
-        return value
+        raise self.no("map_lookup_and_delete_elem")
 
     def next_key(self, key: bytes | None) -> bytes:
         """The key after `key`."""
-        raw = self._key(key, "map_get_next_key") if key is not None else None
-        if raw is None:
-            self._key(bytes(self.spec.key_size), "map_get_next_key")
-        out = ctypes.create_string_buffer(max(self.spec.key_size, 1))
-        result = library().rt_map_next(self.address, raw, out)
-        if result:
-            raise KernelError(-result, "map_get_next_key")
-        return out.raw[: self.spec.key_size]
+        if key is not None:
+            self.key(key, "map_get_next_key")
+        raise self.no("map_get_next_key", self.NO_NEXT)
 
-    def batch(self, start: bytes, count: int) -> Batch:
-        """Up to `count` elements from a place on."""
-        self._key(bytes(self.spec.key_size), "map_lookup_batch")
-        place = ctypes.c_uint32(int.from_bytes(start, "little"))
-        keys = ctypes.create_string_buffer(max(count * self.spec.key_size, 1))
-        values = ctypes.create_string_buffer(max(count * self.value_bytes, 1))
-        done = library().rt_map_batch(self.address, ctypes.byref(place), count, keys, values, self.value_bytes)
-        whole = self.header.max_entries if self.type in _ARRAY else self.header.buckets
-        if place.value < whole and not done:
-            raise KernelError(errno.ENOSPC, "map_lookup_batch", "a bucket has more elements than were asked for")
-        return Batch(
-            done,
-            keys.raw[: done * self.spec.key_size],
-            values.raw[: done * self.value_bytes],
-            b"" if place.value >= whole else place.value.to_bytes(4, "little"),
-        )
+    def batch(self, start: bytes, count: int, flags: int, *, take: bool) -> Batch:
+        """Up to `count` elements from a place on; with `take` they are removed."""
+        raise self.no("map_lookup_and_delete_batch" if take else "map_lookup_batch")
+
+    def put_many(self, keys: bytes, values: bytes, count: int, flags: int) -> int:
+        """Write elements that stand end to end."""
+        raise self.no("map_update_batch")
+
+    def remove_many(self, keys: bytes, count: int, flags: int) -> int:
+        """Remove keys that stand end to end."""
+        raise self.no("map_delete_batch")
 
     def freeze(self) -> None:
         """Forbid later writes from user space."""
-        if self.frozen:
-            raise KernelError(errno.EBUSY, "map_freeze")
+        if self.writable_views:
+            raise KernelError(errno.EBUSY, "bpf(MAP_FREEZE)", "the map is mapped for writing")
         self.frozen = True
 
-    def view(self, length: int, offset: int) -> memoryview:
-        """The memory that a client may map."""
-        if self.ring is not None:
-            return self.ring.view(length, offset)
-        if self.type != MapType.ARRAY or not self.spec.flags & MapFlag.MMAPABLE:
-            raise KernelError(errno.ENOTSUP, "mmap", "the map was not made with BPF_F_MMAPABLE")
-        return self._regions[0].view(length, offset)
+    # -- memory that clients map
 
-    def files(self, length: int, offset: int) -> list[tuple[int, int, int, bool]]:
+    def view(self, length: int, offset: int, *, writable: bool) -> memoryview:
+        """The memory that a client may map."""
+        raise self.no("mmap")
+
+    def files(self, length: int, offset: int, *, writable: bool) -> list[tuple[int, int, int, bool]]:
         """The same memory as pieces of files, for a client to map: (fd, offset, length, writable)."""
-        if self.ring is not None:
-            pieces = self.ring.files(length, offset)
-            if pieces is None:
-                raise KernelError(errno.EINVAL, "mmap", f"{length} bytes from {offset} are no part of a ring buffer")
-            return pieces
-        self.view(0, 0)
-        region = self._regions[0]
-        if offset % 4096 or offset + length > region.size or length <= 0 or region.fd < 0:
-            raise KernelError(errno.EINVAL, "mmap", f"{length} bytes from {offset}: the map has {region.size}")
-        return [(region.fd, offset, length, not self.spec.flags & MapFlag.RDONLY)]
+        raise self.no("mmap")
 
     def close(self) -> None:
         """Give the memory back."""
@@ -225,47 +198,85 @@ class Map:
             self.ring.close()
 
 
-_BUILD: dict[MapType, Callable[[Map], None]] = {
-    MapType.ARRAY: Map._build_array,
-    MapType.PERCPU_ARRAY: Map._build_array,
-    MapType.HASH: Map._build_hash,
-    MapType.PERCPU_HASH: Map._build_hash,
-    MapType.RINGBUF: Map._build_ring,
-    MapType.PERF_EVENT_ARRAY: Map._build_perf,
-}
+class Keyed(Map):
+    """A map whose elements the runtime finds by key."""
 
+    #: What an update that finds no room is told.
+    FULL: ClassVar[str] = "the map is full"
 
-def create(call: MapCreate, cpus: int) -> Map:
-    """Make a map, or say with Linux's errno what is wrong with the request."""
+    def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
+        """The value under a key."""
+        self.no_lock(flags, "map_lookup_elem")
+        out = ctypes.create_string_buffer(self.value_bytes)
+        self.answer(library().rt_map_read(self.address, self.key(key, "map_lookup_elem"), out, self.value_bytes), "map_lookup_elem")
+        return out.raw
 
-    def bad(why: str, number: int = errno.EINVAL) -> KernelError:
-        return KernelError(number, "bpf(MAP_CREATE)", why)
+    def update(self, key: bytes, value: bytes, flags: int) -> None:
+        """Write a value under a key."""
+        call = "map_update_elem"
+        if flags & UpdateFlag.F_LOCK:
+            self.no_lock(UpdateFlag.F_LOCK, call)
+        result = library().rt_map_put(self.address, self.key(key, call), self.value(value, call), flags, 1, 0)
+        self.answer(result, call, self.FULL if -result in (errno.E2BIG, errno.ENOSPC) else "")
 
-    try:
-        kind = MapType(call.map_type)
-    except ValueError:
-        raise bad(f"there is no map type {call.map_type}") from None
-    name = MAP_TYPES[kind].name if kind in MAP_TYPES else "unspec"
-    if kind not in _BUILD:
-        raise NotSupportedError(
-            f"map {call.name!r}", f"maps of type {name} are not built in the user kernel yet", hint="Run with --kernel linux"
+    def delete(self, key: bytes) -> None:
+        """Remove a key."""
+        self.answer(library().rt_map_remove(self.address, self.key(key, "map_delete_elem")), "map_delete_elem")
+
+    def next_key(self, key: bytes | None) -> bytes:
+        """The key after `key`."""
+        raw = self.key(key, "map_get_next_key") if key is not None else None
+        out = ctypes.create_string_buffer(self.spec.key_size)
+        self.answer(library().rt_map_next(self.address, raw, out), "map_get_next_key")
+        return out.raw
+
+    def _end(self) -> int:
+        """One more than the last place of a batch."""
+        return int(self.header.max_entries)
+
+    def batch(self, start: bytes, count: int, flags: int, *, take: bool) -> Batch:
+        """Up to `count` elements from a place on."""
+        call = "map_lookup_batch"
+        self.no_lock(flags, call)
+        if not count:
+            return Batch(0, b"", b"", start or bytes(4))
+        place = ctypes.c_uint32(int.from_bytes(start[:4], "little"))
+        if start and place.value >= self._end():
+            return Batch(0, b"", b"", b"")
+        room = min(count, int(self.header.max_entries))
+        keys = ctypes.create_string_buffer(room * self.spec.key_size)
+        values = ctypes.create_string_buffer(room * self.value_bytes)
+        done = library().rt_map_batch(self.address, ctypes.byref(place), room, keys, values, self.value_bytes, take)
+        if place.value < self._end() and not done:
+            raise KernelError(errno.ENOSPC, call, "a bucket has more elements than were asked for")
+        return Batch(
+            done, keys.raw[: done * self.spec.key_size], values.raw[: done * self.value_bytes], self._rest(place.value, done == count)
         )
-    if call.flags & ~int(_FLAGS[kind]):
-        raise bad(f"{name} does not take flags {call.flags & ~int(_FLAGS[kind]):#x}")
-    if kind in _ARRAY and call.key_size != 4:
-        raise bad(f"{name} has keys of 4 bytes, not {call.key_size}")
-    if kind in _HASH and (not call.key_size or call.key_size > 512):
-        raise bad(f"a key of {call.key_size} bytes")
-    if kind in _ARRAY + _HASH and (not call.value_size or not call.max_entries):
-        raise bad("value_size and max_entries must not be 0")
-    if kind == MapType.RINGBUF:
-        size = call.max_entries
-        if call.key_size or call.value_size or not size or size & (size - 1) or size % 4096:
-            raise bad(f"a ring buffer's size is a power of two and of whole pages, not {size}")
-    if kind == MapType.PERF_EVENT_ARRAY and (call.key_size != 4 or call.value_size != 4):
-        raise bad("perf_event_array has keys and values of 4 bytes")
-    if call.value_size > 1 << 26 or call.max_entries > 1 << 30:
-        raise bad("the map is too large", errno.E2BIG)
-    if len(call.name) > 15 or not all(c.isalnum() or c in "_." for c in call.name):
-        raise bad(f"name {call.name!r} has more than 15 characters, or other than letters, digits, '_' and '.'")
-    return Map(call, cpus)
+
+    def _rest(self, place: int, filled: bool) -> bytes:
+        """Where a batch goes on: nowhere once the end was seen."""
+        return b"" if place >= self._end() and not filled else place.to_bytes(4, "little")
+
+    def put_many(self, keys: bytes, values: bytes, count: int, flags: int) -> int:
+        """Write elements that stand end to end."""
+        call = "map_update_batch"
+        self.no_lock(flags, call)
+        if len(keys) != count * self.spec.key_size or len(values) != count * self.value_bytes:
+            raise KernelError(errno.EINVAL, call, f"{len(keys)} bytes of keys and {len(values)} of values for {count} elements")
+        done = ctypes.c_uint32()
+        result = library().rt_map_put_many(self.address, keys, values, count, 0, self.value_bytes, ctypes.byref(done))
+        if result:
+            raise KernelError(-result, call, self.FULL if -result in (errno.E2BIG, errno.ENOSPC) else "", done=done.value)
+        return count
+
+    def remove_many(self, keys: bytes, count: int, flags: int) -> int:
+        """Remove keys that stand end to end."""
+        call = "map_delete_batch"
+        self.no_lock(flags, call)
+        if len(keys) != count * self.spec.key_size:
+            raise KernelError(errno.EINVAL, call, f"{len(keys)} bytes of keys for {count} elements")
+        done = ctypes.c_uint32()
+        result = library().rt_map_remove_many(self.address, keys, count, ctypes.byref(done))
+        if result:
+            raise KernelError(-result, call, done=done.value)
+        return count

@@ -1,0 +1,60 @@
+/* What every type of map offers, and what the types share. */
+#ifndef EBPF_MAPS_H
+#define EBPF_MAPS_H
+
+#include "rt.h"
+
+enum { PUT_ANY = 0, PUT_NOEXIST = 1, PUT_EXIST = 2, PUT_LOCK = 4 };
+
+/* A type's operations. One that is missing is refused by who asks: maps.c for programs, the kernel for everybody else.
+ * `per_cpu` 1 means all CPUs' values side by side, 0 those of `cpu` alone. */
+struct rt_ops {
+    void *(*value)(struct rt_map *map, const void *key, u32 cpu);
+    s64 (*read)(struct rt_map *map, const void *key, void *out, u64 size); /* a copy that no writer tears */
+    s64 (*put)(struct rt_map *map, const void *key, const void *value, u64 flags, int per_cpu, u32 cpu);
+    s64 (*remove)(struct rt_map *map, const void *key);
+    s64 (*take)(struct rt_map *map, const void *key, void *out, u64 size);
+    s64 (*next)(struct rt_map *map, const void *key, void *out);
+    s64 (*push)(struct rt_map *map, const void *value, u64 flags);
+    s64 (*pop)(struct rt_map *map, void *value);
+    s64 (*peek)(struct rt_map *map, void *value);
+};
+
+extern const struct rt_ops rt_array_ops, rt_slots_ops, rt_hash_ops, rt_queue_ops, rt_stack_ops, rt_bloom_ops, rt_trie_ops;
+
+/* The operations of a map; NULL for a type that has none. */
+const struct rt_ops *rt_ops_of(const struct rt_map *map);
+
+static inline u32 round8(u32 n) { return (n + 7) & ~7u; }
+
+/* Write a value: one CPU's (`per_cpu` 0) or, for a per-CPU map, all CPUs' side by side (`per_cpu` 1). */
+static inline void rt_fill(struct rt_map *map, u8 *to, const void *value, int per_cpu, u32 cpu)
+{
+    if (!map->cpu_stride)
+        __builtin_memcpy(to, value, map->value_size);
+    else if (per_cpu)
+        __builtin_memcpy(to, value, (u64)map->cpu_stride * map->ncpu);
+    else
+        __builtin_memcpy(to + (u64)cpu * map->cpu_stride, value, map->value_size);
+}
+
+static inline u64 rt_mix(const u8 *at, u32 left, u64 h)
+{
+    while (left >= 8) {
+        u64 word;
+        __builtin_memcpy(&word, at, 8);
+        h = (h ^ word) * 0xFF51AFD7ED558CCDull;
+        h ^= h >> 32;
+        at += 8;
+        left -= 8;
+    }
+    if (left) {
+        u64 word = 0;
+        __builtin_memcpy(&word, at, left);
+        h = (h ^ word) * 0xFF51AFD7ED558CCDull;
+        h ^= h >> 32;
+    }
+    return h * 0xC4CEB9FE1A85EC53ull;
+}
+
+#endif

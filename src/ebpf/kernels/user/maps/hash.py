@@ -1,0 +1,126 @@
+"""Hashes, shared or per CPU, with or without eviction of what was not used for long."""
+
+import ctypes
+import errno
+import os
+
+from ebpf.engine.runtime import library
+from ebpf.kernels.user.maps.array import LARGEST_PER_CPU
+from ebpf.kernels.user.maps.base import ENOTSUPP, FD_ACCESS, PROG_ACCESS, Keyed, bad, round8
+from ebpf.sys.calls import MapCreate
+from ebpf.uapi import MapFlag
+
+# Before each key: where the chain goes on, the hash, a version, marks.
+_HEAD = 16
+# Keys and values together fit into what the kernel's allocator gives in one piece, beside its own head of an element.
+_LARGEST_ELEMENT = (1 << 22) - 48
+_MOST_ELEMENTS = (1 << 31) - 2
+
+
+class Hash(Keyed):
+    """BPF_MAP_TYPE_HASH."""
+
+    FLAGS = FD_ACCESS | PROG_ACCESS | MapFlag.NUMA_NODE | MapFlag.NO_PREALLOC | MapFlag.ZERO_SEED
+
+    @classmethod
+    def check(cls, call: MapCreate) -> None:
+        """There are keys, values and elements, and not too many."""
+        if not call.key_size or not call.value_size or not call.max_entries:
+            raise bad("key_size, value_size and max_entries must not be 0")
+        if call.key_size + call.value_size >= _LARGEST_ELEMENT:
+            raise bad(f"an element of {call.key_size + call.value_size} bytes", errno.E2BIG)
+        if call.max_entries > _MOST_ELEMENTS:
+            raise bad(f"{call.max_entries} elements", errno.E2BIG)
+
+    def entries(self) -> int:
+        """How many elements there may be."""
+        return self.spec.max_entries
+
+    def build(self) -> None:
+        """Elements and the heads of their chains. One more than may be in it: a value that is written anew moves."""
+        header = self.header
+        header.max_entries = self.entries()
+        header.capacity = header.max_entries + 1
+        header.elem_size = _HEAD + round8(self.spec.key_size) + self.stored_bytes()
+        header.buckets = 1 << max(header.max_entries - 1, 0).bit_length()
+        header.seed = 0 if self.flags & MapFlag.ZERO_SEED else int.from_bytes(os.urandom(4), "little")
+        data = self.region(header.elem_size * header.capacity)
+        heads = self.region(4 * header.buckets)
+        header.data, header.data_size = data.address, data.size
+        header.meta, header.meta_size = heads.address, heads.size
+
+    def stored_bytes(self) -> int:
+        """What a value takes in an element."""
+        return round8(self.spec.value_size) * (self.cpus if self.per_cpu else 1)
+
+    def _end(self) -> int:
+        return int(self.header.buckets)
+
+    def _rest(self, place: int, filled: bool) -> bytes:
+        del filled
+        return b"" if place >= self._end() else place.to_bytes(4, "little")
+
+    def take(self, key: bytes, flags: int) -> bytes:
+        """Look a key up and remove it, in one step."""
+        call = "map_lookup_and_delete_elem"
+        self.no_lock(flags, call)
+        out = ctypes.create_string_buffer(self.value_bytes)
+        self.answer(library().rt_map_take(self.address, self.key(key, call), out, self.value_bytes), call)
+        return out.raw
+
+
+class PerCpuHash(Hash):
+    """BPF_MAP_TYPE_PERCPU_HASH."""
+
+    FLAGS = FD_ACCESS | PROG_ACCESS | MapFlag.NO_PREALLOC | MapFlag.ZERO_SEED
+
+    @classmethod
+    def check(cls, call: MapCreate) -> None:
+        """As a hash's; a CPU's value fits into one piece of per-CPU memory."""
+        super().check(call)
+        if round8(call.value_size) > LARGEST_PER_CPU:
+            raise bad(f"a value of {call.value_size} bytes for each CPU", errno.E2BIG)
+
+
+def _require_prealloc(call: MapCreate) -> None:
+    """Elements that are evicted have to be there."""
+    if call.flags & MapFlag.NO_PREALLOC:
+        raise bad("an LRU map's elements are allocated beforehand", ENOTSUPP)
+
+
+def _rounded(call: MapCreate, cpus: int) -> int:
+    """Lists of their own for each CPU (BPF_F_NO_COMMON_LRU) are equally long."""
+    entries = call.max_entries
+    return -(-entries // cpus) * cpus if call.flags & MapFlag.NO_COMMON_LRU else entries
+
+
+class LruHash(Hash):
+    """BPF_MAP_TYPE_LRU_HASH: when it is full, what was not looked up lately makes room."""
+
+    FLAGS = Hash.FLAGS | MapFlag.NO_COMMON_LRU
+
+    @classmethod
+    def check(cls, call: MapCreate) -> None:
+        """As a hash's."""
+        _require_prealloc(call)
+        super().check(call)
+
+    def entries(self) -> int:
+        """As many as were asked for, or more."""
+        return _rounded(self.spec, self.cpus)
+
+
+class LruPerCpuHash(PerCpuHash):
+    """BPF_MAP_TYPE_LRU_PERCPU_HASH."""
+
+    FLAGS = PerCpuHash.FLAGS | MapFlag.NO_COMMON_LRU
+
+    @classmethod
+    def check(cls, call: MapCreate) -> None:
+        """As a per-CPU hash's."""
+        _require_prealloc(call)
+        super().check(call)
+
+    def entries(self) -> int:
+        """As many as were asked for, or more."""
+        return _rounded(self.spec, self.cpus)
