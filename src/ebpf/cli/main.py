@@ -38,6 +38,7 @@ _ROWS = (
     Noun("link", "list, pin and detach links", bpftool=True),
     Noun("net", "attach programs to network interfaces", bpftool=True),
     Noun("btf", "list type information and print it, raw or as C", bpftool=True),
+    Noun("vm", "run raw bytecode: vm run FILE.bin, vm conformance"),
     Noun("lab", "open a shell where the tutorial's commands work as they stand: lab [-- COMMAND...]"),
     Noun("daemon", "look after ebpfd, which keeps the user kernel's pinned objects: daemon status|stop|log"),
     Noun("tour", "show the whole path once: C, bytecode, verifier, events, maps, packets"),
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = rest[1:]
         context.noun = rest[0]
         context.bpftool = noun.bpftool
-        if noun.bpftool or noun.name == "daemon":
+        if noun.bpftool or noun.name in ("daemon", "vm"):
             words, flags = split_flags(words)
             for flag in flags:
                 setattr(context, flag, True)

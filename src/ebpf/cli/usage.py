@@ -234,6 +234,14 @@ Usage: {0} {1} status        what it holds; exit status 1 if it does not run
 ebpfd keeps what `ebpf --kernel user prog load`, `map create` and the like make, for all commands of one user. It starts when it is
 needed, and ends when nothing is pinned or attached and nobody is connected.
 """
+_TEXTS["vm"] = """\
+Usage: {0} {1} run FILE.bin [--mem FILE] [--engine jit|interp] [--unchecked] [--limit N]
+       {0} {1} conformance [--engine jit|interp] [MEMORY_HEX]
+
+run carries out raw bytecode, r1 at the memory and r2 its size, and prints r0. Each access is checked; --limit ends loops, after
+so many jumps backwards and calls (instructions with --engine interp). --unchecked checks nothing and is the fastest.
+conformance speaks the plug-in protocol of bpf_conformance: bytecode as hex on standard input, r0 as hex on standard output.
+"""
 # What `ebpf` offers beyond it.
 _MORE = {
     "prog": """

@@ -3,7 +3,20 @@
 from ebpf.isa.asm import asm
 from ebpf.isa.codec import by_slot, decode, encode
 from ebpf.isa.disasm import disasm, disasm_one, xlated_imm
-from ebpf.isa.insn import Insn
+from ebpf.isa.insn import Insn, called_register
 from ebpf.isa.table import OPCODES, Form, Opcode
 
-__all__ = ["OPCODES", "Form", "Insn", "Opcode", "asm", "by_slot", "decode", "disasm", "disasm_one", "encode", "xlated_imm"]
+__all__ = [
+    "called_register",
+    "OPCODES",
+    "Form",
+    "Insn",
+    "Opcode",
+    "asm",
+    "by_slot",
+    "decode",
+    "disasm",
+    "disasm_one",
+    "encode",
+    "xlated_imm",
+]

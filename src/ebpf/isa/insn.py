@@ -22,3 +22,8 @@ class Insn:
     def slots(self) -> int:
         """How many 8-byte slots it takes."""
         return 2 if self.opcode == 0x18 else 1
+
+
+def called_register(insn: Insn) -> int:
+    """The register that a call by register names: RFC 9669 puts it into dst; compilers before it into imm, some into src."""
+    return insn.dst or insn.src or (insn.imm if 0 < insn.imm < 10 else 0)

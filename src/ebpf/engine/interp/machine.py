@@ -10,10 +10,11 @@ from ebpf.engine.interp.memory import Memory, Region
 from ebpf.engine.interp.ops import ALU, ATOMIC, JUMP, SIGNED_ALU, Binary, Test, mask, signed, swap
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, NotSupportedError
-from ebpf.isa import Insn, by_slot, disasm_one
+from ebpf.isa import Insn, by_slot, called_register, disasm_one
 from ebpf.isa.opcodes import (
     BYTES,
     CALL,
+    CALLX,
     EXIT,
     FETCH,
     FP,
@@ -62,7 +63,8 @@ class Machine:
     """A program with its registers, stack and memory, run step by step.
 
     `helpers` maps helper numbers to bodies; `map_value` gives the address of a map's data by its descriptor. A run ends
-    with InterpreterFault after `limit` instructions. What a program does to memory is atomic towards Python code alone.
+    with InterpreterFault after `limit` instructions. A helper `unwinds` that returns 0 ends the whole program with 0.
+    What a program does to memory is atomic towards Python code alone.
     """
 
     def __init__(
@@ -73,11 +75,12 @@ class Machine:
         *,
         limit: int = 10_000_000,
         map_value: Callable[[int], int] | None = None,
+        unwinds: int = -1,
     ) -> None:
         if sys.byteorder != "little":
             raise NotSupportedError("the interpreter", "this machine is big-endian")
         self.prepared, self.memory, self.helpers, self.limit = prepared, memory, helpers, limit
-        self._map_value = map_value
+        self._map_value, self._unwinds = map_value, unwinds
         self._slots = by_slot(prepared.insns)
         self._stacks: list[Region] = []
         self.start(0)
@@ -136,6 +139,28 @@ class Machine:
             self.step()
         result, self.registers = self.registers[0], kept
         return result
+
+    def call_helper(self, number: int) -> None:
+        """Call a helper with r1 to r5; its result is r0."""
+        body = self.helpers.get(number)
+        if body is None:
+            name = HELPERS[number].name if number in HELPERS else f"#{number}"
+            raise NotSupportedError(f"insn {self.pc} of program {self.prepared.name!r}", f"helper {name} has no body here")
+        self.set(0, body(self.registers[1], self.registers[2], self.registers[3], self.registers[4], self.registers[5]))
+        self.pc += 1
+        if number == self._unwinds and not self.registers[0]:
+            self.frames.clear()
+
+    def call_register(self, insn: Insn) -> None:
+        """Call what a register holds: a function of the program, or a helper by its number."""
+        value = self.registers[called_register(insn)]
+        slot = value - _FUNCTION
+        if 0 <= slot < len(self._slots):
+            self.enter(slot, self.pc + 1)
+        elif value in self.helpers:
+            self.call_helper(value)
+        else:
+            raise self.fault(f"call of {value:#x}, which is no function of the program and no helper")
 
     # -- what the rows of OPS are made of
 
@@ -282,12 +307,11 @@ def _call(m: Machine, insn: Insn) -> None:
         return
     if insn.src != CallSrc.HELPER:
         raise NotSupportedError(f"insn {m.pc} of program {m.prepared.name!r}", "kernel functions are not built yet")
-    body = m.helpers.get(insn.imm)
-    if body is None:
-        name = HELPERS[insn.imm].name if insn.imm in HELPERS else f"#{insn.imm}"
-        raise NotSupportedError(f"insn {m.pc} of program {m.prepared.name!r}", f"helper {name} has no body here")
-    m.set(0, body(m.registers[1], m.registers[2], m.registers[3], m.registers[4], m.registers[5]))
-    m.pc += 1
+    m.call_helper(insn.imm)
+
+
+def _callx(m: Machine, insn: Insn) -> None:
+    m.call_register(insn)
 
 
 def _exit(m: Machine, insn: Insn) -> None:
@@ -360,6 +384,7 @@ def _rows() -> dict[int, Op]:
         GOTOL: _gotol,
         MAY_GOTO: _may_goto,
         CALL: _call,
+        CALLX: _callx,
         EXIT: _exit,
         Class.ALU | Alu.END | K: _end(reverse=False),
         Class.ALU | Alu.END | X: _end(reverse=True),

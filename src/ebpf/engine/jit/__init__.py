@@ -1,8 +1,20 @@
 """Instructions to machine code by LLVM, and the cache of it."""
 
 from ebpf.engine.jit.cache import compile_image, image_key
+from ebpf.engine.jit.checked import Checked, Fault, compile_checked
 from ebpf.engine.jit.image import LoadedCode, load_image
 from ebpf.engine.jit.llvm import warm_up
 from ebpf.engine.jit.translate import Slot, translate
 
-__all__ = ["LoadedCode", "Slot", "compile_image", "image_key", "load_image", "translate", "warm_up"]
+__all__ = [
+    "Checked",
+    "Fault",
+    "LoadedCode",
+    "Slot",
+    "compile_checked",
+    "compile_image",
+    "image_key",
+    "load_image",
+    "translate",
+    "warm_up",
+]

@@ -75,10 +75,12 @@ class Module:
 
 def translate(program: Prepared) -> Module:
     """Translate a prepared program. Raises NotSupportedError for an instruction that is not built yet."""
-    return _Translator(program).module()
+    return Translator(program).module()
 
 
-class _Translator:
+class Translator:
+    """Writes the IR of one program. What it asks of memory goes through `_pointer`; a checked translation is a subclass."""
+
     def __init__(self, program: Prepared) -> None:
         self._program = program
         self._slots = by_slot(program.insns)
@@ -105,7 +107,7 @@ class _Translator:
             "  ret i64 %r0",
             "}",
         ]
-        return Module("\n".join(head) + "\n" + body + "\n!0 = !{}\n", tuple(self._table))
+        return Module("\n".join(head) + "\n" + body + '\n!0 = !{}\n!1 = !{!"branch_weights", i32 2000, i32 1}\n', tuple(self._table))
 
     # -- structure
 
@@ -138,12 +140,7 @@ class _Translator:
         self._emit(f"define internal i64 @f{start}({args}, ptr %env) {{", indent="")
         for i in range(10):
             self._emit(f"%R{i} = alloca i64")
-        depth = (self._program.stack_depth.get(start, 512) + 7) // 8 * 8 or 8
-        self._emit(f"%stack = alloca [{depth} x i8], align 16")
-        if depth:
-            self._emit(f"call void @llvm.memset.p0.i64(ptr align 16 %stack, i8 0, i64 {depth}, i1 false)")
-        self._emit(f"%top = getelementptr i8, ptr %stack, i64 {depth}")
-        self._emit("%R10 = ptrtoint ptr %top to i64")
+        self._prologue(start)
         self._emit("%budget = alloca i64")
         self._emit(f"store i64 {_MAY_GOTO_LIMIT}, ptr %budget")
         for i in range(10):
@@ -167,8 +164,21 @@ class _Translator:
                 continue
             open_block = self._insn(slot, insn)
         if open_block:
-            self._emit("unreachable")
+            self._past_the_end(end)
         self._emit("}", indent="")
+
+    def _prologue(self, start: int) -> None:
+        """The function's stack: %top is its upper end, %R10 the same as a number."""
+        depth = (self._program.stack_depth.get(start, 512) + 7) // 8 * 8 or 8
+        self._emit(f"%stack = alloca [{depth} x i8], align 16")
+        self._emit(f"call void @llvm.memset.p0.i64(ptr align 16 %stack, i8 0, i64 {depth}, i1 false)")
+        self._emit(f"%top = getelementptr i8, ptr %stack, i64 {depth}")
+        self._emit("%R10 = ptrtoint ptr %top to i64")
+
+    def _past_the_end(self, slot: int) -> None:
+        """What follows a function's last instruction: nothing gets there."""
+        del slot
+        self._emit("unreachable")
 
     # -- pieces
 
@@ -191,7 +201,8 @@ class _Translator:
             value = self._new(f"zext i{bits} {value} to i64")
         self._emit(f"store i64 {value}, ptr %R{register}")
 
-    def _pointer(self, register: int, offset: int) -> str:
+    def _pointer(self, register: int, offset: int, size: int, slot: int, *, atomic: bool = False) -> str:
+        """A pointer to `size` bytes at a register's address and `offset`, for the instruction at `slot`."""
         if register == 10:
             return self._new(f"getelementptr i8, ptr %top, i64 {offset}")
         if register in self._frame:
@@ -293,7 +304,7 @@ class _Translator:
     def _load(self, insn: Insn, slot: int) -> None:
         bits = 8 * BYTES[Size(insn.opcode & 0x18)]
         mode = insn.opcode & 0xE0
-        value = self._new(f"load i{bits}, ptr {self._pointer(insn.src, insn.off)}, align 1")
+        value = self._new(f"load i{bits}, ptr {self._pointer(insn.src, insn.off, bits // 8, slot)}, align 1")
         if mode == Mode.MEMSX and bits < 64:
             self._set(insn.dst, self._new(f"sext i{bits} {value} to i64"))
         elif mode == Mode.MEM:
@@ -304,22 +315,23 @@ class _Translator:
     def _store(self, insn: Insn, slot: int) -> None:
         bits = 8 * BYTES[Size(insn.opcode & 0x18)]
         mode = insn.opcode & 0xE0
-        pointer = self._pointer(insn.dst, insn.off)
+        atomic = insn.opcode & 7 == Class.STX and mode == Mode.ATOMIC
+        if atomic and insn.imm == Atomic.LOAD_ACQ:
+            source = self._pointer(insn.src, insn.off, bits // 8, slot)
+            self._set(insn.dst, self._new(f"load atomic i{bits}, ptr {source} acquire, align {bits // 8}"), bits)
+            return
+        pointer = self._pointer(insn.dst, insn.off, bits // 8, slot, atomic=atomic)
         if insn.opcode & 7 == Class.ST:
             self._emit(f"store i{bits} {_signed(insn.imm, bits)}, ptr {pointer}, align 1")
         elif mode == Mode.MEM:
             self._emit(f"store i{bits} {self._get(insn.src, bits)}, ptr {pointer}, align 1")
-        elif mode == Mode.ATOMIC:
+        elif atomic:
             self._atomic(insn, slot, bits, pointer)
         else:
             raise self._refuse(f"store of mode {mode:#x}", slot)
 
     def _atomic(self, insn: Insn, slot: int, bits: int, pointer: str) -> None:
         t, align = f"i{bits}", bits // 8
-        if insn.imm == Atomic.LOAD_ACQ:
-            source = self._pointer(insn.src, insn.off)
-            self._set(insn.dst, self._new(f"load atomic {t}, ptr {source} acquire, align {align}"), bits)
-            return
         value = self._get(insn.src, bits)
         if insn.imm == Atomic.STORE_REL:
             self._emit(f"store atomic {t} {value}, ptr {pointer} release, align {align}")
@@ -353,16 +365,18 @@ class _Translator:
 
     def _jump(self, insn: Insn, slot: int) -> bool:
         if insn.opcode == EXIT:
-            self._emit(f"ret i64 {self._get(0)}")
+            self._exit()
             return False
         if insn.opcode in (JA, GOTOL):
+            self._back_edge(slot, self._target(slot, insn))
             self._emit(f"br label %b{self._target(slot, insn)}")
             return False
         if insn.opcode == CALL:
             self._call(insn, slot)
             return True
         if insn.opcode == CALLX:
-            raise self._refuse("a call by register", slot)
+            self._call_register(insn, slot)
+            return True
         if insn.opcode == MAY_GOTO:
             left = self._new("load i64, ptr %budget")
             less = self._new(f"sub i64 {left}, 1")
@@ -376,20 +390,39 @@ class _Translator:
                 test = self._new(f"icmp ne i{bits} {self._new(f'and i{bits} {left}, {right}')}, 0")
             else:
                 test = self._new(f"icmp {_COMPARE[op]} i{bits} {left}, {right}")
+        self._back_edge(slot, self._target(slot, insn))
         self._emit(f"br i1 {test}, label %b{self._target(slot, insn)}, label %b{slot + 1}")
         return False
 
+    def _exit(self) -> None:
+        self._emit(f"ret i64 {self._get(0)}")
+
+    def _back_edge(self, slot: int, target: int) -> None:
+        """Before a jump: where a checked translation counts."""
+
+    def _call_register(self, insn: Insn, slot: int) -> None:
+        raise self._refuse("a call by register", slot)
+
     def _call(self, insn: Insn, slot: int) -> None:
         if insn.src == CallSrc.PSEUDO_CALL:
-            args = ", ".join(f"i64 {self._get(i)}" for i in range(1, 6))
-            self._set(0, self._new(f"call i64 @f{slot + 1 + insn.imm}({args}, ptr %env)"))
+            self._call_function(slot + 1 + insn.imm, slot)
             return
-        if insn.src != CallSrc.HELPER or insn.imm not in HELPERS:
+        if insn.src != CallSrc.HELPER or not self._is_helper(insn.imm):
             raise self._refuse("a kfunc call", slot)
-        if HELPERS[insn.imm].name == "map_lookup_elem" and self._inline_lookup(slot):
+        if insn.imm in HELPERS and HELPERS[insn.imm].name == "map_lookup_elem" and self._inline_lookup(slot):
             return
+        self._call_helper(insn.imm, slot)
+
+    def _is_helper(self, number: int) -> bool:
+        return number in HELPERS
+
+    def _call_function(self, start: int, slot: int) -> None:
         args = ", ".join(f"i64 {self._get(i)}" for i in range(1, 6))
-        function = self._new(f"inttoptr i64 {self._entry('helper', insn.imm)} to ptr")
+        self._set(0, self._new(f"call i64 @f{start}({args}, ptr %env)"))
+
+    def _call_helper(self, number: int, slot: int) -> None:
+        args = ", ".join(f"i64 {self._get(i)}" for i in range(1, 6))
+        function = self._new(f"inttoptr i64 {self._entry('helper', number)} to ptr")
         self._set(0, self._new(f"call i64 {function}({args}, ptr %env)"))
 
     def _inline_lookup(self, slot: int) -> bool:
@@ -398,7 +431,7 @@ class _Translator:
         row = self._program.maps.get(fd) if fd is not None else None
         if row is None or fd is None or row.type != MapType.ARRAY:
             return False
-        index = self._new(f"zext i32 {self._new(f'load i32, ptr {self._pointer(2, 0)}, align 1')} to i64")
+        index = self._new(f"zext i32 {self._new(f'load i32, ptr {self._pointer(2, 0, 4, slot)}, align 1')} to i64")
         inside = self._new(f"icmp ult i64 {index}, {row.max_entries}")
         offset = self._new(f"mul nuw nsw i64 {index}, {(row.value_size + 7) // 8 * 8}")
         value = self._new(f"add i64 {self._entry('data', fd)}, {offset}")

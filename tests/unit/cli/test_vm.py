@@ -1,0 +1,139 @@
+"""`ebpf vm`: raw bytecode by both engines; what a wild program does is an error that names the instruction, and nothing more."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "interp"))
+from cases import CASES, Case
+from chance import programs
+
+from ebpf.cli.vm import _ENGINES, _HELPERS, read_program
+from ebpf.errors import EbpfError
+from ebpf.isa import Insn, asm, encode
+
+ENGINES = ["interp"] + (["jit"] if platform.machine() == "x86_64" else [])
+EBPF = [sys.executable, "-m", "ebpf", "vm"]
+
+
+def run(text: str, engine: str, memory: bytes = b"", limit: int = 100_000) -> tuple[int, bytes]:
+    return _ENGINES[engine](read_program(encode(asm(text)), "x.bin"), memory, _HELPERS, limit)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_case_gives_its_result(engine: str) -> None:
+    wrong = {case.name: got for case in CASES if (got := run(case.text, engine)[0]) != case.result}
+    assert wrong == {}
+
+
+CALLS = [
+    Case("the address and the size of memory", "r0 = *(u8 *)(r1 + 2)\nr0 += r2\nexit", 3 + 5),
+    Case("bytes that are gathered", "r1 = 1\nr2 = 2\nr3 = 3\nr4 = 4\nr5 = 0x105\ncall 0\nexit", 0x0102030405),
+    Case("memory that is changed", "r2 = 3\nr6 = r1\ncall 1\nr0 = *(u8 *)(r6 + 2)\nexit", 3 ^ 42),
+    Case("a root", "r1 = 1000000\ncall 3\nexit", 1000),
+    Case("strings that are equal", "*(u64 *)(r10 - 8) = 0x6162\nr1 = r10\nr1 += -8\nr2 = r1\ncall 4\nexit", 0),
+    Case("a call that does not unwind", "r1 = -1\ncall 5\nr0 = 2\nexit", 2),
+    Case("a call that unwinds", "r1 = 0\ncall 5\nr0 = 2\nexit", 0),
+    Case("unwinding out of a function", "call inner\nr0 = 7\nexit\ninner:\nr1 = 0\ncall 5\nr0 = 2\nexit", 0),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: case.name)
+def test_helpers_of_the_suite(engine: str, case: Case) -> None:
+    assert run(case.text, engine, bytes([1, 2, 3, 4, 5]))[0] == case.result
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("place", ["dst", "src", "imm"])
+def test_a_call_by_register(engine: str, place: str) -> None:
+    call = {"dst": Insn(0x8D, 2), "src": Insn(0x8D, 0, 2), "imm": Insn(0x8D, imm=2)}[place]
+    program = read_program(encode([*asm("r1 = -1\nr2 = 5"), call, *asm("r0 = 2\nexit")]), "x")
+    assert _ENGINES[engine](program, b"", _HELPERS, 1000)[0] == 2
+    to_function = [Insn(0x18, 3, 4, imm=4), Insn(0x8D, 3), *asm("r0 += 1\nexit\nr0 = 40\nexit")]
+    assert _ENGINES[engine](read_program(encode(to_function), "x"), b"", _HELPERS, 1000)[0] == 41
+
+
+WILD = [
+    ("r1 = 0\nr0 = *(u64 *)(r1 + 0)\nexit", 1, "read of 8 bytes at 0x0"),
+    ("r0 = *(u64 *)(r1 - 2)\nexit", 0, "read of 8 bytes"),
+    ("r0 = *(u32 *)(r1 + 2)\nexit", 0, "read of 4 bytes"),
+    ("*(u64 *)(r10 - 520) = 1\nexit", 0, "write of 8 bytes"),
+    ("*(u8 *)(r10 + 0) = 1\nexit", 0, "write of 1 bytes"),
+    ("r3 = -1\nr3 += r1\nr0 = *(u8 *)(r3 + 0)\nexit", 2, "read of 1 bytes at 0x"),
+    ("r1 += 1\nr2 = 1\nlock *(u32 *)(r1 + 0) += r2\nexit", 2, "not aligned to 4"),
+    ("again:\ngoto again", 0, "did not end within"),
+    ("r0 = 0\nagain:\nr0 += 1\nif r0 != 0 goto again\nexit", 2, "did not end within"),
+    ("f:\ncall f\nexit", 0, "calls nest deeper than 8"),
+    ("r0 = 1", 1, "ran past its end"),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("text", "slot", "why"), WILD, ids=lambda value: value.replace("\n", "; ")[:40] if isinstance(value, str) else "")
+def test_what_a_wild_program_does_is_an_error(engine: str, text: str, slot: int, why: str) -> None:
+    with pytest.raises(EbpfError, match=why) as caught:
+        run(text, engine, bytes(5), limit=1000)
+    if engine == "jit" or "within" not in why:
+        assert f"at insn {slot}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("insns", "why"),
+    [
+        ([Insn(0xFF)], "opcode 0xff is none"),
+        ([Insn(0x05, off=5)], "leads to insn 6"),
+        ([Insn(0x05, off=1), Insn(0x18, 1), Insn(0x95)], "leads to insn 2"),
+        ([Insn(0x85, src=2, imm=42), Insn(0x95)], "kernel function"),
+        ([Insn(0xB7, 10), Insn(0x95)], "r10, which is read-only"),
+        ([Insn(0xB7, 12), Insn(0x95)], "a register that there is not"),
+    ],
+)
+def test_what_is_no_program_is_refused(insns: list[Insn], why: str) -> None:
+    with pytest.raises(EbpfError, match=why):
+        read_program(encode(insns), "x.bin")
+
+
+@pytest.mark.skipif("jit" not in ENGINES, reason="machine code is made for x86-64 alone")
+@settings(max_examples=30, deadline=None)
+@given(programs())
+def test_checked_code_gives_what_the_interpreter_gives(program: tuple[Insn, ...]) -> None:
+    prepared = read_program(encode(program), "x")
+    assert _ENGINES["jit"](prepared, b"", {}, 1000) == _ENGINES["interp"](prepared, b"", {}, 1000)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_plug_in_speaks_the_suites_protocol(engine: str) -> None:
+    def plug_in(code: bytes, *words: str) -> subprocess.CompletedProcess[str]:
+        given_code = "".join(f"{byte:02x}  " for byte in code) + "\n"
+        return subprocess.run(
+            [*EBPF, "conformance", "--engine", engine, *words], input=given_code, capture_output=True, text=True, check=False
+        )
+
+    good = plug_in(encode(asm("r0 = *(u16 *)(r1 + 1)\nexit")), "aa  bb  cc  ", "")
+    assert (good.stdout, good.stderr, good.returncode) == ("ccbb\n", "", 0)
+    bad = plug_in(encode([Insn(0x85, src=2, imm=42), Insn(0x95)]), "", "")
+    assert (bad.stdout, bad.returncode, bad.stderr.count("\n")) == ("", 1, 1)
+
+
+def test_a_file_is_run(tmp_path: Path) -> None:
+    (tmp_path / "p.bin").write_bytes(encode(asm("r0 = *(u8 *)(r1 + 1)\n*(u8 *)(r1 + 0) = 9\nexit")))
+    (tmp_path / "m").write_bytes(b"\x05\x06\x07")
+    command = [*EBPF, "run", str(tmp_path / "p.bin"), "--mem", str(tmp_path / "m")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0x6\n"
+    found = subprocess.run([sys.executable, "-m", "ebpf", "-j", *command[3:]], capture_output=True, text=True, check=True).stdout
+    assert found == '{"r0":"0x6","memory":"090607"}\n'
+    for words, why in (
+        (["run", str(tmp_path / "nosuch")], "no such file"),
+        (["run", str(tmp_path / "m")], "no whole number of instructions"),
+        (["run", str(tmp_path / "p.bin"), "--engine", "fast"], "no engine 'fast'"),
+        (["run", str(tmp_path / "p.bin"), "--bogus"], "unrecognized option '--bogus'"),
+        (["run"], "needs one file"),
+    ):
+        done = subprocess.run([*EBPF, *words], capture_output=True, text=True, check=False)
+        assert done.returncode in (1, 2)
+        assert why in done.stderr, done.stderr
