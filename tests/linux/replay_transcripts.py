@@ -45,7 +45,7 @@ MISSING = {
 }
 # Each section compiles with the compiler that the transcripts were made with, where it is installed.
 CLANG = shutil.which("clang-14")
-_NUMBERED = re.compile(r"\d{2,}")
+_NUMBERED = re.compile(r"\d+")
 
 
 class Ids:

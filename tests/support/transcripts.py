@@ -8,9 +8,9 @@ _VOLATILE = (
     # Objects' ids, wherever they are said.
     (r'("(?:id|btf_id|prog_id|link_id|inner_map_id)":\s*)\d+', r"\1N"),
     (r"^(\d{1,7}): ", "N: "),
-    (r"\b(btf_id|inner_map_id:|prog_id|link_id|prog|id) \d{2,}", r"\1 N"),
+    (r"\b(btf_id|inner_map_id:|prog_id|link_id|prog|id) \d+", r"\1 N"),
     (r"map\[id:\d+\]", "map[id:N]"),
-    (r"by id \(\d{5,}\)", "by id (N)"),
+    (r"by id \(\d+\)", "by id (N)"),
     # Times, sizes of memory and of machine code.
     (r'("(?:bytes_memlock|bytes_jited|loaded_at|ifindex|netns_ino|duration)":\s*)\d+', r"\1N"),
     (r"(memlock|jited) \d+B", r"\1 NB"),
@@ -21,7 +21,7 @@ _VOLATILE = (
     (r"(?:\w+|<\.\.\.>)-\d+ +\[\d+\] \S+ +[\d.]+: bpf_trace_printk: Hello World \d+", "LINE"),
     (rf"({_BYTE}:){{5}}{_BYTE}", "MAC"),
     # Where the kernel's own things lie: in helpers' calls, in logs, in machine code.
-    (r"#-?\d{3,}", "#N"),
+    (r"(call \w+)#-?\d+", r"\1#N"),
     (r"0xffff[0-9a-f]{12}", "0xPTR"),
     (r"\$-\d{12,}", "$PTR"),
     (rf"\b(48 b[0-9a-f]|e8|e9)( {_BYTE}){{4,8}} ?$", r"\1 PTR"),

@@ -1,6 +1,5 @@
 """Names for objects on the command line: PROG is `id N | tag HEX | name NAME | pinned FILE`, MAP and LINK have fewer ways."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,19 +100,17 @@ def links(kernel: Kernel, handle: Handle | None = None) -> Iterator[list[Found[L
 def pins(kernel: Kernel, noun: str) -> dict[int, list[str]]:
     """The paths of pinned programs ("prog"), maps ("map") or links ("link"), by id."""
     found: dict[int, list[str]] = {}
-    for mount in kernel.pin_roots() or ():
-        for folder, _, names in os.walk(mount):
-            for path in (os.path.join(folder, name) for name in sorted(names)):
-                try:
-                    fd = kernel.bpf(ObjGet(path))
-                except KernelError:
-                    continue
-                try:
-                    found.setdefault(kernel.bpf(_QUESTIONS[noun](fd)).id, []).append(path)
-                except KernelError:
-                    pass
-                finally:
-                    kernel.close(fd)
+    for path in kernel.pinned():
+        try:
+            fd = kernel.bpf(ObjGet(path))
+        except KernelError:
+            continue
+        try:
+            found.setdefault(kernel.bpf(_QUESTIONS[noun](fd)).id, []).append(path)
+        except KernelError:
+            pass
+        finally:
+            kernel.close(fd)
     return found
 
 

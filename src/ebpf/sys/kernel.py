@@ -140,6 +140,9 @@ class Kernel(Protocol):
     def pin_roots(self) -> list[str] | None:
         """Where pins show as files (bpffs mounts); None on a kernel whose pins are no files."""
 
+    def pinned(self) -> list[str]:
+        """The paths of all pins."""
+
     def mount_pins(self) -> None:
         """Make /sys/fs/bpf a place for pins. Raises OSError where that is not allowed."""
 

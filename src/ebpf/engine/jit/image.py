@@ -30,6 +30,10 @@ class LoadedCode:
         self.entry = entry
         self.size = size
 
+    def image(self) -> bytes:
+        """The machine code as it is."""
+        return self._memory[: self.size] if self._memory is not None else b""
+
     def close(self) -> None:
         """Unmap the code; nothing may run it any more. Idempotent."""
         # The mapping is given back when its last export is gone; ctypes views of it were dropped by the loader.

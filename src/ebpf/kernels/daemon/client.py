@@ -229,6 +229,9 @@ class Client:
     def _syscall_function(self, sequence: int, syscall: str) -> None:
         self.reply(sequence, self.kernel.syscall_function(syscall))
 
+    def _pinned(self, sequence: int) -> None:
+        self.reply(sequence, self.kernel.pinned())
+
     def _unpin(self, sequence: int, path: str) -> None:
         self.kernel.unpin(path)
         self.reply(sequence, None)
@@ -261,6 +264,7 @@ _METHODS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "xdp_query": (Client._xdp_query, ((int, type(None)),)),
     "interfaces": (Client._interfaces, ()),
     "syscall_function": (Client._syscall_function, (str,)),
+    "pinned": (Client._pinned, ()),
     "unpin": (Client._unpin, (str,)),
     "trace_open": (Client._trace_open, ()),
     "trace_read": (Client._trace_read, (int,)),

@@ -160,6 +160,11 @@ class LinuxKernel:
         text = self.read_file("/proc/self/mountinfo").decode(errors="replace")
         return [line.split()[4] for line in text.splitlines() if line.partition(" - ")[2].startswith("bpf ")]
 
+    def pinned(self) -> list[str]:
+        """The paths of all pins that this process sees."""
+        walks = (os.walk(root) for root in self.pin_roots() or ())
+        return [os.path.join(folder, name) for walk in walks for folder, _, names in walk for name in sorted(names)]
+
     def mount_pins(self) -> None:
         """Mount a bpffs at its usual place."""
         mount_bpffs("/sys/fs/bpf")

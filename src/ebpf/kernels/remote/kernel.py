@@ -153,6 +153,10 @@ class RemoteKernel:
         """Pins are no files here."""
         return None
 
+    def pinned(self) -> list[str]:
+        """The paths of all pins."""
+        return list(self._ask("pinned"))
+
     def mount_pins(self) -> None:
         """Nothing needs to be mounted."""
 

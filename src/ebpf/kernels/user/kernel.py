@@ -175,6 +175,10 @@ class UserKernel:
         """Pins are no files here."""
         return None
 
+    def pinned(self) -> list[str]:
+        """The paths of all pins."""
+        return sorted(self.state.pins)
+
     def mount_pins(self) -> None:
         """Nothing needs to be mounted."""
 
@@ -201,6 +205,7 @@ class UserKernel:
             name=source.name,
             xlated=loader.show_ids(decode(source.insns), ids) if call.images else b"",
             xlated_len=len(source.insns),
+            jited=getattr(program.code, "image", bytes)() if call.images else b"",
             jited_len=code,
             load_time_ns=held.loaded_ns,
             created_by_uid=os.getuid() if hasattr(os, "getuid") else 0,
