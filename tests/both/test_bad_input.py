@@ -50,7 +50,7 @@ COMMANDS = [
     (("cc", str(EXAMPLE), "-o", "/dev/full"), 1, ["/dev/full: no space left on device"]),
     (("prog", "run", "nosuch.o", "--pcap", "x"), 255, ["no file 'nosuch.o'"]),
     (("prog", "nosuch"), 255, ["unknown command 'prog nosuch'"]),
-    (("net", "attach", "xdp", "name", "x", "dev", "nosuch0"), 255, ["no interface 'nosuch0'"]),
+    (("net", "detach", "xdp", "dev", "nosuch0"), 234, ["invalid devname nosuch0"]),
     (("nosuch",), 2, ["unknown command 'nosuch'"]),
     (("map", "dump", "name", "a_name_that_is_too_long"), 255, ["at most 15 characters"]),
 ]

@@ -147,6 +147,9 @@ def report(context: Context, error: EbpfError) -> int:
     under_its_name = context.command == "bpftool"
     if isinstance(error, Silent) or (isinstance(error, Missing) and under_its_name):
         context.write("") if context.json else None
+    elif isinstance(error, Misuse) and not under_its_name:
+        text = f"{error.brief}; ebpf {error.noun} help"
+        context.write(dumps({"error": text}, pretty=context.pretty)) if context.json else context.note(f"Error: {text}")
     elif isinstance(error, Misuse) and not context.json:
         context.note((f"Error: {error}\n" if str(error) else "") + grammar(context.command, error.noun, context.noun).removesuffix("\n"))
     elif isinstance(error, Misuse) and not str(error):

@@ -17,8 +17,10 @@ Verb = Callable[[Context, Words], int]
 class Misuse(UsageError):
     """Words that a noun's grammar ("": the whole command's) has no place for: it is printed, after what was wrong if that is known."""
 
-    def __init__(self, noun: str, what: str = "") -> None:
+    def __init__(self, noun: str, what: str = "", *, brief: str = "") -> None:
         self.noun = noun
+        # Under its own name `ebpf` says in one line what bpftool answers with its grammar.
+        self.brief = brief or what or f"words are missing or not in the grammar of '{noun}'"
         super().__init__(what)
 
 
@@ -96,9 +98,10 @@ def dispatch(context: Context, argv: list[str], noun: str, verbs: Mapping[str, V
     words = Words(argv)
     if not words:
         return next(iter(verbs.values()))(context, words)
-    action = match(words.take("command"), verbs)
+    verb = words.take("command")
+    action = match(verb, verbs)
     if action is None:
-        raise Misuse(noun)
+        raise Misuse(noun, brief=f"unknown command '{noun} {verb}'")
     return action(context, words)
 
 
