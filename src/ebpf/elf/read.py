@@ -1,6 +1,7 @@
 """Bytes of an object file to an ObjectSpec: sections to programs and maps, relocations resolved as far as no kernel is needed."""
 
 import re
+import struct
 from pathlib import PurePath
 
 from ebpf.btf import Btf, Kind, place_variables
@@ -64,7 +65,10 @@ def _types(elf: ElfFile) -> Btf | None:
     if not placed:
         return btf
     holding = {s.index for s in elf.sections if s.name in placed}
-    return place_variables(btf, placed, {s.name: s.value for s in elf.symbols if s.section in holding and s.name})
+    try:
+        return place_variables(btf, placed, {s.name: s.value for s in elf.symbols if s.section in holding and s.name})
+    except struct.error as error:
+        raise FormatError("a variable lies further away than 32 bits reach", path=elf.path, where="section '.BTF'") from error
 
 
 def _records(elf: ElfFile, btf: Btf | None) -> Ext:
