@@ -67,7 +67,7 @@ class Player:
         self.kernel = kernel
         self.maps: dict[str, tuple[int, MapCreate]] = {}
         self.programs: dict[str, int] = {}
-        self.ids: dict[int, str] = {}
+        self.ids: dict[tuple[bool, int], str] = {}
         self.now = ""
 
     # -- what stands in the text
@@ -115,7 +115,8 @@ class Player:
 
     def show_value(self, data: bytes) -> str:
         if self.spec.map_type in (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS, MapType.PROG_ARRAY):
-            return "@" + self.ids.get(int.from_bytes(data, "little"), "?")
+            is_program = self.spec.map_type == MapType.PROG_ARRAY
+            return "@" + self.ids.get((is_program, int.from_bytes(data, "little")), "?")
         if self.per_cpu:
             stride = self.value_bytes // self.kernel.possible_cpus
             parts = {data[at : at + self.spec.value_size] for at in range(0, len(data), stride)}
@@ -170,7 +171,7 @@ class Player:
         if name in self.maps:
             self.kernel.close(self.maps[name][0])
         self.maps[name], self.now = (fd, call), name
-        self.ids[self.kernel.bpf(GetMapInfo(fd)).id] = name
+        self.ids[False, self.kernel.bpf(GetMapInfo(fd)).id] = name
         return "ok"
 
     def use(self, words: list[str]) -> str:
@@ -182,7 +183,7 @@ class Player:
         insns = encode(asm("r0 = 0\nexit"))
         fd = self.kernel.bpf(ProgLoad(int(ProgType[kind.upper()]), insns, "GPL")).fd
         self.programs[name] = fd
-        self.ids[self.kernel.bpf(GetProgInfo(fd)).id] = name
+        self.ids[True, self.kernel.bpf(GetProgInfo(fd)).id] = name
         return "ok"
 
     def info(self, words: list[str]) -> str:

@@ -8,7 +8,10 @@ from ebpf.isa import Insn
 
 @dataclass(frozen=True, slots=True)
 class MapDesc:
-    """A map as a program sees it: `fd` is what its ld_imm64 instructions name, `address` the runtime's `struct rt_map`."""
+    """A map as a program sees it: `fd` is what its ld_imm64 instructions name, `address` the runtime's `struct rt_map`.
+
+    `inner` is what the maps in a map of maps are like.
+    """
 
     fd: int
     type: int
@@ -19,6 +22,7 @@ class MapDesc:
     name: str = ""
     frozen: bool = False
     address: int = 0
+    inner: "MapDesc | None" = None
 
 
 @dataclass(frozen=True, slots=True)

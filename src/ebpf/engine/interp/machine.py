@@ -36,6 +36,7 @@ MAX_FRAMES: Final = 8
 STACK: Final = 512
 MAY_GOTO_LIMIT: Final = 1 << 23
 _FULL: Final = mask(64)
+_TAIL_CALL: Final = 12
 #: An address that nothing has: what ld_imm64 of a function gives, with the function's slot in the low bits.
 _FUNCTION: Final = 0xEBF0_0000_0000_0000
 
@@ -57,6 +58,16 @@ class Frame:
     back: int
     saved: tuple[int, ...]
     budget: int = MAY_GOTO_LIMIT
+    #: The caller's program, where a tail call led into another.
+    before: "Program | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program, and where the data of its maps lies by their descriptors: what a tail call goes on in."""
+
+    prepared: Prepared
+    map_value: Callable[[int], int] | None = None
 
 
 class Machine:
@@ -65,6 +76,7 @@ class Machine:
     `helpers` maps helper numbers to bodies; `map_value` gives the address of a map's data by its descriptor. A run ends
     with InterpreterFault after `limit` instructions. A helper `unwinds` that returns 0 ends the whole program with 0.
     What a program does to memory is atomic towards Python code alone.
+    `tails` gives the program that the helper of tail calls answered with.
     """
 
     def __init__(
@@ -76,12 +88,14 @@ class Machine:
         limit: int = 10_000_000,
         map_value: Callable[[int], int] | None = None,
         unwinds: int = -1,
+        tails: Callable[[int], Program] | None = None,
     ) -> None:
         if sys.byteorder != "little":
             raise NotSupportedError("the interpreter", "this machine is big-endian")
-        self.prepared, self.memory, self.helpers, self.limit = prepared, memory, helpers, limit
-        self._map_value, self._unwinds = map_value, unwinds
-        self._slots = by_slot(prepared.insns)
+        self.memory, self.helpers, self.limit = memory, helpers, limit
+        self._unwinds, self._tails = unwinds, tails
+        self._first = Program(prepared, map_value)
+        self._switch(self._first)
         self._stacks: list[Region] = []
         self.start(0)
 
@@ -91,6 +105,7 @@ class Machine:
         self.registers[1] = ctx & _FULL
         self.pc = 0
         self.steps = 0
+        self._switch(self._first)
         self.frames = [Frame(-1, ())]
         self.registers[FP] = self._fresh_stack()
 
@@ -146,7 +161,11 @@ class Machine:
         if body is None:
             name = HELPERS[number].name if number in HELPERS else f"#{number}"
             raise NotSupportedError(f"insn {self.pc} of program {self.prepared.name!r}", f"helper {name} has no body here")
-        self.set(0, body(self.registers[1], self.registers[2], self.registers[3], self.registers[4], self.registers[5]))
+        result = body(self.registers[1], self.registers[2], self.registers[3], self.registers[4], self.registers[5])
+        if number == _TAIL_CALL and result:
+            self.tail(result)
+            return
+        self.set(0, result)
         self.pc += 1
         if number == self._unwinds and not self.registers[0]:
             self.frames.clear()
@@ -199,9 +218,28 @@ class Machine:
         self.registers[FP] = self._fresh_stack()
         self.pc = slot
 
+    def _switch(self, program: Program) -> None:
+        self._program = program
+        self.prepared = program.prepared
+        self._map_value = program.map_value
+        self._slots = by_slot(program.prepared.insns)
+
+    def tail(self, target: int) -> None:
+        """Go on in another program; its exit is that of the function that called."""
+        if self._tails is None:
+            raise NotSupportedError(f"insn {self.pc} of program {self.prepared.name!r}", "tail calls lead nowhere here")
+        frame = self.frames[-1]
+        frame.before = frame.before or self._program
+        frame.budget = MAY_GOTO_LIMIT
+        self._switch(self._tails(target))
+        self.registers[FP] = self._fresh_stack()
+        self.pc = 0
+
     def leave(self) -> None:
         """End a function, or the program."""
         frame = self.frames.pop()
+        if frame.before is not None:
+            self._switch(frame.before)
         if frame.saved:
             self.registers[6:] = frame.saved
             self.pc = frame.back

@@ -29,6 +29,7 @@ from ebpf.isa.opcodes import (
 from ebpf.uapi import HELPERS, CallSrc, MapType, PseudoSrc
 
 _MAY_GOTO_LIMIT = 1 << 23
+_TAIL_CALL = 12
 ADD64_IMM: Final = Class.ALU64 | Alu.ADD
 MOV64_REG: Final = Class.ALU64 | Alu.MOV | 8
 _BINARY = {
@@ -423,7 +424,19 @@ class Translator:
     def _call_helper(self, number: int, slot: int) -> None:
         args = ", ".join(f"i64 {self._get(i)}" for i in range(1, 6))
         function = self._new(f"inttoptr i64 {self._entry('helper', number)} to ptr")
-        self._set(0, self._new(f"call i64 {function}({args}, ptr %env)"))
+        result = self._new(f"call i64 {function}({args}, ptr %env)")
+        if number == _TAIL_CALL:
+            self._tail_call(slot, result)
+        self._set(0, result)
+
+    def _tail_call(self, slot: int, target: str) -> None:
+        """Go on in another program, whose result is this function's; or go on here, where the helper found none."""
+        self._emit(f"br i1 {self._new(f'icmp ne i64 {target}, 0')}, label %tail{slot}, label %here{slot}")
+        self._emit(f"tail{slot}:", indent="")
+        program = self._new(f"inttoptr i64 {target} to ptr")
+        ctx = self._new(f"inttoptr i64 {self._get(1)} to ptr")
+        self._emit(f"ret i64 {self._new(f'call i64 {program}(ptr {ctx}, ptr %env)')}")
+        self._emit(f"here{slot}:", indent="")
 
     def _inline_lookup(self, slot: int) -> bool:
         """A look-up in an array that is known here: a bounds test, a multiplication and an addition."""

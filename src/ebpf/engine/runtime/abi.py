@@ -52,6 +52,8 @@ class Env(ctypes.Structure):
         ("kernel_end", c_void_p),
         ("packet", c_void_p),
         ("runs", c_uint64),
+        ("tail_calls", c_uint32),
+        ("unused", c_uint32),
     )
 
 

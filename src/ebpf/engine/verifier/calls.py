@@ -1,11 +1,11 @@
 """Calls of helpers: which may be called, what their arguments have to be, and what they return."""
 
 from ebpf.engine.program import Code
-from ebpf.engine.verifier.memory import Memory
+from ebpf.engine.verifier.memory import Memory, inner_fd
 from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.scalar import Scalar, known
 from ebpf.engine.verifier.state import ANY_SCALAR, NOT_INIT, Kind, Reg, State
-from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, Helper, MapType, ProgType, Ret
+from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, Helper, MapFlag, MapType, ProgType, Ret
 
 _MAX_SIZE = 1 << 29
 _KEYED = frozenset(
@@ -21,13 +21,14 @@ _KEYED = frozenset(
         MapType.ARRAY_OF_MAPS,
     }
 )
+_OF_MAPS = frozenset({MapType.HASH_OF_MAPS, MapType.ARRAY_OF_MAPS})
 _RING = frozenset({MapType.RINGBUF})
 _PERF = frozenset({MapType.PERF_EVENT_ARRAY})
 #: The map types that a helper takes; a helper that is not here takes any.
 _TAKES: dict[str, frozenset[MapType]] = {
-    "map_lookup_elem": _KEYED,
-    "map_update_elem": _KEYED,
-    "map_delete_elem": _KEYED,
+    "map_lookup_elem": _KEYED | {MapType.DEVMAP, MapType.DEVMAP_HASH},
+    "map_update_elem": _KEYED - _OF_MAPS,
+    "map_delete_elem": _KEYED - _OF_MAPS,
     "map_lookup_percpu_elem": frozenset({MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH}),
     "ringbuf_output": _RING,
     "ringbuf_reserve": _RING,
@@ -47,6 +48,7 @@ _MOVES_PACKET = frozenset(
     {"xdp_adjust_head", "xdp_adjust_meta", "xdp_adjust_tail", "skb_store_bytes", "skb_vlan_push", "skb_vlan_pop", "skb_change_proto"}
     | {"skb_change_tail", "skb_change_head", "skb_pull_data", "skb_adjust_room", "l3_csum_replace", "l4_csum_replace", "clone_redirect"}
 )
+_WRITES_MAPS = frozenset({"map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"})
 _MEMORY = (Arg.MEM, Arg.MEM_OR_NULL, Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
 _WRITTEN = (Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
 _SIZES = (Arg.SIZE, Arg.SIZE_OR_ZERO)
@@ -128,7 +130,7 @@ class Calls:
         return row
 
     def _map(self, row: Helper, reg: Reg, number: int, slot: int) -> Reg:
-        if reg.kind != Kind.MAP_PTR:
+        if reg.kind != Kind.MAP_PTR or reg.null:
             raise Refusal(f"argument {number} of {row.name} must be a map", f"R{number} type={reg.name} expected=map_ptr", slot)
         desc = self._memory.map_of(reg)
         takes = _TAKES.get(row.name)
@@ -138,6 +140,8 @@ class Calls:
                 f"cannot pass map_type {desc.type} into func bpf_{row.name}#{row.id}",
                 slot,
             )
+        if row.name in _WRITES_MAPS and desc.flags & MapFlag.RDONLY_PROG:
+            raise Refusal("the map is read-only for programs", "write into map forbidden", slot)
         if self.call_map.setdefault(slot, reg.fd) != reg.fd:
             self.call_map[slot] = -1
         return reg
@@ -202,8 +206,6 @@ class Calls:
         return reg.ref
 
     def _constant_string(self, reg: Reg, number: int, slot: int) -> None:
-        from ebpf.uapi import MapFlag
-
         if reg.kind != Kind.MAP_VALUE or reg.num.const != 0 or not self._memory.map_of(reg).flags & MapFlag.RDONLY_PROG:
             raise Refusal(f"argument {number} must be a constant string", f"R{number} does not point to a readonly map'", slot)
 
@@ -214,8 +216,8 @@ class Calls:
             return NOT_INIT
         if row.ret == Ret.MAP_VALUE_OR_NULL:
             assert the_map is not None
-            if self._memory.map_of(the_map).type in (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS):
-                raise Refusal("maps of maps are not judged yet", "unknown: map in map", slot)
+            if self._memory.map_of(the_map).inner is not None:
+                return Reg(Kind.MAP_PTR, fd=inner_fd(the_map.fd), id=new_id, null=True)
             return Reg(Kind.MAP_VALUE, fd=the_map.fd, id=new_id, null=True)
         if row.ret == Ret.ALLOC_MEM_OR_NULL:
             state.refs[new_id] = slot

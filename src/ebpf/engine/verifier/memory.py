@@ -13,6 +13,11 @@ _POINTER = {FieldKind.PACKET: Kind.PACKET, FieldKind.PACKET_END: Kind.PACKET_END
 _WRITES_PACKETS = frozenset({ProgType.XDP, ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG})
 
 
+def inner_fd(fd: int) -> int:
+    """What stands for the inner maps of the map of maps `fd`, and back: which one it is, is known only when the program runs."""
+    return ~fd
+
+
 class Memory:
     """The rules of memory for one program; remembers context accesses and how deep each function's stack goes."""
 
@@ -28,6 +33,10 @@ class Memory:
 
     def map_of(self, reg: Reg) -> MapDesc:
         """The map that a register's pointer belongs to."""
+        if reg.fd < 0:
+            inner = self._code.maps[inner_fd(reg.fd)].inner
+            assert inner is not None
+            return inner
         return self._code.maps[reg.fd]
 
     # -- entry points

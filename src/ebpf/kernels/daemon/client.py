@@ -30,6 +30,7 @@ class Client:
         self.server = server
         self.peer = peer
         self.kernel = UserKernel(server.state, account)
+        self.kernel.local = False
         self.busy = False
         self.greeted = False
         self.closed = False

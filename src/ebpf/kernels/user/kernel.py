@@ -11,10 +11,11 @@ from typing import Any, Self, cast
 from ebpf.btf import Btf
 from ebpf.errors import EbpfError, FormatError, KernelError, NotSupportedError
 from ebpf.isa import decode
+from ebpf.kernels.user import holders
 from ebpf.kernels.user import load as loader
 from ebpf.kernels.user.events import PerfEvent, syscall_function
 from ebpf.kernels.user.lab import UserLab
-from ebpf.kernels.user.maps import Map, Slots, create
+from ebpf.kernels.user.maps import Map, create
 from ebpf.kernels.user.objects import READ, WRITE, Account, BtfObject, LinkObject, MapObject, Object, ProgramObject, Table
 from ebpf.kernels.user.run import test_run
 from ebpf.kernels.user.state import State
@@ -41,6 +42,8 @@ class UserKernel:
         self.table = Table(self.state.registry, account)
         self.lab = UserLab(self)
         self._closed = False
+        #: Whether clients are this process itself, so that descriptors of the system mean the same to them and to us.
+        self.local = True
 
     # -- bpf(2)
 
@@ -71,7 +74,7 @@ class UserKernel:
         return self.table.get(fd, ProgramObject, call)
 
     def _map_create(self, call: calls.MapCreate) -> int:
-        made = create(call, self.possible_cpus)
+        made = create(call, self.possible_cpus, lambda fd: self.map_at(fd, "bpf(MAP_CREATE)").map)
         btf = self.table.get(call.btf_fd, BtfObject, "bpf(MAP_CREATE)") if call.btf_fd else None
         try:
             self.table.account.charge(made.memlock, "bpf(MAP_CREATE)")
@@ -85,17 +88,13 @@ class UserKernel:
 
     def _update(self, call: calls.MapUpdate) -> None:
         held = self.map_at(call.map_fd, "map_update_elem", WRITE).map
-        if isinstance(held, Slots):
-            self.state.holders.put(self.table, held, call)
-            return
-        held.update(call.key, call.value, call.flags)
+        if not holders.put(self, held, call):
+            held.update(call.key, call.value, call.flags)
 
     def _delete(self, call: calls.MapDelete) -> None:
         held = self.map_at(call.map_fd, "map_delete_elem", WRITE).map
-        if isinstance(held, Slots):
-            self.state.holders.drop(held, call.key)
-            return
-        held.delete(call.key)
+        if not holders.drop(self, held, call.key):
+            held.delete(call.key)
 
     def _next_key(self, call: calls.MapNextKey) -> bytes:
         return self.map_at(call.map_fd, "map_get_next_key", READ).map.next_key(call.key)
@@ -114,13 +113,16 @@ class UserKernel:
     def _take_batch(self, call: calls.MapTakeBatch) -> calls.Batch:
         call_ = "map_lookup_and_delete_batch"
         self.map_at(call.map_fd, call_, READ)
-        return self.map_at(call.map_fd, call_, WRITE).map.batch(call.start, call.count, call.flags, take=True)
+        held = self.map_at(call.map_fd, call_, WRITE).map
+        return holders.take_batch(self, held, call) or held.batch(call.start, call.count, call.flags, take=True)
 
     def _update_batch(self, call: calls.MapUpdateBatch) -> int:
-        return self.map_at(call.map_fd, "map_update_batch", WRITE).map.put_many(call.keys, call.values, call.count, call.flags)
+        held = self.map_at(call.map_fd, "map_update_batch", WRITE).map
+        return holders.put_batch(self, held, call) or held.put_many(call.keys, call.values, call.count, call.flags)
 
     def _delete_batch(self, call: calls.MapDeleteBatch) -> int:
-        return self.map_at(call.map_fd, "map_delete_batch", WRITE).map.remove_many(call.keys, call.count, call.flags)
+        held = self.map_at(call.map_fd, "map_delete_batch", WRITE).map
+        return holders.drop_batch(self, held, call) or held.remove_many(call.keys, call.count, call.flags)
 
     def _btf_load(self, call: calls.BtfLoad) -> int:
         try:

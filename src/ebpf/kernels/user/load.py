@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import os
 import struct
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from ebpf.engine.verifier import verify
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import Insn, decode, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
-from ebpf.kernels.user.maps import Map
+from ebpf.kernels.user.maps import Map, ProgArray
 from ebpf.sys.calls import ProgLoad
 from ebpf.uapi import HELPERS, PROGRAM_TYPES, CallSrc, ProgType, PseudoSrc
 
@@ -35,6 +36,10 @@ _RUNS = frozenset(
 )
 
 
+#: What stands for programs that have no machine code: addresses that nothing has.
+_TARGETS = itertools.count(0xEBF1_0000_0000_0000, 16)
+
+
 @dataclass(slots=True)
 class LoadedProgram:
     """A program that was accepted: as it came, as it runs, and its machine code."""
@@ -46,6 +51,8 @@ class LoadedProgram:
     maps: Mapping[int, Map]
     entry: int = 0
     code: object = None
+    #: What stands for it in maps of programs: its entry, or a number of its own where there is no machine code.
+    target: int = 0
 
     def close(self) -> None:
         """Give the machine code back."""
@@ -84,6 +91,9 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None) -> Loa
         number = errno.EINVAL if verdict.insn < 0 or "unreachable" in verdict.log else errno.EACCES
         raise KernelError(number, where, verdict.cause, log=verdict.log)
     _bodies(insns, call.name)
+    for held in maps.values():
+        if isinstance(held, ProgArray) and not held.accepts(call.prog_type, call.expected_attach_type):
+            raise KernelError(errno.EINVAL, where, f"map {held.spec.name!r} is for programs of another type")
     prepared = Prepared(
         rewrite_context(insns, kind, verdict.ctx_access),
         call.prog_type,
@@ -95,6 +105,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None) -> Loa
     program = LoadedProgram(call, prepared, verdict, tag(insns), maps)
     if os.environ.get("EBPF_ENGINE", "jit") != "interp":
         _compile(program)
+    program.target = program.entry or next(_TARGETS)
     return program
 
 

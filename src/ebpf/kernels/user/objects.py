@@ -9,7 +9,7 @@ from typing import TypeVar
 from ebpf.btf import Btf
 from ebpf.errors import KernelError
 from ebpf.kernels.user.load import LoadedProgram
-from ebpf.kernels.user.maps import Map
+from ebpf.kernels.user.maps import Holding, Map
 
 T = TypeVar("T", bound="Object")
 
@@ -25,6 +25,8 @@ class Object:
     def __init__(self) -> None:
         self.id = 0
         self.holders = 0
+        #: Of the holders, descriptors and pins.
+        self.users = 0
 
     def holds(self) -> "list[Object]":
         """The objects that this one keeps alive."""
@@ -60,8 +62,10 @@ class MapObject(Object):
         self.event_fd = held.ring.event_fd if held.ring is not None else -1
 
     def holds(self) -> list[Object]:
-        """Its BTF, and what its slots hold."""
-        return ([self.btf] if self.btf is not None else []) + [o for o in self.map.slots.values() if isinstance(o, Object)]
+        """Its BTF, and what is in it."""
+        return ([self.btf] if self.btf is not None else []) + [
+            thing for thing in (self.map.things.values() if isinstance(self.map, Holding) else ()) if isinstance(thing, Object)
+        ]
 
     def readable(self) -> bool:
         """Whether a ring buffer has records."""
@@ -125,8 +129,9 @@ class LinkObject(Object):
 class Registry:
     """All objects of a kernel: their ids, and how many hold each."""
 
-    def __init__(self) -> None:
+    def __init__(self, unused: Callable[[Object], None] = lambda held: None) -> None:
         self._objects: dict[tuple[type[Object], int], Object] = {}
+        self._unused = unused
         self._last: dict[type[Object], int] = {}
 
     def add(self, held: Object) -> None:
@@ -151,16 +156,25 @@ class Registry:
             raise KernelError(errno.ENOENT, "bpf(GET_NEXT_ID)")
         return min(later)
 
+    def all(self, kind: type[T]) -> list[T]:
+        """All objects of a kind."""
+        return [held for held in self._objects.values() if isinstance(held, kind)]
+
     def count(self, kind: type[Object]) -> int:
         """How many objects of a kind there are."""
         return sum(1 for k, _ in self._objects if k is kind)
 
-    def hold(self, held: Object) -> None:
-        """One more holder."""
+    def hold(self, held: Object, *, user: bool = False) -> None:
+        """One more holder; `user`: it is a descriptor or pin."""
         held.holders += 1
+        held.users += user
 
-    def release(self, held: Object) -> None:
+    def release(self, held: Object, *, user: bool = False) -> None:
         """One holder less; the last one's leaving destroys the object and lets go what it held."""
+        if user:
+            held.users -= 1
+            if not held.users:
+                self._unused(held)
         held.holders -= 1
         if held.holders:
             return
@@ -238,7 +252,7 @@ class Table:
         self._open[fd] = held
         if access:
             self._limited[fd] = access
-        self.registry.hold(held)
+        self.registry.hold(held, user=True)
         return fd
 
     def may(self, fd: int, access: int) -> bool:
@@ -248,6 +262,8 @@ class Table:
     def get(self, fd: int, kind: type[T], call: str) -> T:
         """The object behind a descriptor; EBADF if there is none, EINVAL if it is of another kind."""
         held = self._open.get(fd)
+        if held is None and 0 <= fd <= 2 and kind in (MapObject, ProgramObject, BtfObject, LinkObject):
+            raise KernelError(errno.EINVAL, call, f"descriptor {fd} is no object of the kernel's")
         if held is None:
             raise KernelError(errno.EBADF, call, f"descriptor {fd}")
         if not isinstance(held, kind):
@@ -261,13 +277,13 @@ class Table:
             raise KernelError(errno.EBADF, "close", f"descriptor {fd}")
         self._limited.pop(fd, None)
         heapq.heappush(self._free, fd)
-        self.registry.release(held)
+        self.registry.release(held, user=True)
 
     def close_all(self) -> None:
         """Close every descriptor."""
         while self._open:
             _, held = self._open.popitem()
-            self.registry.release(held)
+            self.registry.release(held, user=True)
         self._free.clear()
         self._limited.clear()
         self._next = 3

@@ -5,15 +5,17 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ebpf.engine.interp import Machine, Memory
+from ebpf.engine.interp import Machine, Memory, Program
 from ebpf.engine.runtime import helper_address, library
 from ebpf.engine.runtime.abi import Env, Replay, Skb, Xdp
 from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.user.env import own_env, pointer
-from ebpf.kernels.user.objects import ProgramObject
+from ebpf.kernels.user.maps import Holding
+from ebpf.kernels.user.objects import MapObject, ProgramObject
 from ebpf.sys.calls import ProgTestRun, TestRunResult
 from ebpf.sys.capture import Capture, header
 from ebpf.sys.kernel import ReplayStats
@@ -38,9 +40,8 @@ _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, *([ctypes.c_uint64] * 5), ctypes.c_v
 def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Mapping[int, tuple[int, bool]]) -> Machine:
     """The interpreter for a program: its maps and `regions` (address to size and writable) are the memory it may touch."""
     memory = Memory()
-    for map_ in held.maps.values():
-        header_ = map_.map.header
-        memory.add(map_.map.data_address, header_.data_size, writable=True)
+    seen: set[int] = set()
+    _add_maps(memory, held, seen)
     for base, (size, writable) in regions.items():
         memory.add(base, size, writable=writable)
     helpers = {}
@@ -49,16 +50,52 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
         if address:
             function = _HELPER(address)
             helpers[id_] = lambda a, b, c, d, e, f=function: int(f(a, b, c, d, e, pointer(env)))
-    data = {fd: map_.map.data_address for fd, map_ in held.maps.items()}
-    del kernel
-    return Machine(held.program.prepared, memory, helpers, map_value=data.__getitem__)
+
+    def program(of: ProgramObject) -> Program:
+        data = {fd: map_.map.data_address for fd, map_ in of.maps.items()}
+        return Program(of.program.prepared, data.__getitem__)
+
+    def tail(target: int) -> Program:
+        found = next(p for p in kernel.state.registry.all(ProgramObject) if p.program.target == target)
+        _add_maps(memory, found, seen)
+        return program(found)
+
+    return Machine(held.program.prepared, memory, helpers, map_value=program(held).map_value, tails=tail)
+
+
+def _add_maps(memory: Memory, held: ProgramObject, seen: set[int]) -> None:
+    """Let a program reach what is in its maps, and in the maps that those hold."""
+    maps = [map_.map for map_ in held.maps.values()]
+    while maps:
+        map_ = maps.pop()
+        if map_.address in seen or not map_.data_address:
+            continue
+        seen.add(map_.address)
+        memory.add(map_.data_address, map_.header.data_size, writable=True)
+        if isinstance(map_, Holding):
+            maps.extend(thing.map for thing in map_.things.values() if isinstance(thing, MapObject))
 
 
 def test_run(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun) -> TestRunResult:
     """BPF_PROG_TEST_RUN, by Linux's rules for packets; kernel events get their context as it is given."""
     kind = ProgType(held.program.call.prog_type)
     repeat = max(call.repeat, 1)
+    with surroundings(kernel) as env:
+        return _test_run(kernel, held, call, env, kind, repeat)
+
+
+@contextmanager
+def surroundings(kernel: "UserKernel") -> Iterator[Env]:
+    """An environment for runs of this thread."""
     env = own_env(kernel.state.trace.address, kernel.possible_cpus)
+    kernel.state.grace.watch(env)
+    try:
+        yield env
+    finally:
+        kernel.state.grace.forget(env)
+
+
+def _test_run(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env: Env, kind: ProgType, repeat: int) -> TestRunResult:
     if kind == ProgType.XDP:
         return _run_xdp(kernel, held, call, env, repeat)
     if kind in _ABOVE_LINK:
@@ -180,7 +217,12 @@ def _execute(
             total += elapsed.value
         else:
             for _ in range(piece):
-                result = interpreter(kernel, held, env, regions).run(ctx)
+                env.tail_calls = 0
+                env.runs += 1
+                try:
+                    result = interpreter(kernel, held, env, regions).run(ctx)
+                finally:
+                    env.runs += 1
             total = time.perf_counter_ns() - begin
         done += piece
         if deadline is None:
@@ -214,7 +256,6 @@ def replay(
     window = (ctypes.c_char * len(view)).from_buffer_copy(view) if view.readonly else (ctypes.c_char * len(view)).from_buffer(view)
     begin = ctypes.addressof(window)
     space = ctypes.create_string_buffer(_LARGEST)
-    env = own_env(kernel.state.trace.address, kernel.possible_cpus)
     state = Replay()
     state.pcapng, state.swapped = int(capture.pcapng), int(capture.swapped)
     state.buffer, state.buffer_size = ctypes.addressof(space), _LARGEST
@@ -223,10 +264,11 @@ def replay(
     for verdict in range(len(state.sinks)):
         state.sinks[verdict] = files.get(verdict, -1)
     try:
-        for _ in range(repeat):
-            state.at, state.end = begin + capture.start, begin + len(view)
-            state.limit = (state.packets + limit) if limit else 0
-            library().rt_replay(ctypes.byref(state), held.program.entry, pointer(env))
+        with surroundings(kernel) as env:
+            for _ in range(repeat):
+                state.at, state.end = begin + capture.start, begin + len(view)
+                state.limit = (state.packets + limit) if limit else 0
+                library().rt_replay(ctypes.byref(state), held.program.entry, pointer(env))
     finally:
         for fd in files.values():
             os.close(fd)
@@ -259,7 +301,6 @@ def _replay_slowly(
     verdicts: dict[int, int] = {}
     packets = invalid = size = 0
     begin = time.perf_counter_ns()
-    env = own_env(kernel.state.trace.address, kernel.possible_cpus)
     try:
         for _ in range(repeat):
             for number, packet in enumerate(capture):
@@ -270,7 +311,8 @@ def _replay_slowly(
                 if len(packet.data) < _SHORTEST:
                     invalid += 1
                     continue
-                answer = _run_xdp(kernel, held, ProgTestRun(0, packet.data), env, 1)
+                with surroundings(kernel) as env:
+                    answer = _run_xdp(kernel, held, ProgTestRun(0, packet.data), env, 1)
                 verdicts[answer.retval] = verdicts.get(answer.retval, 0) + 1
                 if answer.retval in files:
                     seconds, rest = divmod(packet.timestamp_ns, 10**9)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ebpf.errors import KernelError
 from ebpf.kernels.user.events import Events
-from ebpf.kernels.user.holders import Holders
+from ebpf.kernels.user.grace import Grace
+from ebpf.kernels.user.holders import unused
 from ebpf.kernels.user.objects import Object, Registry
 from ebpf.kernels.user.trace import TraceRing
 
@@ -20,12 +21,12 @@ class State:
 
     def __init__(self, *, running: "Running | None" = None, wires: "Wires | None" = None) -> None:
         self.possible_cpus = os.cpu_count() or 1
-        self.registry = Registry()
+        self.registry = Registry(lambda held: unused(self, held))
+        self.grace = Grace()
         self.trace = TraceRing()
         self.running = running
         self.wires = wires
         self.events = Events(self)
-        self.holders = Holders(self)
         self.pins: dict[str, Object] = {}
         #: Called when a pin comes or goes.
         self.pinned: Callable[[], None] = lambda: None
@@ -41,7 +42,7 @@ class State:
             raise KernelError(errno.EEXIST, "bpf(OBJ_PIN)", path)
         if any(path.startswith(f"{other}/") for other in self.pins):
             raise KernelError(errno.ENOTDIR, "bpf(OBJ_PIN)", path)
-        self.registry.hold(held)
+        self.registry.hold(held, user=True)
         self.pins[path] = held
         self.pinned()
 
@@ -57,7 +58,7 @@ class State:
         held = self.pins.pop(os.path.normpath(path), None)
         if held is None:
             raise KernelError(errno.ENOENT, "unlink", path)
-        self.registry.release(held)
+        self.registry.release(held, user=True)
         self.pinned()
 
     def alive(self, call: str) -> None:
@@ -77,6 +78,7 @@ class State:
         if self.wires is not None:
             self.wires.close()
         self.events.close()
+        self.grace.close()
         self.pins.clear()
         self.registry.clear()
         self.trace.close()

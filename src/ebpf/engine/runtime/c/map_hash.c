@@ -347,6 +347,22 @@ u32 rt_hash_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *value
     return done;
 }
 
+/* What programs find in a hash of maps is a map. */
+static void *hash_inner_map(struct rt_map *map, const void *key, u32 cpu)
+{
+    void **place = hash_value(map, key, cpu);
+    return place ? __atomic_load_n(place, __ATOMIC_ACQUIRE) : NULL;
+}
+
+const struct rt_ops rt_hash_of_maps_ops = {
+    .value = hash_inner_map,
+    .read = hash_read,
+    .put = hash_put,
+    .remove = hash_remove,
+    .take = hash_take,
+    .next = hash_next,
+};
+
 const struct rt_ops rt_hash_ops = {
     .value = hash_value,
     .read = hash_read,

@@ -7,14 +7,21 @@
 static const struct rt_ops *const OPS[] = {
     [RT_MAP_HASH] = &rt_hash_ops,
     [RT_MAP_ARRAY] = &rt_array_ops,
+    [RT_MAP_PROG_ARRAY] = &rt_slots_ops,
     [RT_MAP_PERF_EVENT_ARRAY] = &rt_slots_ops,
     [RT_MAP_PERCPU_HASH] = &rt_hash_ops,
     [RT_MAP_PERCPU_ARRAY] = &rt_array_ops,
+    [RT_MAP_STACK_TRACE] = &rt_trace_ops,
+    [RT_MAP_CGROUP_ARRAY] = &rt_slots_ops,
     [RT_MAP_LRU_HASH] = &rt_hash_ops,
     [RT_MAP_LRU_PERCPU_HASH] = &rt_hash_ops,
     [RT_MAP_LPM_TRIE] = &rt_trie_ops,
+    [RT_MAP_ARRAY_OF_MAPS] = &rt_array_of_maps_ops,
+    [RT_MAP_HASH_OF_MAPS] = &rt_hash_of_maps_ops,
+    [RT_MAP_DEVMAP] = &rt_devmap_ops,
     [RT_MAP_QUEUE] = &rt_queue_ops,
     [RT_MAP_STACK] = &rt_stack_ops,
+    [RT_MAP_DEVMAP_HASH] = &rt_hash_ops,
     [RT_MAP_BLOOM_FILTER] = &rt_bloom_ops,
 };
 
@@ -153,6 +160,18 @@ MAP_HELPER(map_update_elem)
     return (u64)rt_map_put(map, (void *)b, (void *)c, d, 0, this_cpu(map, env));
 }
 MAP_HELPER(map_delete_elem) { (void)c, (void)d, (void)e, (void)env; return (u64)rt_map_remove((struct rt_map *)a, (void *)b); }
+/* Where a tail call leads: the address of the program's code, 0 to go on. The 34th of one run leads nowhere, as on Linux. */
+MAP_HELPER(tail_call)
+{
+    enum { MOST = 33 };
+    (void)a, (void)d, (void)e;
+    struct rt_map *map = (struct rt_map *)b;
+    if ((u32)c >= map->max_entries || env->tail_calls >= MOST)
+        return 0;
+    u64 target = __atomic_load_n((u64 *)map->data + (u32)c, __ATOMIC_ACQUIRE);
+    env->tail_calls += target != 0;
+    return target;
+}
 MAP_HELPER(map_push_elem) { (void)d, (void)e, (void)env; return (u64)rt_map_push((struct rt_map *)a, (void *)b, c); }
 MAP_HELPER(map_pop_elem) { (void)c, (void)d, (void)e, (void)env; return (u64)rt_map_pop((struct rt_map *)a, (void *)b); }
 MAP_HELPER(map_peek_elem) { (void)c, (void)d, (void)e, (void)env; return (u64)rt_map_peek((struct rt_map *)a, (void *)b); }

@@ -20,7 +20,8 @@ struct rt_ops {
     s64 (*peek)(struct rt_map *map, void *value);
 };
 
-extern const struct rt_ops rt_array_ops, rt_slots_ops, rt_hash_ops, rt_queue_ops, rt_stack_ops, rt_bloom_ops, rt_trie_ops;
+extern const struct rt_ops rt_array_ops, rt_slots_ops, rt_array_of_maps_ops, rt_devmap_ops, rt_trace_ops, rt_hash_ops, rt_hash_of_maps_ops,
+    rt_queue_ops, rt_stack_ops, rt_bloom_ops, rt_trie_ops;
 
 /* The operations of a map; NULL for a type that has none. */
 const struct rt_ops *rt_ops_of(const struct rt_map *map);

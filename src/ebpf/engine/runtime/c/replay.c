@@ -67,7 +67,7 @@ static inline u32 one(struct rt_replay *r, rt_prog prog, struct rt_env *env, con
         memcpy(data, packet, length);
     u64 room = HEADROOM + (u64)length < ROOM ? ROOM : HEADROOM + (u64)length;
     struct rt_xdp ctx = {(u64)data, (u64)data + length, (u64)data, r->ifindex, 0, 0, 0, (u64)r->buffer, (u64)r->buffer + room};
-    u32 verdict = (u32)prog(&ctx, env);
+    u32 verdict = (u32)rt_call(prog, &ctx, env);
     r->verdicts[verdict < VERDICTS - 1 ? verdict : VERDICTS - 1]++;
     r->last_verdict = verdict;
     r->last_begin = ctx.data - (u64)r->buffer;
@@ -184,7 +184,7 @@ RT_API u64 rt_run(rt_prog prog, void *ctx, struct rt_env *env, u32 repeat, u64 *
     u64 result = 0;
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (u32 i = 0; i < repeat; i++)
-        result = prog(ctx, env);
+        result = rt_call(prog, ctx, env);
     clock_gettime(CLOCK_MONOTONIC, &finish);
     *elapsed_ns = (u64)(finish.tv_sec - begin.tv_sec) * 1000000000ull + (u64)finish.tv_nsec - (u64)begin.tv_nsec;
     return result;

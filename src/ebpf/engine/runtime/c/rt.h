@@ -56,7 +56,8 @@ struct rt_env {
     u32 ncpu;
     const u8 *kernel_begin, *kernel_end; /* memory besides maps and stack that counts as the kernel's */
     void *packet;                        /* the packet's buffer, for helpers that move its ends */
-    u64 runs;
+    u64 runs;                            /* odd while a program runs in these surroundings */
+    u32 tail_calls, unused;
 };
 
 enum {
@@ -134,6 +135,16 @@ struct rt_perf {
     u32 lock;
     s32 event_fd;
 };
+
+/* Run a program: the one way to. Who took something away from programs knows from `runs` when none can have it any more. */
+static inline u64 rt_call(rt_prog prog, void *ctx, struct rt_env *env)
+{
+    __atomic_store_n(&env->runs, env->runs + 1, __ATOMIC_RELAXED);
+    env->tail_calls = 0;
+    u64 result = prog(ctx, env);
+    __atomic_store_n(&env->runs, env->runs + 1, __ATOMIC_RELEASE);
+    return result;
+}
 
 static inline void rt_pause(void)
 {

@@ -107,7 +107,7 @@ RT_API void rt_wire_loop(struct rt_wire *w, struct rt_env *env)
             struct rt_xdp ctx = {(u64)data, (u64)data + length, (u64)data, w->ifindex, 0, 0, 0, (u64)buffer,
                                  (u64)buffer + WIRE_ROOM - WIRE_TAIL};
             if (prog && length >= WIRE_SHORTEST)
-                verdict = (u32)prog(&ctx, env);
+                verdict = (u32)rt_call(prog, &ctx, env);
             if (verdict == WIRE_PASS) {
                 w->passed++;
                 if (w->out >= 0)

@@ -129,7 +129,7 @@ class _Lab:
         running = RunningProcesses(lambda: state.events.env, userns=userns, root=shell.pid, skip=[self._host] if self._host else [])
         state.running = running
         if self._network is not None:
-            state.wires = LabWires(self._network, EnvMaker(state.trace.address, state.possible_cpus))
+            state.wires = LabWires(self._network, EnvMaker(state.trace.address, state.possible_cpus, state.grace.watch))
         shell.observed = running.note_root
         server = Server(self._folder.socket, state)
         if self._offer.namespaces:

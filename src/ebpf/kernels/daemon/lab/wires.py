@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import KNOW_ALL, Env, Wire
@@ -133,9 +133,10 @@ class LabWires:
 class EnvMaker:
     """Makes the environment of a loop's programs: interrupts of an interface, which are nobody's task."""
 
-    def __init__(self, trace_address: int, cpus: int) -> None:
+    def __init__(self, trace_address: int, cpus: int, watch: Callable[[Env], None]) -> None:
         self._trace = trace_address
         self._cpus = cpus
+        self._watch = watch
 
     def __call__(self) -> Env:
         env = Env()
@@ -144,4 +145,5 @@ class EnvMaker:
         env.trace = self._trace
         env.random = int.from_bytes(os.urandom(8), "little") | 1
         env.ncpu = self._cpus
+        self._watch(env)
         return env

@@ -1,40 +1,58 @@
 """Maps of the user kernel: one class for each type, and the table of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ebpf.errors import NotSupportedError
 from ebpf.kernels.user.maps.array import Array, PerCpuArray
-from ebpf.kernels.user.maps.base import FD_ACCESS, PROG_ACCESS, Keyed, Map, bad
+from ebpf.kernels.user.maps.base import FD_ACCESS, PROG_ACCESS, Map, bad
 from ebpf.kernels.user.maps.hash import Hash, LruHash, LruPerCpuHash, PerCpuHash
 from ebpf.kernels.user.maps.queue import Bloom, Queue
 from ebpf.kernels.user.maps.ringbuf import Ringbuf
-from ebpf.kernels.user.maps.slots import PerfArray, Slots
+from ebpf.kernels.user.maps.slots import (
+    ArrayOfMaps,
+    CgroupArray,
+    Devmap,
+    DevmapHash,
+    HashOfMaps,
+    Holding,
+    Inner,
+    PerfArray,
+    ProgArray,
+)
+from ebpf.kernels.user.maps.traces import StackTrace
 from ebpf.kernels.user.maps.trie import Trie
 from ebpf.sys.calls import MapCreate
 from ebpf.uapi import MAP_TYPES, MapFlag, MapType
 
-__all__ = ["TYPES", "Keyed", "Map", "Slots", "create"]
+__all__ = ["TYPES", "Devmap", "DevmapHash", "HashOfMaps", "Holding", "Inner", "Map", "ProgArray", "create"]
 
 #: The types that are built.
 TYPES: Final[Mapping[MapType, type[Map]]] = {
     MapType.HASH: Hash,
     MapType.ARRAY: Array,
+    MapType.PROG_ARRAY: ProgArray,
     MapType.PERF_EVENT_ARRAY: PerfArray,
     MapType.PERCPU_HASH: PerCpuHash,
     MapType.PERCPU_ARRAY: PerCpuArray,
+    MapType.STACK_TRACE: StackTrace,
+    MapType.CGROUP_ARRAY: CgroupArray,
     MapType.LRU_HASH: LruHash,
     MapType.LRU_PERCPU_HASH: LruPerCpuHash,
     MapType.LPM_TRIE: Trie,
+    MapType.ARRAY_OF_MAPS: ArrayOfMaps,
+    MapType.HASH_OF_MAPS: HashOfMaps,
+    MapType.DEVMAP: Devmap,
     MapType.QUEUE: Queue,
     MapType.STACK: Queue,
+    MapType.DEVMAP_HASH: DevmapHash,
     MapType.RINGBUF: Ringbuf,
     MapType.BLOOM_FILTER: Bloom,
 }
 
 
-def create(call: MapCreate, cpus: int) -> Map:
-    """Make a map, or say with Linux's errno what is wrong with the request."""
+def create(call: MapCreate, cpus: int, find: Callable[[int], Map]) -> Map:
+    """Make a map, or say with Linux's errno what is wrong with the request. `find` gives the map behind a descriptor."""
     try:
         kind = MapType(call.map_type)
     except ValueError:
@@ -57,4 +75,8 @@ def create(call: MapCreate, cpus: int) -> Map:
     cls.check(call)
     if len(call.name) > 15 or not all(c.isalnum() or c in "_." for c in call.name):
         raise bad(f"name {call.name!r} has more than 15 characters, or other than letters, digits, '_' and '.'")
-    return cls(call, cpus)
+    inner = Inner(find(call.inner_map_fd)) if kind in (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS) else None
+    made = cls(call, cpus)
+    if isinstance(made, Holding):
+        made.inner = inner
+    return made

@@ -18,6 +18,7 @@ class Array(Keyed):
 
     FLAGS = FD_ACCESS | PROG_ACCESS | MapFlag.NUMA_NODE | MapFlag.MMAPABLE | MapFlag.INNER_MAP
     MAPPABLE = True
+    FIXED_AS_INNER = True
     FULL = "the index is past the end"
 
     @classmethod
@@ -69,6 +70,7 @@ class PerCpuArray(Array):
 
     FLAGS = FD_ACCESS | PROG_ACCESS
     MAPPABLE = False
+    FIXED_AS_INNER = False
 
     @classmethod
     def check(cls, call: MapCreate) -> None:

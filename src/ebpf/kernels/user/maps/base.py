@@ -41,6 +41,9 @@ class Map:
     """
 
     FLAGS: ClassVar[MapFlag] = FD_ACCESS | MapFlag.NUMA_NODE
+    #: Whether it can be an inner map, and whether with its size alone.
+    INNER: ClassVar[bool] = True
+    FIXED_AS_INNER: ClassVar[bool] = False
     #: Whether clients may map it at all.
     MAPPABLE: ClassVar[bool] = False
     #: What these commands are refused with where a type does not have them.
@@ -57,7 +60,6 @@ class Map:
         self.cpus = cpus
         self.per_cpu = MAP_TYPES[self.type].per_cpu
         self.value_bytes = round8(call.value_size) * cpus if self.per_cpu else call.value_size
-        self.slots: dict[int, object] = {}
         self.ring: RingMemory | None = None
         self._regions: list[Region] = []
         header = self.header
@@ -105,8 +107,21 @@ class Map:
         """The map as the engine sees it, under the descriptor that a program names."""
         spec = self.spec
         return MapDesc(
-            fd, spec.map_type, spec.key_size, spec.value_size, self.header.max_entries, self.flags, spec.name, self.frozen, self.address
+            fd,
+            spec.map_type,
+            spec.key_size,
+            spec.value_size,
+            self.header.max_entries,
+            int(self.flags),
+            spec.name,
+            self.frozen,
+            self.address,
+            self.inner_desc(),
         )
+
+    def inner_desc(self) -> MapDesc | None:
+        """What inner maps are like, of a map of maps."""
+        return None
 
     # -- elements
 
@@ -132,6 +147,46 @@ class Map:
             raise KernelError(errno.EINVAL, call, f"flags {flags:#x}")
         if flags:
             raise KernelError(errno.EINVAL, call, "the map's values have no bpf_spin_lock")
+
+    def read_raw(self, key: bytes, flags: int) -> bytes:
+        """The bytes that the runtime has under a key."""
+        call = "map_lookup_elem"
+        self.no_lock(flags, call)
+        out = ctypes.create_string_buffer(self.value_bytes)
+        self.answer(library().rt_map_read(self.address, self.key(key, call), out, self.value_bytes), call)
+        return out.raw
+
+    def remove_raw(self, key: bytes) -> None:
+        """Remove what the runtime has under a key."""
+        self.answer(library().rt_map_remove(self.address, self.key(key, "map_delete_elem")), "map_delete_elem")
+
+    def next_raw(self, key: bytes | None) -> bytes:
+        """The runtime's key after `key`."""
+        raw = self.key(key, "map_get_next_key") if key is not None else None
+        out = ctypes.create_string_buffer(self.spec.key_size)
+        self.answer(library().rt_map_next(self.address, raw, out), "map_get_next_key")
+        return out.raw
+
+    def walk_batch(self, start: bytes, count: int, flags: int) -> Batch:
+        """Up to `count` elements behind the key `start`, one by one; keys that are empty are passed over."""
+        self.no_lock(flags, "map_lookup_batch")
+        keys, values, key, done = bytearray(), bytearray(), start or None, 0
+        while done < count:
+            try:
+                key = self.next_key(key)
+            except KernelError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                return Batch(done, bytes(keys), bytes(values), b"")
+            try:
+                values += self.lookup(key, 0, b"")
+            except KernelError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                continue
+            keys += key
+            done += 1
+        return Batch(count, bytes(keys), bytes(values), key or bytes(max(self.spec.key_size, 1)))
 
     def answer(self, result: int, call: str, why: str = "") -> None:
         """Raise what the runtime answered, if that is an errno."""
@@ -206,10 +261,7 @@ class Keyed(Map):
 
     def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
         """The value under a key."""
-        self.no_lock(flags, "map_lookup_elem")
-        out = ctypes.create_string_buffer(self.value_bytes)
-        self.answer(library().rt_map_read(self.address, self.key(key, "map_lookup_elem"), out, self.value_bytes), "map_lookup_elem")
-        return out.raw
+        return self.read_raw(key, flags)
 
     def update(self, key: bytes, value: bytes, flags: int) -> None:
         """Write a value under a key."""
@@ -221,14 +273,11 @@ class Keyed(Map):
 
     def delete(self, key: bytes) -> None:
         """Remove a key."""
-        self.answer(library().rt_map_remove(self.address, self.key(key, "map_delete_elem")), "map_delete_elem")
+        self.remove_raw(key)
 
     def next_key(self, key: bytes | None) -> bytes:
         """The key after `key`."""
-        raw = self.key(key, "map_get_next_key") if key is not None else None
-        out = ctypes.create_string_buffer(self.spec.key_size)
-        self.answer(library().rt_map_next(self.address, raw, out), "map_get_next_key")
-        return out.raw
+        return self.next_raw(key)
 
     def _end(self) -> int:
         """One more than the last place of a batch."""

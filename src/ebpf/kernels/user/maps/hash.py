@@ -6,7 +6,7 @@ import os
 
 from ebpf.engine.runtime import library
 from ebpf.kernels.user.maps.array import LARGEST_PER_CPU
-from ebpf.kernels.user.maps.base import ENOTSUPP, FD_ACCESS, PROG_ACCESS, Keyed, bad, round8
+from ebpf.kernels.user.maps.base import ENOTSUPP, FD_ACCESS, PROG_ACCESS, Keyed, Map, bad, round8
 from ebpf.sys.calls import MapCreate
 from ebpf.uapi import MapFlag
 
@@ -17,6 +17,30 @@ _LARGEST_ELEMENT = (1 << 22) - 48
 _MOST_ELEMENTS = (1 << 31) - 2
 
 
+def check_hash(call: MapCreate) -> None:
+    """Refuse a hash without keys, values or elements, or with too many or too large ones."""
+    if not call.key_size or not call.value_size or not call.max_entries:
+        raise bad("key_size, value_size and max_entries must not be 0")
+    if call.key_size + call.value_size >= _LARGEST_ELEMENT:
+        raise bad(f"an element of {call.key_size + call.value_size} bytes", errno.E2BIG)
+    if call.max_entries > _MOST_ELEMENTS:
+        raise bad(f"{call.max_entries} elements", errno.E2BIG)
+
+
+def build_hash(held: Map, entries: int, stored: int) -> None:
+    """A hash's memory, for values of `stored` bytes. One element more than may be in it: a value that is written anew moves."""
+    header = held.header
+    header.max_entries = entries
+    header.capacity = entries + 1
+    header.elem_size = _HEAD + round8(held.spec.key_size) + stored
+    header.buckets = 1 << max(entries - 1, 0).bit_length()
+    header.seed = 0 if held.flags & MapFlag.ZERO_SEED else int.from_bytes(os.urandom(4), "little")
+    data = held.region(header.elem_size * header.capacity)
+    heads = held.region(4 * header.buckets)
+    header.data, header.data_size = data.address, data.size
+    header.meta, header.meta_size = heads.address, heads.size
+
+
 class Hash(Keyed):
     """BPF_MAP_TYPE_HASH."""
 
@@ -25,33 +49,15 @@ class Hash(Keyed):
     @classmethod
     def check(cls, call: MapCreate) -> None:
         """There are keys, values and elements, and not too many."""
-        if not call.key_size or not call.value_size or not call.max_entries:
-            raise bad("key_size, value_size and max_entries must not be 0")
-        if call.key_size + call.value_size >= _LARGEST_ELEMENT:
-            raise bad(f"an element of {call.key_size + call.value_size} bytes", errno.E2BIG)
-        if call.max_entries > _MOST_ELEMENTS:
-            raise bad(f"{call.max_entries} elements", errno.E2BIG)
+        check_hash(call)
 
     def entries(self) -> int:
         """How many elements there may be."""
         return self.spec.max_entries
 
     def build(self) -> None:
-        """Elements and the heads of their chains. One more than may be in it: a value that is written anew moves."""
-        header = self.header
-        header.max_entries = self.entries()
-        header.capacity = header.max_entries + 1
-        header.elem_size = _HEAD + round8(self.spec.key_size) + self.stored_bytes()
-        header.buckets = 1 << max(header.max_entries - 1, 0).bit_length()
-        header.seed = 0 if self.flags & MapFlag.ZERO_SEED else int.from_bytes(os.urandom(4), "little")
-        data = self.region(header.elem_size * header.capacity)
-        heads = self.region(4 * header.buckets)
-        header.data, header.data_size = data.address, data.size
-        header.meta, header.meta_size = heads.address, heads.size
-
-    def stored_bytes(self) -> int:
-        """What a value takes in an element."""
-        return round8(self.spec.value_size) * (self.cpus if self.per_cpu else 1)
+        """Elements and the heads of their chains."""
+        build_hash(self, self.entries(), round8(self.spec.value_size) * (self.cpus if self.per_cpu else 1))
 
     def _end(self) -> int:
         return int(self.header.buckets)

@@ -1,8 +1,5 @@
 """Tries of prefixes: a key is a length in bits and as many bytes as an address has."""
 
-import errno
-
-from ebpf.errors import KernelError
 from ebpf.kernels.user.maps.base import FD_ACCESS, PROG_ACCESS, Keyed, bad, round8
 from ebpf.sys.calls import Batch, MapCreate
 from ebpf.uapi import MapFlag
@@ -42,15 +39,4 @@ class Trie(Keyed):
         """Up to `count` elements behind the key `start`."""
         if take:
             raise self.no("map_lookup_and_delete_batch")
-        self.no_lock(flags, "map_lookup_batch")
-        keys, values, key = bytearray(), bytearray(), start or None
-        for done in range(count):
-            try:
-                key = self.next_key(key)
-                values += self.lookup(key, 0, b"")
-            except KernelError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-                return Batch(done, bytes(keys), bytes(values), b"")
-            keys += key
-        return Batch(count, bytes(keys), bytes(values), key or bytes(self.spec.key_size))
+        return self.walk_batch(start, count, flags)
