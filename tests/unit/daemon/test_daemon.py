@@ -155,6 +155,17 @@ def test_an_end_by_force_is_told_and_the_next_command_starts_it_again() -> None:
         assert third.lost == []
 
 
+def test_who_meets_a_daemon_that_is_just_ending_starts_the_next(place: Path) -> None:
+    place.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as ending, wire.socket_address(place / "ebpfd.sock") as address:
+        ending.bind(address)
+        ending.listen()
+        # It takes the connection, as a listening socket does by itself, and is gone before it answers.
+        threading.Timer(0.2, ending.close).start()
+        with RemoteKernel() as kernel:
+            assert int(kernel.status()["pid"]) != os.getpid()
+
+
 def test_a_client_that_waits_is_told_when_the_daemon_is_killed() -> None:
     with RemoteKernel() as kernel:
         fd = kernel.bpf(MapCreate(MapType.RINGBUF, 0, 0, 4096))

@@ -20,6 +20,8 @@ from ebpf.sys.mapped import Stretch
 
 # Several may wait for one ring buffer, and the first takes the wake-up of all: look again this often.
 _LOOK_S = 0.25
+# How long an end takes at most.
+_ENDING_S = 2.0
 
 
 class RemoteKernel:
@@ -29,19 +31,28 @@ class RemoteKernel:
     lasting = True
 
     def __init__(self, connection: Connection | None = None, *, start: bool = True) -> None:
-        self._connection = connection or Connection(*connect(start=start))
         self._pid = os.getpid()
         self._closed = False
         self._events: dict[int, int] = {}
-        try:
-            hello = self._ask("hello", wire.PROTOCOL)
-        except EbpfError:
-            self._connection.close()
-            raise
+        self._connection, hello = self._greeted(connection, start)
         self.possible_cpus = int(hello["cpus"])
         #: What an ebpfd that ended unexpectedly had pinned, told once.
         self.lost: list[str] = [str(line) for line in hello["lost"]]
         self.lab = RemoteLab(system_wide=bool(hello["system_wide"]))
+
+    def _greeted(self, connection: Connection | None, start: bool) -> tuple[Connection, Any]:
+        """A connection to a daemon that answers. One that is just ending still takes connections, and drops them."""
+        deadline = time.monotonic() + _ENDING_S
+        while True:
+            self._connection = connection or Connection(*connect(start=start))
+            try:
+                return self._connection, self._ask("hello", wire.PROTOCOL)
+            except EbpfError as error:
+                self._connection.close()
+                dropped = isinstance(error, KernelError) and error.errno == errno.ECONNRESET
+                if connection is not None or not dropped or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
 
     def _call(self, method: str, *arguments: Any) -> tuple[Any, list[int]]:
         if self._closed:
