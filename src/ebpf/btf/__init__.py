@@ -1,7 +1,10 @@
 """BTF: types, parsing, building, values by type, C's spelling. Pure."""
 
-from ebpf.btf.build import Builder, place_variables
+from ebpf.btf.build import Builder
 from ebpf.btf.c import CPrinter, in_order
+from ebpf.btf.core import Answer, Matcher, Relo, compatible
+from ebpf.btf.edit import Editor, place_variables
+from ebpf.btf.index import Index, build_index, essential
 from ebpf.btf.names import prototype, type_name
 from ebpf.btf.parse import Btf
 from ebpf.btf.raw import fields, text
@@ -10,18 +13,26 @@ from ebpf.btf.values import Address, Hex, Value, read_value, show_value, write_v
 
 __all__ = [
     "Address",
+    "Answer",
     "Btf",
     "Builder",
     "CPrinter",
+    "Editor",
     "Enumerator",
     "Hex",
+    "Index",
     "Kind",
+    "Matcher",
     "Member",
+    "Relo",
     "SectionVar",
     "Type",
     "Value",
     "fields",
     "in_order",
+    "build_index",
+    "compatible",
+    "essential",
     "place_variables",
     "prototype",
     "read_value",

@@ -1,4 +1,4 @@
-"""Making BTF: a builder that adds types and strings, and changing sizes and offsets in place."""
+"""Making BTF: a builder that adds types and strings."""
 
 import struct
 
@@ -72,38 +72,3 @@ class Builder:
     def build(self) -> Btf:
         """The blob, parsed."""
         return Btf.parse(self.raw())
-
-
-def place_variables(btf: Btf, sizes: "dict[str, int]", offsets: "dict[str, int]") -> Btf:
-    """Fill in what clang leaves to the loader: the sizes of DATASECs (`sizes` by section) and the offsets of variables."""
-    raw = bytearray(btf.raw)
-    header, type_off, type_len = struct.unpack_from("<I", raw, 4)[0], *struct.unpack_from("<II", raw, 8)
-    at = header + type_off
-    end = at + type_len
-    id_ = 1
-    while at < end:
-        _, info, _ = struct.unpack_from("<III", raw, at)
-        kind, count = Kind(info >> 24 & 0x1F), info & 0xFFFF
-        type_ = btf.type(id_)
-        if kind == Kind.DATASEC and type_.name in sizes:
-            struct.pack_into("<I", raw, at + 8, sizes[type_.name])
-            rows = []
-            for variable in type_.variables:
-                name = btf.type(variable.type_id).name
-                rows.append((offsets.get(name, variable.offset), variable.type_id, variable.size))
-            for i, (offset, var_id, size) in enumerate(sorted(rows)):
-                struct.pack_into("<III", raw, at + 12 + 12 * i, var_id, offset, size)
-        at += 12 + _EXTRA.get(kind, 0) + count * _EACH.get(kind, 0)
-        id_ += 1
-    return Btf.parse(bytes(raw))
-
-
-_EXTRA = {Kind.INT: 4, Kind.ARRAY: 12, Kind.VAR: 4, Kind.DECL_TAG: 4}
-_EACH = {
-    Kind.STRUCT: 12,
-    Kind.UNION: 12,
-    Kind.ENUM: 8,
-    Kind.ENUM64: 12,
-    Kind.FUNC_PROTO: 8,
-    Kind.DATASEC: 12,
-}

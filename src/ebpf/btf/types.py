@@ -1,7 +1,9 @@
 """BTF's types as frozen data. Source: Documentation/bpf/btf.rst and linux/btf.h."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 
 class Kind(IntEnum):
@@ -31,6 +33,17 @@ class Kind(IntEnum):
 
 MODIFIERS = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
 SIZED = frozenset({Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64, Kind.FLOAT, Kind.DATASEC})
+
+# How many bytes a type has behind its first twelve, and then for each of the rows that it counts.
+EXTRA: Final[Mapping[int, int]] = {Kind.INT: 4, Kind.ARRAY: 12, Kind.VAR: 4, Kind.DECL_TAG: 4}
+EACH: Final[Mapping[int, int]] = {
+    Kind.STRUCT: 12,
+    Kind.UNION: 12,
+    Kind.ENUM: 8,
+    Kind.ENUM64: 12,
+    Kind.FUNC_PROTO: 8,
+    Kind.DATASEC: 12,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,11 @@ class Type:
     def bits(self) -> int:
         """An INT's width in bits."""
         return self.info & 0xFF
+
+    @property
+    def bit_offset(self) -> int:
+        """An INT's first bit within its bytes: only compilers of long ago give one."""
+        return self.info >> 16 & 0xFF
 
     @property
     def signed(self) -> bool:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from ebpf.btf import Btf
 from ebpf.elf.ext import Ext
+from ebpf.elf.externs import KCONFIG
 from ebpf.elf.file import ElfFile, Relocation, Section, Symbol
 from ebpf.errors import FormatError
 from ebpf.isa import Insn, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
-from ebpf.spec import CoreReloc, FuncInfo, LineInfo, MapSpec, Reloc, RelocKind
+from ebpf.spec import CoreReloc, Extern, ExternKind, FuncInfo, LineInfo, MapSpec, Reloc, RelocKind
 from ebpf.uapi import CallSrc, PseudoSrc
 
 EXECUTABLE = 0x4
@@ -76,11 +77,18 @@ class Linker:
     """Makes programs of an object's functions, one after the other."""
 
     def __init__(
-        self, elf: ElfFile, btf: Btf | None, ext: Ext, functions: Mapping[tuple[int, int], Function], maps: Mapping[str, MapSpec]
+        self,
+        elf: ElfFile,
+        btf: Btf | None,
+        ext: Ext,
+        functions: Mapping[tuple[int, int], Function],
+        maps: Mapping[str, MapSpec],
+        externs: Mapping[str, Extern],
     ) -> None:
         self.elf = elf
         self.functions = functions
         self.maps = maps
+        self.externs = externs
         self.relocations: dict[int, dict[int, Relocation]] = {
             index: {row.offset // 8: row for row in rows} for index, rows in elf.relocations.items()
         }
@@ -154,6 +162,14 @@ class _Code:
     def _bad(self, why: str, where: str) -> FormatError:
         return FormatError(why, path=self._linker.elf.path, where=where)
 
+    def _extern(self, name: str, where: str) -> Extern:
+        extern = self._linker.externs.get(name)
+        if extern is None:
+            error = self._bad(f"{name!r} is declared but defined nowhere", where)
+            error.hint = "a function or variable of the kernel is declared with __ksym, a kernel option with __kconfig"
+            raise error
+        return extern
+
     def _walk(self, function: Function) -> Iterator[Function]:
         """Resolve the function's instructions; yields each function that has to be appended before going on."""
         start, _ = self._starts[function.key]
@@ -186,6 +202,7 @@ class _Code:
             if insn.opcode != CALL:
                 raise self._bad("a call's relocation is on another instruction", where)
             if symbol.section == _UNDEFINED:
+                self._extern(symbol.name, where)
                 self.relocs.append(Reloc(here, RelocKind.KFUNC, symbol.name))
                 return replace(insn, src=int(CallSrc.KFUNC_CALL), imm=0), None
             # Clang leaves -1 in a call by the function's own symbol, and the distance from the section's beginning otherwise.
@@ -194,6 +211,11 @@ class _Code:
         if kind != _R_64_64 or insn.opcode != LD_IMM64:
             raise self._bad(f"relocation of type {kind} on opcode {insn.opcode:#x} is not known", where)
         if symbol.section == _UNDEFINED:
+            extern = self._extern(symbol.name, where)
+            if extern.kind == ExternKind.KCONFIG:
+                offset = extern.offset + insn.imm
+                self.relocs.append(Reloc(here, RelocKind.MAP_VALUE, KCONFIG, offset))
+                return replace(insn, src=int(PseudoSrc.MAP_VALUE), imm=0, imm_hi=offset), None
             self.relocs.append(Reloc(here, RelocKind.KSYM, symbol.name))
             return insn, None
         if symbol.section >= len(self._linker.elf.sections):

@@ -1,13 +1,15 @@
 """Maps of an object: those that C defines with BTF in `.maps`, and one for each section of global variables."""
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ebpf.btf import Btf, Kind, SectionVar
 from ebpf.btf import Type as BtfType
+from ebpf.elf.externs import KCONFIG, kconfig_size
 from ebpf.elf.file import ElfFile, Section
 from ebpf.errors import FormatError
-from ebpf.spec import DataVar, MapSpec
+from ebpf.spec import DataVar, Extern, ExternKind, MapSpec
 from ebpf.uapi import MapFlag, MapType
 
 _NAME_LEN = 15
@@ -44,6 +46,25 @@ def data_map(elf: ElfFile, section: Section, btf: Btf | None, object_name: str) 
         initial=section.data if section.data else bytes(section.size),
         frozen=read_only,
         variables=variables,
+    )
+
+
+def kconfig_map(btf: Btf, externs: Mapping[str, Extern], object_name: str) -> MapSpec:
+    """The map of the kernel options that an object asks for: filled when it is loaded, and constant from then on."""
+    sec = btf.find(KCONFIG, Kind.DATASEC)
+    options = [e for e in externs.values() if e.kind == ExternKind.KCONFIG]
+    return MapSpec(
+        name=data_name(object_name, KCONFIG),
+        type=MapType.ARRAY,
+        key_size=4,
+        value_size=kconfig_size(externs),
+        max_entries=1,
+        flags=int(MapFlag.MMAPABLE | MapFlag.RDONLY_PROG),
+        value_type_id=sec.id if sec is not None else 0,
+        section=KCONFIG,
+        initial=bytes(kconfig_size(externs)),
+        frozen=True,
+        variables=tuple(DataVar(e.name, e.offset, e.size, e.type_id) for e in options),
     )
 
 

@@ -2,16 +2,18 @@
 
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import PurePath
 
 from ebpf.btf import Btf, Kind, place_variables
 from ebpf.elf.ext import Ext, read_ext
+from ebpf.elf.externs import KCONFIG, kconfig_size, read_externs, settle
 from ebpf.elf.file import ElfFile, Section, SectionType, Symbol, read_elf
 from ebpf.elf.link import EXECUTABLE, Function, Linker
-from ebpf.elf.maps import btf_maps, data_map, is_data
+from ebpf.elf.maps import btf_maps, data_map, is_data, kconfig_map
 from ebpf.errors import FormatError
 from ebpf.isa import Insn, by_slot, decode
-from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec
+from ebpf.spec import Extern, MapSpec, ObjectSpec, ProgramSpec
 from ebpf.uapi.sections import section_row
 
 _FUNC, _LOCAL = 2, 0
@@ -29,10 +31,13 @@ def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec
     """
     elf = read_elf(data, path)
     btf = _types(elf)
-    maps = _maps(elf, btf)
+    externs = read_externs(elf, btf)
+    if btf is not None:
+        btf = settle(btf, externs)
+    maps = _maps(elf, btf, externs)
     functions = _functions(elf)
     licence = _text(elf, "license")
-    linker = Linker(elf, btf, _records(elf, btf), functions, maps)
+    linker = Linker(elf, btf, _records(elf, btf), functions, maps, externs)
     programs: dict[str, ProgramSpec] = {}
     for function in functions.values():
         # The functions of .text are subprograms: each program that calls one gets its own copy.
@@ -41,7 +46,7 @@ def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec
         if function.name in programs:
             raise FormatError("is defined twice", path=path, where=f"program {function.name!r}")
         programs[function.name] = _program(linker, function, licence, section)
-    return ObjectSpec(path=path, programs=programs, maps=maps, btf=btf, license=licence)
+    return ObjectSpec(path=path, programs=programs, maps=maps, externs=externs, btf=btf, license=licence)
 
 
 def object_name(path: str) -> str:
@@ -78,7 +83,7 @@ def _records(elf: ElfFile, btf: Btf | None) -> Ext:
     return read_ext(section.data, btf, elf.path)
 
 
-def _maps(elf: ElfFile, btf: Btf | None) -> dict[str, MapSpec]:
+def _maps(elf: ElfFile, btf: Btf | None, externs: Mapping[str, Extern]) -> dict[str, MapSpec]:
     if elf.section("maps") is not None:
         error = FormatError("legacy map definitions are not read", path=elf.path, where="section 'maps'")
         error.hint = 'write the maps with BTF: struct { __uint(type, ...); ... } name SEC(".maps");'
@@ -102,6 +107,8 @@ def _maps(elf: ElfFile, btf: Btf | None) -> dict[str, MapSpec]:
         if room < 0:
             raise FormatError(f"with its {section.size} bytes there are more than {_MOST_DATA} of variables", path=elf.path, where=where)
         maps[section.name] = data_map(elf, section, btf, name)
+    if kconfig_size(externs) and btf is not None:
+        maps[KCONFIG] = kconfig_map(btf, externs, name)
     return maps
 
 

@@ -2,6 +2,6 @@
 
 from ebpf.object.collection import Collection
 from ebpf.object.map import Map
-from ebpf.object.program import Program, load_program, relocate
+from ebpf.object.program import Program, load_program
 
-__all__ = ["Collection", "Map", "Program", "load_program", "relocate"]
+__all__ = ["Collection", "Map", "Program", "load_program"]

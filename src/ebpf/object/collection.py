@@ -10,7 +10,8 @@ from typing import Self
 from ebpf.btf import Btf, Value, read_value, write_value
 from ebpf.errors import KernelError, NotFoundError, PrivilegeError, UsageError
 from ebpf.object.map import Map
-from ebpf.object.program import Program, relocate
+from ebpf.object.program import Program
+from ebpf.object.resolve import Resolver
 from ebpf.spec import DataVar, MapSpec, ObjectSpec
 from ebpf.sys.calls import BtfLoad, MapCreate, MapFreeze, MapUpdate, ObjGet, ObjPin
 from ebpf.sys.kernel import Kernel
@@ -24,13 +25,15 @@ _ZERO = bytes(4)
 class Collection:
     """The maps and programs of one object, open in a kernel. Close it, or use it in a with statement."""
 
-    def __init__(self, spec: ObjectSpec, kernel: Kernel) -> None:
+    def __init__(self, spec: ObjectSpec, kernel: Kernel, *, types: Btf | None = None) -> None:
         self.spec = spec
         self.kernel = kernel
         self.maps: dict[str, Map] = {}
         self.programs: dict[str, Program] = {}
         self._btf_fd = 0
         self._stack = ExitStack()
+        self._resolver = Resolver(spec, kernel, types=types)
+        self._stack.callback(self._resolver.close)
 
     @classmethod
     def load(
@@ -41,12 +44,17 @@ class Collection:
         programs: Iterable[str] | None = None,
         load: bool = True,
         reuse: Mapping[str, Map] | None = None,
+        types: Btf | None = None,
+        targets: Mapping[str, Program] | None = None,
     ) -> Self:
         """Make the maps and load the programs (`programs`: only these; `load=False`: each when it is first needed).
 
+        `types` are a kernel's (for CO-RE) other than those that it tells itself; `targets` are the programs of which functions are
+        traced or replaced, by the name of the program that does so.
+
         Raises VerifierError for a refused program, KernelError for what the kernel refuses; nothing stays open then.
         """
-        self = cls(spec, kernel)
+        self = cls(spec, kernel, types=types)
         try:
             self._load_btf()
             for name, map_spec in spec.maps.items():
@@ -59,7 +67,8 @@ class Collection:
             for name, program_spec in spec.programs.items():
                 if wanted is not None and name not in wanted:
                     continue
-                program = Program(kernel, program_spec, relocate(program_spec, fds), self._btf_fd)
+                target = targets.get(name) if targets is not None else None
+                program = Program(kernel, program_spec, fds, self._resolver, self._btf_fd, target)
                 self.programs[name] = self._stack.enter_context(program)
                 if load and program_spec.autoload:
                     program.load()
@@ -101,9 +110,12 @@ class Collection:
             # What is in a map that was there before is its users', and stays.
             _require_same(held, path)
             return held
-        if spec.initial is not None:
-            if any(spec.initial) or spec.frozen:
-                self.kernel.bpf(MapUpdate(held.fd, _ZERO, spec.initial))
+        initial = spec.initial
+        if initial is not None:
+            if spec.section == ".kconfig":
+                initial = self._resolver.options(initial)
+            if any(initial) or spec.frozen:
+                self.kernel.bpf(MapUpdate(held.fd, _ZERO, initial))
             if spec.frozen:
                 self.kernel.bpf(MapFreeze(held.fd))
         if path:

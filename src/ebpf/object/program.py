@@ -2,55 +2,45 @@
 
 import struct
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
-from ebpf.errors import KernelError, NotSupportedError, VerifierError
-from ebpf.isa import decode, encode
-from ebpf.spec import ProgramSpec, RelocKind
-from ebpf.sys.calls import GetProgInfo, ObjPin, ProgInfo, ProgLoad, ProgTestRun, TestRunResult
+from ebpf.btf import Btf, Kind
+from ebpf.errors import KernelError, NotFoundError, UsageError, VerifierError
+from ebpf.object.relocate import Code
+from ebpf.object.resolve import Resolver
+from ebpf.spec import ProgramSpec
+from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, ObjPin, ProgInfo, ProgLoad, ProgTestRun, TestRunResult
 from ebpf.sys.kernel import Kernel
-from ebpf.uapi import PseudoSrc
+from ebpf.uapi import AttachType, Cmd, ProgType
 
 _LOG = 1 << 20
 _LARGEST_LOG = 1 << 26
 _E2BIG, _EPERM, _ENOSPC = 7, 1, 28
 
 
-def relocate(spec: ProgramSpec, maps: Mapping[str, int]) -> bytes:
-    """The program's instructions with the descriptors of its maps in them.
-
-    Raises NotSupportedError for what only later loaders resolve (kfuncs, kernel symbols, CO-RE).
-    """
-    if spec.core_relocs:
-        raise NotSupportedError(f"program {spec.name!r}", "CO-RE relocations are not applied yet", hint="Leave preserve_access_index out")
-    insns = list(decode(spec.insns))
-    index, slot = {}, 0
-    for place, insn in enumerate(insns):
-        index[slot] = place
-        slot += insn.slots
-    for reloc in spec.relocs:
-        place = index[reloc.slot]
-        if reloc.kind == RelocKind.MAP_FD:
-            insns[place] = replace(insns[place], src=int(PseudoSrc.MAP_FD), imm=maps[reloc.symbol], imm_hi=0)
-        elif reloc.kind == RelocKind.MAP_VALUE:
-            insns[place] = replace(insns[place], src=int(PseudoSrc.MAP_VALUE), imm=maps[reloc.symbol], imm_hi=reloc.addend)
-        else:
-            what = "kernel function" if reloc.kind == RelocKind.KFUNC else "kernel variable"
-            raise NotSupportedError(f"program {spec.name!r}", f"{what} {reloc.symbol!r} cannot be resolved yet")
-    return encode(insns)
-
-
 class Program:
     """A program of a collection. `fd` loads it if it is not loaded yet; close it, or use it in a with statement."""
 
-    def __init__(self, kernel: Kernel, spec: ProgramSpec, insns: bytes, btf_fd: int = 0) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        spec: ProgramSpec,
+        maps: Mapping[str, int],
+        resolver: Resolver,
+        btf_fd: int = 0,
+        target: "Program | None" = None,
+    ) -> None:
         self.kernel = kernel
         self.spec = spec
-        self.insns = insns
         self.btf_fd = btf_fd
+        self._code = Code(spec)
+        self._maps = maps
+        self._resolver = resolver
+        self._target = target
         self.log = ""
         self._fd = -1
         self._closed = False
@@ -59,6 +49,11 @@ class Program:
     def name(self) -> str:
         """The program's name in the object."""
         return self.spec.name
+
+    @cached_property
+    def insns(self) -> bytes:
+        """Its instructions as this kernel takes them. Raises FormatError and NotFoundError for what means nothing in it."""
+        return self._code.relocate(self._maps, self._resolver)
 
     @property
     def loaded(self) -> bool:
@@ -75,7 +70,16 @@ class Program:
     def load(self) -> None:
         """Load it as what its section says. Raises VerifierError when it is refused."""
         if self._fd < 0:
-            self._fd = load_program(self.kernel, self.spec, self.insns, self.btf_fd)
+            insns = self.insns
+            target = attach_target(self.spec, self._resolver, self._target)
+            try:
+                self._fd = load_program(self.kernel, self.spec, insns, self.btf_fd, target=target, modules=self._code.modules)
+            except VerifierError as error:
+                missing = self._code.missing.get(error.insn)
+                if missing is None:
+                    raise
+                cause = f"needs {missing}, which this kernel has not"
+                raise VerifierError(error.program, cause, insn=error.insn, source=error.source, log=error.log) from error
 
     def info(self, *, images: bool = False) -> ProgInfo:
         """What the kernel says of the program."""
@@ -107,7 +111,68 @@ class Program:
             warnings.warn(f"program {self.spec.name!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
 
-def load_program(kernel: Kernel, spec: ProgramSpec, insns: bytes, btf_fd: int = 0) -> int:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a program is loaded for: a BTF id of the kernel's, of a module's (`fd` of its types), or of another program's (`fd`)."""
+
+    btf_id: int = 0
+    fd: int = 0
+
+
+#: How the kernel names what programs of these kinds are attached to.
+_PREFIXES = {
+    AttachType.TRACE_RAW_TP: ("btf_trace_", Kind.TYPEDEF),
+    AttachType.LSM_MAC: ("bpf_lsm_", Kind.FUNC),
+    AttachType.LSM_CGROUP: ("bpf_lsm_", Kind.FUNC),
+    AttachType.TRACE_ITER: ("bpf_iter_", Kind.FUNC),
+}
+_BY_BTF = frozenset({ProgType.TRACING, ProgType.LSM, ProgType.EXT})
+_BY_LINK = frozenset({AttachType.TRACE_FENTRY_MULTI, AttachType.TRACE_FEXIT_MULTI, AttachType.TRACE_FSESSION_MULTI})
+
+
+def attach_target(spec: ProgramSpec, resolver: Resolver, program: "Program | None" = None) -> Target:
+    """What `spec` is attached to, for those that must say so when they are loaded. Raises UsageError and NotFoundError."""
+    attach = AttachType(spec.attach_type) if spec.attach_type is not None else None
+    if spec.type not in _BY_BTF or attach in _BY_LINK:
+        return Target()
+    kind = spec.section.removeprefix("?").partition("/")[0]
+    if not spec.attach_to:
+        error = UsageError(f"program {spec.name!r}: SEC({spec.section!r}) does not say what it is for")
+        error.hint = f'write SEC("{kind}/NAME"), or change attach_to before it is loaded'
+        raise error
+    if program is not None:
+        return _in_program(spec, program)
+    if spec.type == ProgType.EXT:
+        raise UsageError(f"program {spec.name!r}: {kind} replaces a function of another program: say of which")
+    prefix, wanted = _PREFIXES.get(attach, ("", Kind.FUNC)) if attach is not None else ("", Kind.FUNC)
+    module, colon, plain = spec.attach_to.rpartition(":")
+    found = resolver.find(f"{module}{colon}{prefix}{plain}", wanted)
+    if found is None:
+        what = {"btf_trace_": "raw tracepoint", "bpf_lsm_": "LSM hook", "bpf_iter_": "iterator"}.get(prefix, "kernel function")
+        raise NotFoundError(what, spec.attach_to, where="this kernel's types", near=resolver.near(prefix, wanted, plain))
+    return Target(found.id, found.module.fd if found.module is not None else 0)
+
+
+def _in_program(spec: ProgramSpec, program: "Program") -> Target:
+    """A function of another program by name."""
+    kernel = program.kernel
+    id_ = program.info().btf_id
+    if not id_:
+        raise NotFoundError("function", spec.attach_to, where=f"program {program.name!r}, which has no types")
+    fd = kernel.bpf(FdById(Cmd.BTF_GET_FD_BY_ID, id_))
+    try:
+        btf = Btf.parse(kernel.bpf(GetBtfInfo(fd)).data)
+    finally:
+        kernel.close(fd)
+    type_ = btf.find(spec.attach_to, Kind.FUNC)
+    if type_ is None:
+        raise NotFoundError("function", spec.attach_to, where=f"program {program.name!r}")
+    return Target(type_.id, program.fd)
+
+
+def load_program(
+    kernel: Kernel, spec: ProgramSpec, insns: bytes, btf_fd: int = 0, *, target: Target | None = None, modules: Sequence[int] = ()
+) -> int:
     """Load instructions as `spec` says: first without a log, and when refused once more for the log."""
     funcs = b"".join(struct.pack("<II", f.slot, f.type_id) for f in spec.func_infos) if btf_fd else b""
     lines = b""
@@ -125,6 +190,10 @@ def load_program(kernel: Kernel, spec: ProgramSpec, insns: bytes, btf_fd: int = 
         func_info_rec_size=8 if funcs else 0,
         line_info=lines,
         line_info_rec_size=16 if lines else 0,
+        attach_btf_id=target.btf_id if target is not None else 0,
+        attach_fd=target.fd if target is not None else 0,
+        # The first one stands for the kernel itself.
+        fd_array=(0, *modules) if modules else (),
     )
     try:
         return kernel.bpf(call).fd
@@ -148,7 +217,8 @@ def _refusal(kernel: Kernel, spec: ProgramSpec, insns: bytes, call: ProgLoad, fi
         break
     cause, slot = why, _last_insn(log)
     said = _last_words(log)
-    if not cause or cause == said:
+    # Linux's calls say only which program it is.
+    if not cause or cause in (said, f"program {spec.name[:15]!r}"):
         cause = said or str(first)
     line = next((i for i in reversed(spec.line_infos) if i.slot <= slot), None) if slot >= 0 else None
     source = f"{line.path}:{line.line}" if line is not None else ""

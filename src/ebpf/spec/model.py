@@ -14,7 +14,31 @@ class RelocKind(Enum):
     MAP_VALUE = "value"  # ld_imm64 of a variable: descriptor of data map `symbol`, `addend` is the offset in its value
     FUNC = "func"  # ld_imm64 of a subprogram's address: already resolved in the code (imm is the slot distance)
     KFUNC = "kfunc"  # call of a kernel function `symbol`
-    KSYM = "ksym"  # ld_imm64 of a kernel variable `symbol`
+    KSYM = "ksym"  # ld_imm64 of a kernel variable or function `symbol`
+
+
+class ExternKind(Enum):
+    """What an object can leave to the kernel."""
+
+    KCONFIG = "kernel option"
+    VARIABLE = "kernel variable"
+    FUNCTION = "kernel function"
+
+
+@dataclass(frozen=True, slots=True)
+class Extern:
+    """A name that the kernel resolves; a `weak` one may be missing. `type_id` is of the object's own BTF (0: an address only).
+
+    A kernel option lies at `offset` of the map ".kconfig", `size` bytes long.
+    """
+
+    name: str
+    kind: ExternKind
+    weak: bool
+    type_id: int = 0
+    size: int = 0
+    align: int = 1
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +142,11 @@ class ProgramSpec:
 
 @dataclass(frozen=True, slots=True)
 class ObjectSpec:
-    """A compiled object: programs and maps by name, and its types. `path` is for messages."""
+    """A compiled object: programs, maps and what it leaves to the kernel by name, and its types. `path` is for messages."""
 
     path: str = ""
     programs: Mapping[str, ProgramSpec] = field(default_factory=dict)
     maps: Mapping[str, MapSpec] = field(default_factory=dict)
+    externs: Mapping[str, Extern] = field(default_factory=dict)
     btf: Btf | None = None
     license: str = ""

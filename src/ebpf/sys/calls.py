@@ -195,6 +195,7 @@ class ProgLoad(Call[Loaded]):
     attach_fd: int = 0
     kern_version: int = 0
     ifindex: int = 0
+    fd_array: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

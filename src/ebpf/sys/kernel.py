@@ -13,6 +13,9 @@ from typing import Protocol, Self
 from ebpf.sys.calls import Call, R
 from ebpf.sys.capture import Capture
 
+#: Where a kernel tells its types.
+VMLINUX = "/sys/kernel/btf/vmlinux"
+
 
 @dataclass(frozen=True, slots=True)
 class Kprobe:
@@ -135,7 +138,10 @@ class Kernel(Protocol):
         """Network interfaces by name, with their index."""
 
     def read_file(self, path: str) -> bytes:
-        """A file of this kernel's: /sys/kernel/btf/vmlinux, /proc/kallsyms, tracefs formats. FileNotFoundError if it has none."""
+        """A file of this kernel's: /sys/kernel/btf/vmlinux, /proc/kallsyms, tracefs formats. FileNotFoundError if it has none.
+
+        The types (/sys/kernel/btf/vmlinux) of a kernel that has no structures of its own are b"".
+        """
 
     def pin_roots(self) -> list[str] | None:
         """Where pins show as files (bpffs mounts); None on a kernel whose pins are no files."""

@@ -141,8 +141,9 @@ def _prog_load(call: calls.ProgLoad) -> calls.Loaded:
     insns, licence = _bytes(call.insns), ctypes.create_string_buffer(call.license.encode())
     log = ctypes.create_string_buffer(call.log_size) if call.log_level else None
     funcs, lines = _bytes(call.func_info), _bytes(call.line_info)
+    fds = _bytes(struct.pack(f"={len(call.fd_array)}i", *call.fd_array)) if call.fd_array else None
     a = attr(
-        "IIQQIIQII16sIIIIQIIQIII",
+        "IIQQIIQII16sIIIIQIIQIIIIQ",
         call.prog_type,
         len(call.insns) // 8,
         _where(insns),
@@ -164,6 +165,8 @@ def _prog_load(call: calls.ProgLoad) -> calls.Loaded:
         len(call.line_info) // call.line_info_rec_size if call.line_info_rec_size else 0,
         call.attach_btf_id,
         call.attach_fd,
+        0,
+        _where(fds),
         size=152,
     )
     result = bpf(int(call.cmd), a)

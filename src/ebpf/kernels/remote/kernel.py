@@ -15,7 +15,7 @@ from ebpf.kernels.remote.start import connect
 from ebpf.sys import wire
 from ebpf.sys.calls import Call, R
 from ebpf.sys.capture import Capture
-from ebpf.sys.kernel import Buffer, Command, PerfSource, Process, ReplayStats, Scope, TcState, XdpState
+from ebpf.sys.kernel import VMLINUX, Buffer, Command, PerfSource, Process, ReplayStats, Scope, TcState, XdpState
 from ebpf.sys.mapped import Stretch
 
 # Several may wait for one ring buffer, and the first takes the wake-up of all: look again this often.
@@ -153,7 +153,9 @@ class RemoteKernel:
         return dict(self._ask("interfaces"))
 
     def read_file(self, path: str) -> bytes:
-        """This kernel has no files of its own."""
+        """This kernel has no files of its own, and no structures that programs could read."""
+        if path == VMLINUX:
+            return b""
         raise FileNotFoundError(errno.ENOENT, "the user kernel has no such file", path)
 
     def syscall_function(self, syscall: str) -> str:

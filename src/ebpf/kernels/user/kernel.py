@@ -22,7 +22,7 @@ from ebpf.kernels.user.state import State
 from ebpf.kernels.user.trace import TraceReader
 from ebpf.sys import calls
 from ebpf.sys.calls import Call, R
-from ebpf.sys.kernel import Buffer, PerfSource, TcState, XdpState
+from ebpf.sys.kernel import VMLINUX, Buffer, PerfSource, TcState, XdpState
 from ebpf.uapi import MapFlag, ProgType
 
 
@@ -406,7 +406,9 @@ class UserKernel:
         return {name: index for index, name in socket.if_nameindex()}
 
     def read_file(self, path: str) -> bytes:
-        """This kernel has no files of its own."""
+        """This kernel has no files of its own, and no structures that programs could read."""
+        if path == VMLINUX:
+            return b""
         raise FileNotFoundError(errno.ENOENT, "the user kernel has no such file", path)
 
     def syscall_function(self, syscall: str) -> str:
