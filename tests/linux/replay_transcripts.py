@@ -39,6 +39,7 @@ MISSING = {
     "02-036": "rm -rf /sys/fs/bpf/h /sys/fs/bpf/bad /sys/fs/bpf/mybss",
     "02-037": "rm -rf /sys/fs/bpf/t",
     "02-038": "rm -f /sys/fs/bpf/h; sleep 0.3",
+    "02-040": "rm -f /sys/fs/bpf/h; sleep 0.3",
     "02-042": "rm -f /sys/fs/bpf/h /sys/fs/bpf/k /sys/fs/bpf/k2; sleep 0.3",
     "06-034": f"{sys.executable} {Path(__file__).with_name('attach_links.py')} /sys/fs/bpf/net",
     "06-040": "rm -f /sys/fs/bpf/link_*; sleep 0.3",

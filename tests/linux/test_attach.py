@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from ebpf.elf import read_object
 from ebpf.errors import EbpfError, NotSupportedError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection, Program
+from ebpf.sys.calls import GetLinkInfo
 from ebpf.sys.kernel import Command
 
 pytestmark = pytest.mark.linux
@@ -72,3 +74,59 @@ def test_a_kernel_without_kprobes_says_what_it_has_instead() -> None:
         pytest.raises(NotSupportedError, match=r"kprobe 'tcp_v4_connect': this kernel has no kprobes .* System calls' functions"),
     ):
         attach.kprobe(loaded.programs["watch"], "tcp_v4_connect")
+
+
+LIBC = next((line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line), "")
+SECTIONS = {
+    "tp/syscalls/sys_enter_getpgid": "tracepoint",
+    "raw_tp/sys_enter": "",
+    "tp_btf/sys_enter": "",
+    f"uprobe/{LIBC}:getpgid": "uprobe",
+    f"uretprobe/{LIBC}:getpgid": "uretprobe",
+}
+
+
+@pytest.mark.skipif(not LIBC, reason="this process has no libc.so of which a function could be traced")
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_program_is_attached_as_its_section_says(section: str) -> None:
+    kind = SECTIONS[section]
+    # Of this process alone, and of raw tracepoints the same system call alone.
+    only = "" if kind else "if (((unsigned long *)ctx)[1] != 121) return 0;"
+    source = HEAD + (
+        f'SEC("{section}") int watch(void *ctx) {{ if (bpf_get_current_pid_tgid() >> 32 != {os.getpid()}) return 0; {only} counter++; return 0; }}\n'
+    )
+    spec = read_object(compile_c("watch.bpf.c", text=source).object)
+    with open_kernel("linux") as kernel, Collection.load(spec, kernel) as loaded:
+        link = attach.link_by_section(loaded.programs["watch"])
+        assert link is not None
+        for _ in range(5):
+            os.getpgid(0)
+        info = kernel.bpf(GetLinkInfo(link))
+        kernel.close(link)
+        os.getpgid(0)
+        assert loaded.variables()["counter"] == 5
+        assert info.prog_id == loaded.programs["watch"].info().id
+        if kind:
+            assert info.detail["event"] == kind
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        ("tp/syscalls", "a tracepoint is written category/name"),
+        ("uprobe/getpgid", "is written path:function"),
+        (f"uprobe/{LIBC}:getpgidd", "no function 'getpgidd' in .*getpgid"),
+        (f"uprobe/{LIBC}:getpgid+x", "'x' is no offset"),
+    ],
+)
+def test_a_target_that_is_not_there_is_named(section: str, why: str) -> None:
+    source = HEAD + f'SEC("{section}") int watch(void *ctx) {{ return 0; }}\n'
+    spec = read_object(compile_c("watch.bpf.c", text=source).object)
+    with open_kernel("linux") as kernel, Collection.load(spec, kernel) as loaded, pytest.raises(EbpfError, match=why):
+        attach.link_by_section(loaded.programs["watch"])
+
+
+def test_a_section_that_says_nothing_attaches_nothing() -> None:
+    spec = read_object(compile_c("watch.bpf.c", text=HEAD + 'SEC("xdp") int watch(void *ctx) { return 2; }\n').object)
+    with open_kernel("linux") as kernel, Collection.load(spec, kernel) as loaded:
+        assert attach.link_by_section(loaded.programs["watch"]) is None

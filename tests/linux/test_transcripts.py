@@ -24,7 +24,6 @@ INVALID = "bpftool's JSON is invalid where a flow dissector is attached"
 DEBUG = "-d does not print libbpf's steps"
 OFFLOAD = "offloading to devices is not built yet"
 LOADER = "-L prints and pins nothing in bpftool; here it changes nothing"
-CORE = "tp_btf, kconfig and CO-RE are not loaded yet"
 # By section: what differs yet, and why. The list only shrinks.
 DIFFERENT = {
     "00": dict.fromkeys(
@@ -32,13 +31,6 @@ DIFFERENT = {
     ),
     "01": {},
     "02": {
-        "02-001-loadall": CORE,
-        "02-002-loadall-ls": CORE,
-        "02-003-loadall-show": CORE,
-        "02-004-load-multi-prog": CORE,
-        "02-005-load-multi-ls": CORE,
-        "02-006-load-multi-show": CORE,
-        "02-007-pinmaps": CORE,
         "02-014-verifier-fail-debug": DEBUG,
         "02-016-load-debug": DEBUG,
         "02-021-load-unresolved-extern": "ours says which variable, and in which program",
@@ -46,12 +38,8 @@ DIFFERENT = {
         "02-024-load-pin-relative": MOUNTS,
         "02-029-load-offload-lo": OFFLOAD,
         "02-030-load-dev-lo": OFFLOAD,
-        "02-036-autoattach": CORE,
-        "02-037-autoattach-xdp": CORE,
         "02-038-use-loader": LOADER,
         "02-039-use-loader-nopath": LOADER,
-        "02-040-kconfig-ksym-core": CORE,
-        "02-041-kernel-btf": CORE,
         "02-048-pin-not-bpffs": MOUNTS,
     },
     "03": {

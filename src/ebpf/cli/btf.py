@@ -218,7 +218,7 @@ def _from_kernel(context: Context, words: Words, what: str) -> tuple[Btf, list[i
 def _from_file(context: Context, words: Words) -> tuple[Btf, list[int]]:
     """The types of a file: an object's, or BTF as it is."""
     path = words.take("FILE")
-    while words.take_if("file"):
+    if words.take_if("file"):
         raise NotSupportedError("btf dump file ... file", "several files are not read together yet")
     if context.base_btf:
         try:

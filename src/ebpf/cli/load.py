@@ -7,12 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ebpf.attach import link_by_section
+from ebpf.btf import Btf
 from ebpf.cli import handles
 from ebpf.cli.context import Context
-from ebpf.cli.noun import Silent, done, pin_object
+from ebpf.cli.noun import Silent, done, pin_object, prepare_pin
 from ebpf.cli.words import Words, number
 from ebpf.errors import FormatError, NotSupportedError, UsageError, VerifierError
-from ebpf.object import Collection, Map
+from ebpf.object import Collection, Map, Program
 from ebpf.spec import ObjectSpec
 from ebpf.sys.calls import MapInfo
 from ebpf.uapi import SECTIONS, section_row
@@ -29,6 +31,8 @@ class Request:
     every: bool
     section: str = ""
     maps_folder: str = ""
+    attach: bool = False
+    kernel_btf: str = ""
     reuse: list[tuple[str | int, handles.Handle]] = field(default_factory=list)
 
 
@@ -43,7 +47,11 @@ def parse(words: Words, *, every: bool) -> Request:
             request.reuse.append(_reuse(words))
         elif words.take_if("pinmaps"):
             request.maps_folder = words.take("DIR")
-        elif words.peek() in ("autoattach", "kernel_btf", "offload_dev", "xdpmeta_dev", "dev"):
+        elif words.take_if("autoattach"):
+            request.attach = True
+        elif words.take_if("kernel_btf"):
+            request.kernel_btf = words.take("BTF_FILE")
+        elif words.peek() in ("offload_dev", "xdpmeta_dev", "dev"):
             raise NotSupportedError(f"prog load ... {words.peek()}", "this option is not built yet")
         else:
             raise UsageError(f"expected no more arguments, {_OPTIONS}, got: '{words.peek()}'?")
@@ -77,7 +85,7 @@ def load(context: Context, words: Words, *, every: bool) -> int:
                 "the user kernel lives in one process, so that nothing is there to keep a pin after this command",
                 hint=f"Run it on a capture (ebpf prog run {request.path} --pcap FILE), or load it with --kernel linux",
             )
-        collection = stack.enter_context(_loaded(context, spec, reuse))
+        collection = stack.enter_context(_loaded(context, request, spec, reuse))
         _pin(context, request, collection)
     done(context)
     return 0
@@ -88,25 +96,53 @@ def _pin(context: Context, request: Request, collection: Collection) -> None:
     if not collection.programs:
         raise UsageError(f"object file doesn't contain any bpf program: {request.path}")
     kernel = context.kernel()
-    placed = [held.name for held in collection.spec.maps.values() if held.pinning]
-    if request.maps_folder and placed:
-        # The object says itself where this map is pinned.
-        _say(
-            context, f"map '{placed[0]}' already has pin path '/sys/fs/bpf/{placed[0]}' different from '{request.maps_folder}/{placed[0]}'"
-        )
-        raise UsageError("failed to pin all maps")
-    pins = [(f"{request.pin}/{name}", program.fd) for name, program in collection.programs.items()]
-    if not request.every:
-        pins = [(request.pin, pins[0][1])]
     if request.maps_folder:
-        # bpffs takes no dots: as libbpf does, .bss becomes _bss.
-        pins += [(f"{request.maps_folder}/{name.replace('.', '_')}", held.fd) for name, held in collection.maps.items()]
-    with ExitStack() as undo:
-        for place, fd in pins:
-            pin_object(context, place, fd, folder=request.every or place != request.pin)
-            undo.callback(kernel.unpin, place)
-        # All are there: they stay.
-        undo.pop_all()
+        _require_free(context, request.maps_folder, collection)
+    with ExitStack() as stack:
+        chosen = list(collection.programs.items())[: None if request.every else 1]
+        pins = [(f"{request.pin}/{name}" if request.every else request.pin, _lasting(context, stack, request, p)) for name, p in chosen]
+        if request.maps_folder:
+            # bpffs takes no dots: as libbpf does, .bss becomes _bss.
+            pins += [(f"{request.maps_folder}/{name.replace('.', '_')}", held.fd) for name, held in collection.maps.items()]
+        with ExitStack() as undo:
+            for place, fd in pins:
+                pin_object(context, place, fd, folder=request.every or place != request.pin)
+                undo.callback(kernel.unpin, place)
+            # All are there: they stay.
+            undo.pop_all()
+
+
+def _lasting(context: Context, stack: ExitStack, request: Request, program: Program) -> int:
+    """What is pinned for a program: a link that attaches it as its section says, where that is asked for; else the program."""
+    if not request.attach:
+        return program.fd
+    link = link_by_section(program)
+    if link is None:
+        context.note(f"Program {program.name} does not support autoattach, falling back to pinning")
+        return program.fd
+    stack.callback(program.kernel.close, link)
+    return link
+
+
+def _require_free(context: Context, folder: str, collection: Collection) -> None:
+    """Insist that no map says itself where it is pinned."""
+    prepare_pin(context, f"{folder}/map", folder=True)
+    for held in collection.spec.maps.values():
+        if held.pinning:
+            at = f"/sys/fs/bpf/{held.name}"
+            _say(context, f"map '{held.name}' already has pin path '{at}' different from '{folder}/{held.name}'")
+            why = "" if context.command == "bpftool" else f": map {held.name!r} is pinned at {at} by its object"
+            raise UsageError(f"failed to pin all maps{why}")
+
+
+def _kernel_types(path: str) -> Btf | None:
+    """The types of the kernel that a file has instead of the kernel's own."""
+    if not path:
+        return None
+    try:
+        return Btf.parse(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise UsageError(f"failed to parse vmlinux BTF at '{path}': {os.strerror(error.errno or errno.EIO).lower()}") from error
 
 
 def _read(context: Context, request: Request) -> ObjectSpec:
@@ -162,7 +198,7 @@ def _reading(error: FormatError, data: bytes, path: str) -> Sequence[str]:
     return [str(error)]
 
 
-def _loaded(context: Context, spec: ObjectSpec, reuse: Sequence[tuple[str | int, handles.Found[MapInfo]]]) -> Collection:
+def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequence[tuple[str | int, handles.Found[MapInfo]]]) -> Collection:
     """The object in the kernel, with maps that are there already in the place of some of its own."""
     kernel = context.kernel()
     names = list(spec.maps)
@@ -176,7 +212,7 @@ def _loaded(context: Context, spec: ObjectSpec, reuse: Sequence[tuple[str | int,
             )
         taken[name] = Map(kernel, found.fd, spec.maps[name], spec.btf)
     try:
-        return Collection.load(spec, kernel, reuse=taken)
+        return Collection.load(spec, kernel, reuse=taken, types=_kernel_types(request.kernel_btf))
     except VerifierError as error:
         if context.command != "bpftool":
             raise

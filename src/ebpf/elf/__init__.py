@@ -2,5 +2,6 @@
 
 from ebpf.elf.file import read_elf
 from ebpf.elf.read import object_name, read_object
+from ebpf.elf.symbols import file_offset
 
-__all__ = ["object_name", "read_elf", "read_object"]
+__all__ = ["file_offset", "object_name", "read_elf", "read_object"]

@@ -422,7 +422,7 @@ class BtfLoad(Call[int]):
 
 @dataclass(frozen=True, slots=True)
 class RawTracepointOpen(Call[int]):
-    """Attach a program to a raw tracepoint; the answer is a link descriptor."""
+    """Attach a program to a raw tracepoint (name "": to what it was loaded for); the answer is a link descriptor."""
 
     cmd: ClassVar[Cmd] = Cmd.RAW_TRACEPOINT_OPEN
     name: str

@@ -455,11 +455,12 @@ def _btf_load(call: calls.BtfLoad) -> int:
 
 
 def _raw_tracepoint(call: calls.RawTracepointOpen) -> int:
-    name = ctypes.create_string_buffer(call.name.encode())
+    # A program on a BTF target said its name when it was loaded, and has none here.
+    name = ctypes.create_string_buffer(call.name.encode()) if call.name else None
     a = attr("QIIQ", _where(name), call.prog_fd, 0, 0)
     result = bpf(int(call.cmd), a)
     if result < 0:
-        raise failure(-result, "bpf(RAW_TRACEPOINT_OPEN)", f"raw tracepoint {call.name!r}", capability="CAP_PERFMON")
+        raise failure(-result, "bpf(RAW_TRACEPOINT_OPEN)", f"raw tracepoint {call.name!r}" if call.name else "", capability="CAP_PERFMON")
     return result
 
 
