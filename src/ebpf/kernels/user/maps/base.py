@@ -160,6 +160,14 @@ class Map:
         """Remove what the runtime has under a key."""
         self.answer(library().rt_map_remove(self.address, self.key(key, "map_delete_elem")), "map_delete_elem")
 
+    def take_raw(self, key: bytes, flags: int) -> bytes:
+        """Remove what the runtime has under a key, and give it, in one step."""
+        call = "map_lookup_and_delete_elem"
+        self.no_lock(flags, call)
+        out = ctypes.create_string_buffer(self.value_bytes)
+        self.answer(library().rt_map_take(self.address, self.key(key, call), out, self.value_bytes), call)
+        return out.raw
+
     def next_raw(self, key: bytes | None) -> bytes:
         """The runtime's key after `key`."""
         raw = self.key(key, "map_get_next_key") if key is not None else None

@@ -1,10 +1,8 @@
 """Hashes, shared or per CPU, with or without eviction of what was not used for long."""
 
-import ctypes
 import errno
 import os
 
-from ebpf.engine.runtime import library
 from ebpf.kernels.user.maps.array import LARGEST_PER_CPU
 from ebpf.kernels.user.maps.base import ENOTSUPP, FD_ACCESS, PROG_ACCESS, Keyed, Map, bad, round8
 from ebpf.sys.calls import MapCreate
@@ -68,11 +66,7 @@ class Hash(Keyed):
 
     def take(self, key: bytes, flags: int) -> bytes:
         """Look a key up and remove it, in one step."""
-        call = "map_lookup_and_delete_elem"
-        self.no_lock(flags, call)
-        out = ctypes.create_string_buffer(self.value_bytes)
-        self.answer(library().rt_map_take(self.address, self.key(key, call), out, self.value_bytes), call)
-        return out.raw
+        return self.take_raw(key, flags)
 
 
 class PerCpuHash(Hash):
@@ -88,45 +82,29 @@ class PerCpuHash(Hash):
             raise bad(f"a value of {call.value_size} bytes for each CPU", errno.E2BIG)
 
 
-def _require_prealloc(call: MapCreate) -> None:
-    """Elements that are evicted have to be there."""
-    if call.flags & MapFlag.NO_PREALLOC:
-        raise bad("an LRU map's elements are allocated beforehand", ENOTSUPP)
+class _Evicting(Hash):
+    """A hash in which, when it is full, what was not looked up lately makes room."""
+
+    @classmethod
+    def check(cls, call: MapCreate) -> None:
+        """As a hash's; the elements that are evicted have to be there."""
+        if call.flags & MapFlag.NO_PREALLOC:
+            raise bad("an LRU map's elements are allocated beforehand", ENOTSUPP)
+        super().check(call)
+
+    def entries(self) -> int:
+        """As many as were asked for, or more: lists of their own for each CPU (BPF_F_NO_COMMON_LRU) are equally long."""
+        entries = self.spec.max_entries
+        return -(-entries // self.cpus) * self.cpus if self.spec.flags & MapFlag.NO_COMMON_LRU else entries
 
 
-def _rounded(call: MapCreate, cpus: int) -> int:
-    """Lists of their own for each CPU (BPF_F_NO_COMMON_LRU) are equally long."""
-    entries = call.max_entries
-    return -(-entries // cpus) * cpus if call.flags & MapFlag.NO_COMMON_LRU else entries
-
-
-class LruHash(Hash):
-    """BPF_MAP_TYPE_LRU_HASH: when it is full, what was not looked up lately makes room."""
+class LruHash(_Evicting):
+    """BPF_MAP_TYPE_LRU_HASH."""
 
     FLAGS = Hash.FLAGS | MapFlag.NO_COMMON_LRU
 
-    @classmethod
-    def check(cls, call: MapCreate) -> None:
-        """As a hash's."""
-        _require_prealloc(call)
-        super().check(call)
 
-    def entries(self) -> int:
-        """As many as were asked for, or more."""
-        return _rounded(self.spec, self.cpus)
-
-
-class LruPerCpuHash(PerCpuHash):
+class LruPerCpuHash(_Evicting, PerCpuHash):
     """BPF_MAP_TYPE_LRU_PERCPU_HASH."""
 
     FLAGS = PerCpuHash.FLAGS | MapFlag.NO_COMMON_LRU
-
-    @classmethod
-    def check(cls, call: MapCreate) -> None:
-        """As a per-CPU hash's."""
-        _require_prealloc(call)
-        super().check(call)
-
-    def entries(self) -> int:
-        """As many as were asked for, or more."""
-        return _rounded(self.spec, self.cpus)

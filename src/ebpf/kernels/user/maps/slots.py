@@ -5,6 +5,7 @@ An element is written by descriptor. The kernel says what a descriptor stands fo
 
 import ctypes
 import errno
+from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
 from ebpf.engine.program import MapDesc
@@ -24,7 +25,7 @@ class Thing(Protocol):
     id: int
 
 
-class Holding(Map):
+class Holding(Map, ABC):
     """A map of things. In memory an element is 8 bytes: the thing's address, or what stands for it; 0 for none."""
 
     #: What an element holds.
@@ -43,17 +44,17 @@ class Holding(Map):
         """What inner maps are like."""
         return self.inner.desc if self.inner is not None else None
 
+    @abstractmethod
     def may_put(self, key: bytes, flags: int) -> None:
         """Refuse an update before it is asked what the value stands for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, key: bytes, thing: Thing, cell: int) -> Thing | None:
         """Fill an element; the answer is what was there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drop(self, key: bytes) -> Thing | None:
         """Empty an element; the answer is what was there."""
-        raise NotImplementedError
 
     def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
         """The id of what an element holds."""
@@ -232,11 +233,10 @@ class HashOfMaps(HashedSlots):
     TELLS = BATCHES = True
 
 
-class Devmap(Slots):
-    """BPF_MAP_TYPE_DEVMAP: a cell is an interface's index and a program's id. Interface 0 empties it; programs only read."""
+class _Devices(Holding):
+    """A cell is an interface's index and a program's id; programs only read."""
 
     HOLDS = "interface"
-    EMPTIES = True
 
     def __init__(self, call: MapCreate, cpus: int) -> None:
         super().__init__(call, cpus)
@@ -245,7 +245,18 @@ class Devmap(Slots):
     @classmethod
     def check(cls, call: MapCreate) -> None:
         """An index, or an index and a program."""
-        _check_devices(call)
+        if call.key_size != 4 or call.value_size not in (4, 8) or not call.max_entries:
+            raise bad("keys have 4 bytes, values 4 or 8")
+
+    def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
+        """The interface and program of an element."""
+        return self.read_raw(key, flags)
+
+
+class Devmap(_Devices, Slots):
+    """BPF_MAP_TYPE_DEVMAP. Interface 0 empties an element."""
+
+    EMPTIES = True
 
     def may_put(self, key: bytes, flags: int) -> None:
         """Elements are always there, whatever is in them."""
@@ -255,43 +266,25 @@ class Devmap(Slots):
         if flags == UpdateFlag.NOEXIST:
             raise KernelError(errno.EEXIST, _UPDATE)
 
-    def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
-        """The interface and program of an element."""
-        return self.read_raw(key, flags)
-
     def drop(self, key: bytes) -> Thing | None:
         """Empty an element, which may be empty already."""
         self.write(self.index(key, _DELETE, errno.EINVAL), 0)
         return self.things.pop(key, None)
 
 
-class DevmapHash(HashedSlots):
+class DevmapHash(_Devices, HashedSlots):
     """BPF_MAP_TYPE_DEVMAP_HASH."""
 
     FLAGS = Slots.FLAGS
-    HOLDS = "interface"
     EMPTIES = False
-
-    def __init__(self, call: MapCreate, cpus: int) -> None:
-        super().__init__(call, cpus)
-        self.flags |= MapFlag.RDONLY_PROG
 
     @classmethod
     def check(cls, call: MapCreate) -> None:
-        """An index, or an index and a program."""
-        _check_devices(call)
+        """As a devmap's, and not too many."""
+        _Devices.check(call)
         if call.max_entries > 1 << 31:
             raise bad(f"{call.max_entries} elements")
 
     def may_put(self, key: bytes, flags: int) -> None:
         """BPF_EXIST is not looked at, as on Linux."""
         super().may_put(key, flags if flags != UpdateFlag.EXIST else 0)
-
-    def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
-        """The interface and program of an element."""
-        return self.read_raw(key, flags)
-
-
-def _check_devices(call: MapCreate) -> None:
-    if call.key_size != 4 or call.value_size not in (4, 8) or not call.max_entries:
-        raise bad("keys have 4 bytes, values 4 or 8")

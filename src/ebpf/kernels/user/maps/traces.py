@@ -1,9 +1,7 @@
 """Stack traces: programs write them, user space reads and clears them."""
 
-import ctypes
 import errno
 
-from ebpf.engine.runtime import library
 from ebpf.kernels.user.maps.base import FD_ACCESS, Map, bad
 from ebpf.sys.calls import MapCreate
 from ebpf.uapi import MapFlag
@@ -52,11 +50,7 @@ class StackTrace(Map):
 
     def take(self, key: bytes, flags: int) -> bytes:
         """Read a stack and forget it."""
-        call = "map_lookup_and_delete_elem"
-        self.no_lock(flags, call)
-        out = ctypes.create_string_buffer(self.value_bytes)
-        self.answer(library().rt_map_take(self.address, self.key(key, call), out, self.value_bytes), call)
-        return out.raw
+        return self.take_raw(key, flags)
 
     def next_key(self, key: bytes | None) -> bytes:
         """The next id that has a stack."""
