@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import StringIO
 
 from ebpf.cli.context import Context
@@ -49,7 +50,7 @@ def _carry_out(context: Context, path: str, command: Command) -> int:
         if context.json:
             context.out = StringIO()
         try:
-            status = report_any(context, lambda words=words: command(context, words))  # type: ignore[misc]
+            status = report_any(context, partial(command, context, words))
         finally:
             said, context.out = context.out, out
         if context.json:

@@ -211,7 +211,8 @@ def _from_kernel(context: Context, words: Words, what: str) -> tuple[Btf, list[i
         with _opened(kernel, id_) as found:
             return Btf.parse(found.data), roots
     except UsageError as error:
-        context.note(f"Error: {error}") if not context.json else None
+        if not context.json:
+            context.note(f"Error: {error}")
         raise Refused(f"get btf by id ({id_}): No such file or directory", 254) from error
 
 

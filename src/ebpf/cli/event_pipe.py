@@ -36,9 +36,11 @@ def run(context: Context, words: Words) -> int:
         held = Map(kernel, each.fd, MapSpec(info.name, info.type, info.key_size, info.value_size, info.max_entries))
         places = {chosen["cpu"]: chosen["index"]} if chosen else {cpu: cpu for cpu in range(min(kernel.possible_cpus, info.max_entries))}
         with PerfBuffer(held, places=places) as buffer:
-            context.write("[") if context.json else None
+            if context.json:
+                context.write("[")
             _copy(context, buffer, places)
-            context.write("]") if context.json else None
+            if context.json:
+                context.write("]")
     return 0
 
 

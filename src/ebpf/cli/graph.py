@@ -7,7 +7,7 @@ from ebpf.cli.context import Context
 from ebpf.cli.types import open_btf
 from ebpf.cli.xlated import Disasm, SourceLines, disassembler
 from ebpf.isa import Insn, decode, encode
-from ebpf.isa.opcodes import EXIT, GOTOL, JA, Class, Jmp
+from ebpf.isa.opcodes import CALL, EXIT, GOTOL, JA, Class, Jmp
 from ebpf.sys.calls import ProgInfo
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import CallSrc
@@ -47,7 +47,7 @@ def _functions(info: ProgInfo) -> list[list[tuple[int, Insn]]]:
     for insn in decode(info.xlated):
         placed.append((slot, insn))
         slot += insn.slots
-    calls = {slot + 1 + (insn.off or insn.imm) for slot, insn in placed if insn.opcode == 0x85 and insn.src == CallSrc.PSEUDO_CALL}
+    calls = {slot + 1 + (insn.off or insn.imm) for slot, insn in placed if insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL}
     out: list[list[tuple[int, Insn]]] = []
     for slot, insn in placed:
         if slot in calls or not out:

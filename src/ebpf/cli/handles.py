@@ -1,12 +1,13 @@
 """Names for objects on the command line: PROG is `id N | tag HEX | name NAME | pinned FILE`, MAP and LINK have fewer ways."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json
-from ebpf.cli.noun import Missing
+from ebpf.cli.noun import Missing, Verb, done, pin_object, status
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import FdById, GetLinkInfo, GetMapInfo, GetProgInfo, LinkInfo, MapInfo, NextId, ObjGet, ProgInfo
@@ -194,3 +195,29 @@ def only(found: list[Found[Info]], handle: Handle, noun: str, *, status: int = 2
     if len(found) > 1:
         raise UsageError(f"several {'programs' if noun == 'prog' else 'maps'} match this handle")
     return found[0]
+
+
+def pin_verb(noun: str) -> Verb:
+    """The verb that gives an object of a `noun` ("prog", "map", "link") a path."""
+
+    def pin(context: Context, words: Words) -> int:
+        with status(_EINVAL):
+            words.need(3, "pin")
+        handle = take(words, noun)
+        path = words.take("FILE")
+        words.end()
+        opened: AbstractContextManager[Sequence[Found[Any]]] = _OPENERS[noun](context.kernel(), handle)
+        with opened as found:
+            pin_object(context, path, only(list(found), handle, noun).fd)
+        done(context)
+        return 0
+
+    return pin
+
+
+_EINVAL = 234
+_OPENERS: dict[str, Callable[[Kernel, Handle], AbstractContextManager[Sequence[Found[Any]]]]] = {
+    "prog": programs,
+    "map": maps,
+    "link": links,
+}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
-from ebpf.cli.noun import Refused, Verb, dispatch, done, help_verb, pin_object, status
+from ebpf.cli.noun import Refused, Verb, dispatch, done, help_verb
 from ebpf.cli.types import program_type
 from ebpf.cli.words import Words
 from ebpf.errors import KernelError
@@ -154,20 +154,6 @@ def _perf_text(detail: Mapping[str, int | str]) -> str:
     return f"event {detail.get('event_type_number', '?')}:{detail.get('event_config', '?')}  "
 
 
-def pin(context: Context, words: Words) -> int:
-    """Give a link a path."""
-    with status(234):
-        words.need(3, "pin")
-    handle = handles.take(words, "link")
-    path = words.take("FILE")
-    words.end()
-    kernel = context.kernel()
-    with handles.links(kernel, handle) as found:
-        pin_object(context, path, found[0].fd)
-    done(context)
-    return 0
-
-
 def detach(context: Context, words: Words) -> int:
     """Take a link's program off its place, whoever holds the link."""
     if len(words.rest) != 2:
@@ -185,4 +171,4 @@ def detach(context: Context, words: Words) -> int:
     return 0
 
 
-_VERBS: dict[str, Verb] = {"show": show, "list": show, "help": help_verb("link"), "pin": pin, "detach": detach}
+_VERBS: dict[str, Verb] = {"show": show, "list": show, "help": help_verb("link"), "pin": handles.pin_verb("link"), "detach": detach}

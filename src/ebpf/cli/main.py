@@ -146,10 +146,14 @@ def report(context: Context, error: EbpfError) -> int:
     """Print an error as one line, with the compiler's or verifier's text where there is one; return the exit status."""
     under_its_name = context.command == "bpftool"
     if isinstance(error, Silent) or (isinstance(error, Missing) and under_its_name):
-        context.write("") if context.json else None
+        if context.json:
+            context.write("")
     elif isinstance(error, Misuse) and not under_its_name:
         text = f"{error.brief}; ebpf {error.noun} help"
-        context.write(dumps({"error": text}, pretty=context.pretty)) if context.json else context.note(f"Error: {text}")
+        if context.json:
+            context.write(dumps({"error": text}, pretty=context.pretty))
+        else:
+            context.note(f"Error: {text}")
     elif isinstance(error, Misuse) and not context.json:
         context.note((f"Error: {error}\n" if str(error) else "") + grammar(context.command, error.noun, context.noun).removesuffix("\n"))
     elif isinstance(error, Misuse) and not str(error):

@@ -7,7 +7,7 @@ from pathlib import Path
 from ebpf.cli import graph, handles, jited, xlated
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
-from ebpf.cli.noun import Misuse, Verb, dispatch, done, help_verb, pin_object, status
+from ebpf.cli.noun import Misuse, Verb, dispatch, done, help_verb
 from ebpf.cli.types import program_type
 from ebpf.cli.words import Words, is_prefix
 from ebpf.errors import UsageError
@@ -97,20 +97,6 @@ def loadall(context: Context, words: Words) -> int:
     from ebpf.cli.load import load as load_object
 
     return load_object(context, words, every=True)
-
-
-def pin(context: Context, words: Words) -> int:
-    """Give a loaded program a path."""
-    with status(234):
-        words.need(3, "pin")
-    handle = handles.take(words, "prog")
-    path = words.take("FILE")
-    words.end()
-    kernel = context.kernel()
-    with handles.programs(kernel, handle) as found:
-        pin_object(context, path, handles.only(found, handle, "prog").fd)
-    done(context)
-    return 0
 
 
 def dump(context: Context, words: Words) -> int:
@@ -205,7 +191,7 @@ _VERBS: dict[str, Verb] = {
     "list": show,
     "help": help_verb("prog"),
     "dump": dump,
-    "pin": pin,
+    "pin": handles.pin_verb("prog"),
     "load": load,
     "loadall": loadall,
     "tracelog": tracelog,

@@ -14,7 +14,7 @@ from ebpf.cli.words import Words
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, FormatError, UsageError
 from ebpf.isa import Insn, by_slot, decode
-from ebpf.isa.opcodes import CALL, EXIT, GOTOL, Class
+from ebpf.isa.opcodes import CALL, CALLX, EXIT, GOTOL, LD_IMM64, Class
 from ebpf.uapi import CallSrc, ProgType
 
 ENGINES = ("jit", "interp")
@@ -126,12 +126,12 @@ def _wrong(slot: int, insn: Insn, slots: list[Insn | None]) -> str:
 
     if insn.opcode not in OPS:
         return f"opcode {insn.opcode:#04x} is none"
-    if insn.dst > 10 or (insn.src > 10 and insn.opcode != 0x18):
+    if insn.dst > 10 or (insn.src > 10 and insn.opcode != LD_IMM64):
         return "names a register that there is not: r0 to r10 are"
     if insn.dst == 10 and insn.opcode & 7 in (Class.ALU, Class.ALU64, Class.LD, Class.LDX):
         return "writes r10, which is read-only"
     target = None
-    if insn.opcode & 7 in (Class.JMP, Class.JMP32) and insn.opcode not in (CALL, EXIT, 0x8D):
+    if insn.opcode & 7 in (Class.JMP, Class.JMP32) and insn.opcode not in (CALL, CALLX, EXIT):
         target = slot + 1 + (insn.imm if insn.opcode == GOTOL else insn.off)
     elif insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL:
         target = slot + 1 + insn.imm

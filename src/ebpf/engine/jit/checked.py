@@ -16,6 +16,7 @@ from ebpf.engine.jit.translate import Module, Translator
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, NotSupportedError
 from ebpf.isa import Insn, by_slot, called_register, disasm_one
+from ebpf.isa.opcodes import LD_IMM64, Class
 from ebpf.uapi import PseudoSrc
 
 FRAMES: Final = 8
@@ -70,7 +71,6 @@ class Checked:
     """A compiled program: `run` it as often as is wanted, then close it."""
 
     program: Prepared
-    helpers: Mapping[int, Body]
     _code: Any
     _entry: Any
     _bodies: list[Any]
@@ -148,7 +148,7 @@ def compile_checked(program: Prepared, helpers: Mapping[int, Body], *, unwinds: 
     bodies = [guarded(helpers[slot.number]) for slot in module.table]
     code = load_image(image, [ctypes.cast(body, ctypes.c_void_p).value or 0 for body in bodies])
     entry = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)(code.entry)
-    return Checked(program, helpers, code, entry, bodies, env, raised)
+    return Checked(program, code, entry, bodies, env, raised)
 
 
 class CheckedTranslator(Translator):
@@ -221,7 +221,7 @@ class CheckedTranslator(Translator):
             return self._new(f"getelementptr i8, ptr %top, i64 {distance + offset}")
         address = self._new(f"add i64 {self._get(register)}, {offset}") if offset else self._get(register)
         insn = self._slots[slot]
-        writing = insn is not None and insn.opcode & 7 in (2, 3) and register == insn.dst
+        writing = insn is not None and insn.opcode & 7 in (Class.ST, Class.STX) and register == insn.dst
         into = self._new(f"sub i64 {address}, %memory.lo")
         room = self._new(f"call i64 @llvm.usub.sat.i64(i64 %memory.size, i64 {size - 1})")
         in_memory = self._new(f"icmp ult i64 {into}, {room}")
@@ -317,7 +317,7 @@ class CheckedTranslator(Translator):
 
 
 def _names_function(insn: Insn) -> bool:
-    return insn.opcode == 0x18 and insn.src == PseudoSrc.FUNC
+    return insn.opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC
 
 
 def _signed(value: int) -> int:
