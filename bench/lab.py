@@ -4,6 +4,7 @@ python bench/lab.py [--rounds 5]
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+SECONDS = 2
 LAB = [sys.executable, "-m", "ebpf", "lab", "--"]
 WORK = r"""
 #include <stdio.h>
@@ -34,27 +36,56 @@ int main(void) {
 """
 FLOOD = r"""
 #include <arpa/inet.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-int main(void) {
-    /* Datagrams to a closed port: 60-byte frames that nobody answers more often than the kernel's limit of ICMP. */
-    int fd = socket(AF_INET, SOCK_DGRAM, 0);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)};
-    inet_pton(AF_INET, "10.200.0.1", &to.sin_addr);
-    char text[18] = {0};
+/* In the second host: 60-byte frames out of its eth0 for some seconds. Prints how many were sent and how many came back. */
+static unsigned long received(void) {
+    char line[512]; unsigned long n = 0;
+    FILE *f = fopen("/proc/self/net/dev", "r");
+    while (fgets(line, sizeof line, f)) {
+        char *at = strstr(line, "eth0:");
+        if (at) sscanf(at + 5, "%*u %lu", &n);
+    }
+    fclose(f);
+    return n;
+}
+int main(int argc, char **argv) {
+    int fd = socket(AF_PACKET, SOCK_RAW, 0), one = 1;
+    struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex("eth0")};
+    if (fd < 0 || bind(fd, (struct sockaddr *)&to, sizeof to)) { perror("flood"); return 1; }
+    setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &one, sizeof one);
+    unsigned char frame[60] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0,
+                               10, 200, 0, 2, 10, 200, 0, 1};
     struct mmsghdr many[64];
-    struct iovec piece = {text, sizeof text};
+    struct iovec piece = {frame, sizeof frame};
     memset(many, 0, sizeof many);
-    for (int i = 0; i < 64; i++) many[i].msg_hdr = (struct msghdr){&to, sizeof to, &piece, 1, 0, 0, 0};
+    for (int i = 0; i < 64; i++) many[i].msg_hdr = (struct msghdr){.msg_iov = &piece, .msg_iovlen = 1};
+    unsigned long before = received(), sent = 0;
     struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t);
-    for (time_t end = t.tv_sec + 3; t.tv_sec < end; clock_gettime(CLOCK_MONOTONIC, &t)) sendmmsg(fd, many, 64, 0);
-    return 0;
+    double now = t.tv_sec + t.tv_nsec / 1e9, begin = now;
+    for (double end = now + atof(argv[1]); now < end; now = t.tv_sec + t.tv_nsec / 1e9) {
+        int n = sendmmsg(fd, many, 64, 0);
+        if (n > 0) sent += n;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+    }
+    printf("%f %lu %lu\n", now - begin, sent, received() - before);
+    return argc != 2;
 }
 """
-DROP = '#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\nint seen;\nSEC("xdp") int drop(void *c) { seen++; return XDP_DROP; }\n'
+JUDGE = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+long seen;
+SEC("xdp") int judge(void *ctx) { seen++; return VERDICT; }
+char LICENSE[] SEC("license") = "GPL";
+"""
 
 
 def run(command: list[str], **more: object) -> str:
@@ -67,8 +98,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    from ebpf.toolchain import find_clang
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "work.c").write_text(WORK)
@@ -76,7 +105,6 @@ def main() -> None:
         zig = [sys.executable, "-m", "ziglang", "cc", "-O2", "-D_GNU_SOURCE", "-target", f"{os.uname().machine}-linux-gnu"]
         for text in ("work", "flood"):
             subprocess.run([*zig, str(folder / f"{text}.c"), "-o", str(folder / text)], check=True)
-        del find_clang
         ready = []
         for _ in range(rounds):
             began = time.perf_counter()
@@ -91,23 +119,41 @@ def main() -> None:
         ratio = statistics.median(pair[0] for pair in pairs)
         more = statistics.median(pair[1] for pair in pairs)
         print(f"fork and exec in an idle lab: {ratio:.2f} x outside (target 1.25); a system call: {more:+.0f} ns")
-        (folder / "drop.bpf.c").write_text(DROP)
-        script = f"""
-set -e
-clang -target bpf -O2 -g -c {folder}/drop.bpf.c -o {folder}/drop.o
-bpftool prog load {folder}/drop.o /sys/fs/bpf/drop
-bpftool net attach xdp name drop dev eth0
-ebpf lab-peer {folder}/flood > /dev/null
-bpftool -j map dump name drop.bss
-"""
-        rates = []
-        for _ in range(rounds):
-            answer = run([*LAB, "sh", "-c", script])
-            import json
+        for verdict in ("XDP_DROP", "XDP_TX", "XDP_PASS"):
+            (folder / "judge.bpf.c").write_text(JUDGE.replace("VERDICT", verdict))
+            floods = sorted(flood(folder) for _ in range(rounds))
+            rate, offered, back = floods[len(floods) // 2]
+            sent_back = f", {back / 1e6:.2f} M/s came back" if verdict == "XDP_TX" else ""
+            print(f"{verdict} on the veth, inline: {rate / 1e6:.2f} M packets/s of {offered / 1e6:.2f} M/s sent{sent_back} (target 0.3)")
 
-            counted = json.loads(answer)[0]["formatted"]["value"][".bss"][0]["seen"]
-            rates.append(counted / 3)
-        print(f"XDP_DROP on the veth, inline: {statistics.median(rates) / 1e6:.2f} M packets/s (target 0.3)")
+
+def flood(folder: Path) -> tuple[float, float, float]:
+    """Flood the lab's eth0 from the second host: packets a second that the program judged, that were sent, and that came back."""
+    script = f"""
+set -e
+cd {folder}
+clang -target bpf -O2 -g -c judge.bpf.c -o judge.o
+bpftool prog load judge.o /sys/fs/bpf/judge
+bpftool net attach xdp pinned /sys/fs/bpf/judge dev eth0
+echo $EBPF_LAB
+read line
+bpftool -j map dump name judge.bss
+"""
+    with subprocess.Popen([*LAB, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as lab:
+        assert lab.stdin is not None
+        assert lab.stdout is not None
+        inside = ["nsenter", "--preserve-credentials", "--user", "--net", "--target", str(second_host(int(lab.stdout.readline())))]
+        seconds, sent, back = (float(word) for word in run([*inside, str(folder / "flood"), str(SECONDS)]).split())
+        answer, _ = lab.communicate("\n", timeout=60)
+    seen = json.loads(answer)[0]["formatted"]["value"][".bss"][0]["seen"]
+    return seen / seconds, sent / seconds, back / seconds
+
+
+def second_host(lab: int) -> int:
+    """The process that is the lab's second host: the child whose network is neither the lab's nor ours."""
+    networks = {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in (os.getpid(), lab)}
+    children = [int(pid) for pid in Path(f"/proc/{lab}/task/{lab}/children").read_text().split()]
+    return next(pid for pid in children if os.stat(f"/proc/{pid}/ns/net").st_ino not in networks)
 
 
 if __name__ == "__main__":

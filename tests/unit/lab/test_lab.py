@@ -1,5 +1,6 @@
 """The laboratory: the tutorial's commands as they stand, without root, and nothing left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -163,6 +164,43 @@ def test_a_packet_that_is_sent_back_carries_what_the_program_wrote(lab: Run, tmp
         f"bpftool net attach xdp name judge dev eth0 && {sys.executable} echo.py"
     )
     assert answer.stdout == "b'Hello'\n", answer.stderr
+
+
+LENGTHS = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+int longest, last;
+SEC("xdp") int judge(struct xdp_md *ctx) {
+    unsigned char *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    int length = end - data;
+    if (length > longest) {
+        longest = length;
+        if (length > 42 && data + 42 < end && length < 70000 && data + 30042 <= end)
+            last = data[30041];
+    }
+    return XDP_PASS;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@needs_namespaces
+def test_packets_of_lo_are_seen_whole_however_long(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "lengths.bpf.c").write_text(LENGTHS)
+    (tmp_path / "send.py").write_text(
+        """
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for n in (10, 30000, 1000):
+    s.sendto(bytes(n - 1) + b"\\x2a", ("127.0.0.1", 9))
+time.sleep(0.2)
+"""
+    )
+    answer = lab(
+        f"clang -target bpf -O2 -g -c lengths.bpf.c -o l.o && bpftool prog load l.o /sys/fs/bpf/l && "
+        f"bpftool net attach xdp name judge dev lo && {sys.executable} send.py && bpftool -j map dump name l.bss"
+    )
+    assert json.loads(answer.stdout)[0]["formatted"]["value"][".bss"] == [{"longest": 30042}, {"last": 42}], answer.stderr
 
 
 @needs_namespaces

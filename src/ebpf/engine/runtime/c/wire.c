@@ -2,24 +2,32 @@
 #include "rt.h"
 
 #include <errno.h>
+#include <linux/if_packet.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { WIRE_BATCH = 64, WIRE_ROOM = 4096, WIRE_HEAD = 256, WIRE_TAIL = 320, WIRE_SHORTEST = 14 };
+enum { WIRE_BATCH = 64, WIRE_BLOCK = 1 << 17, WIRE_ROOM = 1 << 12, WIRE_HEAD = 256, WIRE_TAIL = 320, WIRE_SHORTEST = 14 };
+/* What does not fit into a frame of the ring, on a loopback with its 64 KiB, is fetched by itself. */
+enum { WIRE_LONGEST = 1 << 17 };
 enum { WIRE_PASS = 2, WIRE_TX = 3 };
+/* How often an empty ring is looked at before the thread sleeps (some 30 us): who sends to a sleeper pays for waking it, each time. */
+enum { WIRE_LOOKS = 1000 };
 
 /* A direction of a wire. Frames that `in` receives go to the program (none: they pass); those that pass go out at `out`,
- * those that are sent back at `in`. With out = -1 the program only looks on: the packets reach the interface anyhow. */
+ * those that are sent back at `in`. With out = -1 the program only looks on: the packets reach the interface anyhow.
+ * The kernel writes them into a ring of frames that both see. */
 struct rt_wire {
     s32 in, out;
     s32 wake; /* readable when there is something to be told */
     u32 ifindex;
     u32 stop, ended;
     u32 lock; /* held while programs run */
-    u32 spare;
+    u32 frames;
+    u8 *ring, *longest;
     rt_prog prog;
     u64 packets, bytes, passed, dropped, sent_back, refused, lost;
 };
@@ -62,50 +70,108 @@ static void wire_put(struct wire_batch *b, u64 begin, u64 end)
     b->message[i].msg_hdr.msg_iovlen = 1;
 }
 
+/* Have `in` receive into a ring of `blocks` blocks. Returns 0 or -errno. */
+RT_API s64 rt_wire_open(struct rt_wire *w, u32 blocks)
+{
+    int version = TPACKET_V2, reserve = WIRE_HEAD, copy = WIRE_ROOM;
+    w->frames = blocks * (WIRE_BLOCK / WIRE_ROOM);
+    struct tpacket_req ring = {WIRE_BLOCK, blocks, WIRE_ROOM, w->frames};
+    if (setsockopt(w->in, SOL_PACKET, PACKET_VERSION, &version, sizeof version) ||
+        setsockopt(w->in, SOL_PACKET, PACKET_RESERVE, &reserve, sizeof reserve) ||
+        setsockopt(w->in, SOL_PACKET, PACKET_COPY_THRESH, &copy, sizeof copy) ||
+        setsockopt(w->in, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring))
+        return -errno;
+    void *at = mmap(NULL, (size_t)blocks * WIRE_BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, w->in, 0);
+    if (at == MAP_FAILED)
+        return -errno;
+    w->ring = at;
+    w->longest = malloc(WIRE_LONGEST);
+    return w->longest ? 0 : -ENOMEM;
+}
+
+/* Let go of the ring, after the loop has ended. */
+RT_API void rt_wire_close(struct rt_wire *w)
+{
+    if (w->ring)
+        munmap(w->ring, (size_t)w->frames * WIRE_ROOM);
+    free(w->longest);
+    w->ring = w->longest = NULL;
+}
+
+static struct tpacket2_hdr *wire_frame(struct rt_wire *w, u32 i)
+{
+    return (struct tpacket2_hdr *)(w->ring + (u64)(i % w->frames) * WIRE_ROOM);
+}
+
+/* How many frames have come from `first` on, at most a batch. */
+static u32 wire_ready(struct rt_wire *w, u32 first)
+{
+    u32 n = 0;
+    while (n < WIRE_BATCH && __atomic_load_n(&wire_frame(w, first + n)->tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER)
+        n++;
+    return n;
+}
+
+/* Sleep until there is something to do; false when the interface is gone. */
+static int wire_sleep(struct rt_wire *w)
+{
+    struct pollfd ready[2] = {{w->in, POLLIN, 0}, {w->wake, POLLIN, 0}};
+    if (poll(ready, 2, -1) < 0)
+        return errno == EINTR;
+    if (ready[0].revents & POLLNVAL)
+        return 0;
+    if (ready[0].revents & (POLLERR | POLLHUP)) {
+        int error = 0;
+        socklen_t size = sizeof error;
+        if (getsockopt(w->in, SOL_SOCKET, SO_ERROR, &error, &size) || (error && error != ENETDOWN))
+            return 0;
+        if (error == ENETDOWN)
+            usleep(1000);
+    }
+    return 1;
+}
+
 /* Serve until told to stop, or the interface is gone. */
 RT_API void rt_wire_loop(struct rt_wire *w, struct rt_env *env)
 {
-    struct wire_batch *in = calloc(3, sizeof *in), *out = in + 1, *back = in + 2;
-    u8 *room = aligned_alloc(64, (size_t)WIRE_BATCH * WIRE_ROOM);
-    while (in && room && !__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
-        struct pollfd ready[2] = {{w->in, POLLIN, 0}, {w->wake, POLLIN, 0}};
-        if (poll(ready, 2, -1) < 0 && errno != EINTR)
-            break;
-        if (ready[0].revents & (POLLERR | POLLHUP | POLLNVAL)) {
-            int error = 0;
-            socklen_t size = sizeof error;
-            if (getsockopt(w->in, SOL_SOCKET, SO_ERROR, &error, &size) || (error && error != ENETDOWN))
+    struct wire_batch *out = calloc(2, sizeof *out), *back = out + 1;
+    u32 first = 0, looks = 0;
+    while (out && !__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
+        u32 got = wire_ready(w, first);
+        if (!got) {
+            if (looks) {
+                looks--;
+                rt_pause();
+            } else if (!wire_sleep(w)) {
                 break;
-            if (ready[0].revents & POLLNVAL)
-                break;
-            if (error == ENETDOWN)
-                usleep(1000);
-        }
-        if (!(ready[0].revents & POLLIN))
+            }
             continue;
-        for (u32 i = 0; i < WIRE_BATCH; i++) {
-            in->piece[i] = (struct iovec){room + i * WIRE_ROOM + WIRE_HEAD, WIRE_ROOM - WIRE_HEAD - WIRE_TAIL};
-            memset(&in->message[i], 0, sizeof in->message[i]);
-            in->message[i].msg_hdr.msg_iov = &in->piece[i];
-            in->message[i].msg_hdr.msg_iovlen = 1;
         }
-        int got = recvmmsg(w->in, in->message, WIRE_BATCH, MSG_DONTWAIT | MSG_TRUNC, NULL);
-        if (got <= 0)
-            continue;
+        looks = WIRE_LOOKS;
         rt_lock(&w->lock);
         rt_prog prog = w->prog;
-        for (int i = 0; i < got; i++) {
-            u8 *buffer = room + i * WIRE_ROOM, *data = buffer + WIRE_HEAD;
-            u64 length = in->message[i].msg_len;
+        for (u32 i = 0; i < got; i++) {
+            struct tpacket2_hdr *head = wire_frame(w, first + i);
+            u8 *data = (u8 *)head + head->tp_mac, *end = (u8 *)head + WIRE_ROOM - WIRE_TAIL;
+            u64 length = head->tp_len;
             w->packets++;
             w->bytes += length;
-            if (length > WIRE_ROOM - WIRE_HEAD - WIRE_TAIL) {
+            if (head->tp_status & TP_STATUS_COPY) {
+                data = w->longest + WIRE_HEAD;
+                end = w->longest + WIRE_LONGEST - WIRE_TAIL;
+                ssize_t size = recv(w->in, data, (size_t)(end - data), MSG_DONTWAIT | MSG_TRUNC);
+                length = size < 0 ? ~0ull : (u64)size;
+                /* There is room for one of them. */
+                got = i + 1;
+            } else if (length > head->tp_snaplen) {
+                length = ~0ull;
+            }
+            if (length > (u64)(end - data)) {
                 w->lost++;
                 continue;
             }
             u32 verdict = WIRE_PASS;
-            struct rt_xdp ctx = {(u64)data, (u64)data + length, (u64)data, w->ifindex, 0, 0, 0, (u64)buffer,
-                                 (u64)buffer + WIRE_ROOM - WIRE_TAIL};
+            struct rt_xdp ctx = {(u64)data, (u64)data + length, (u64)data, w->ifindex, 0, 0, 0, (u64)data - WIRE_HEAD, (u64)end};
             if (prog && length >= WIRE_SHORTEST)
                 verdict = (u32)rt_call(prog, &ctx, env);
             if (verdict == WIRE_PASS) {
@@ -124,9 +190,11 @@ RT_API void rt_wire_loop(struct rt_wire *w, struct rt_env *env)
         rt_unlock(&w->lock);
         wire_send(w, out, w->out);
         wire_send(w, back, w->in);
+        for (u32 i = 0; i < got; i++)
+            __atomic_store_n(&wire_frame(w, first + i)->tp_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+        first = (first + got) % w->frames;
     }
-    free(room);
-    free(in);
+    free(out);
     __atomic_store_n(&w->ended, 1, __ATOMIC_RELEASE);
 }
 

@@ -129,7 +129,11 @@ class _Lab:
         running = RunningProcesses(lambda: state.events.env, userns=userns, root=shell.pid, skip=[self._host] if self._host else [])
         state.running = running
         if self._network is not None:
-            state.wires = LabWires(self._network, EnvMaker(state.trace.address, state.possible_cpus, state.grace.watch))
+            try:
+                state.wires = LabWires(self._network, EnvMaker(state.trace.address, state.possible_cpus, state.grace.watch))
+            except OSError as error:
+                self._offer.packets = False
+                self._offer.why = f"{error.filename}: {(error.strerror or '').lower()}"
         shell.observed = running.note_root
         server = Server(self._folder.socket, state)
         if self._offer.namespaces:

@@ -16,6 +16,8 @@ from ebpf.sys.kernel import XdpState
 from ebpf.uapi import XdpFlag
 
 _CALL = "net attach xdp"
+# The size of an interface's ring, in blocks of 128 KiB (32 frames).
+_BLOCKS = 64
 
 
 class _Loop:
@@ -25,6 +27,11 @@ class _Loop:
         self.wire = Wire(input=receives, output=sends, wake=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), ifindex=ifindex)
         self._env = env
         lib = library()
+        failed = -lib.rt_wire_open(ctypes.byref(self.wire), _BLOCKS)
+        if failed:
+            lib.rt_wire_close(ctypes.byref(self.wire))
+            os.close(self.wire.wake)
+            raise OSError(failed, os.strerror(failed), "packet ring")
         self._thread = threading.Thread(
             target=lambda: lib.rt_wire_loop(ctypes.byref(self.wire), ctypes.byref(env)), name="ebpf-wire", daemon=True
         )
@@ -39,6 +46,8 @@ class _Loop:
         self.wire.stop = 1
         os.eventfd_write(self.wire.wake, 1)
         self._thread.join(5)
+        if self.wire.ended:
+            library().rt_wire_close(ctypes.byref(self.wire))
         os.close(self.wire.wake)
 
 
@@ -87,7 +96,11 @@ class LabWires:
     def _on_lo(self, ifindex: int) -> _Loop:
         if self._lo is None:
             watched = tap("lo")
-            self._lo = (watched, _Loop(watched.fileno(), -1, ifindex, self._env()))
+            try:
+                self._lo = (watched, _Loop(watched.fileno(), -1, ifindex, self._env()))
+            except OSError:
+                watched.close()
+                raise
         return self._lo[1]
 
     def detach(self, ifindex: int, flags: int) -> ProgramObject | None:
@@ -113,11 +126,6 @@ class LabWires:
         """What is attached where."""
         names = {index: name for name, index in self.interfaces().items()}
         return [XdpState(index, names.get(index, "?"), mode, program.id) for index, (program, mode) in sorted(self._attached.items())]
-
-    def counts(self) -> dict[str, int]:
-        """What eth0 has received so far, by what became of it."""
-        wire = self._in.wire
-        return {"packets": wire.packets, "passed": wire.passed, "dropped": wire.dropped, "sent_back": wire.sent_back, "lost": wire.lost}
 
     def close(self) -> None:
         """Detach everything. Idempotent."""
