@@ -12,7 +12,7 @@ from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import FdById, GetLinkInfo, GetMapInfo, GetProgInfo, LinkInfo, MapInfo, NextId, ObjGet, ProgInfo
 from ebpf.sys.kernel import Kernel
-from ebpf.uapi import Cmd
+from ebpf.uapi import PROGRAM_TYPES, Cmd, ProgType
 
 _ENOENT = 2
 _WAYS = {"prog": ("id", "tag", "name", "pinned"), "map": ("id", "name", "pinned"), "link": ("id", "pinned")}
@@ -37,6 +37,14 @@ class Handle:
 
     def __str__(self) -> str:
         return f"{self.how} {self.what}"
+
+
+def program_type(number: int) -> str:
+    """A program type as bpftool prints it."""
+    try:
+        return PROGRAM_TYPES[ProgType(number)].name
+    except (ValueError, KeyError):
+        return f"type {number}"
 
 
 def take(words: Words, noun: str) -> Handle:

@@ -7,7 +7,6 @@ from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.noun import Refused, Verb, dispatch, done, help_verb
-from ebpf.cli.types import program_type
 from ebpf.cli.words import Words
 from ebpf.errors import KernelError
 from ebpf.sys.calls import FdById, GetProgInfo, LinkDetach, LinkInfo
@@ -70,7 +69,7 @@ def _program(kernel: Kernel, id_: int) -> str:
     except KernelError:
         return "?"
     try:
-        return program_type(kernel.bpf(GetProgInfo(fd)).type)
+        return handles.program_type(kernel.bpf(GetProgInfo(fd)).type)
     finally:
         kernel.close(fd)
 

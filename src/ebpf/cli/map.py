@@ -10,7 +10,7 @@ from ebpf.cli.elements import PER_CPU, Walk, element, formatted, hex_text, plain
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
 from ebpf.cli.noun import Failure, Misuse, Verb, dispatch, done, help_verb, pin_object
 from ebpf.cli.typed import read_element
-from ebpf.cli.types import MapTypes, program_type, scalar
+from ebpf.cli.types import MapTypes, scalar
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import MapCreate, MapDelete, MapFreeze, MapInfo, MapLookup, MapLookupAndDelete, MapNextKey, MapUpdate
@@ -61,7 +61,7 @@ def _row(info: MapInfo) -> dict[str, Json]:
         "bytes_memlock": info.memlock,
     }
     if info.owner_prog_type:
-        row |= {"owner_prog_type": program_type(info.owner_prog_type), "owner_jited": info.owner_jited}
+        row |= {"owner_prog_type": handles.program_type(info.owner_prog_type), "owner_jited": info.owner_jited}
     row["frozen"] = int(info.frozen)
     if info.btf_id:
         row["btf_id"] = info.btf_id
@@ -75,7 +75,7 @@ def _text(info: MapInfo, pins: Sequence[str] = ()) -> str:
         f"\tkey {info.key_size}B  value {info.value_size}B  max_entries {info.max_entries}  memlock {info.memlock}B",
     ]
     if info.owner_prog_type:
-        lines.append(f"\towner_prog_type {program_type(info.owner_prog_type)}  owner{' ' if info.owner_jited else ' not '}jited")
+        lines.append(f"\towner_prog_type {handles.program_type(info.owner_prog_type)}  owner{' ' if info.owner_jited else ' not '}jited")
     lines += [f"\tpinned {path}" for path in pins]
     last = ([f"btf_id {info.btf_id}"] if info.btf_id else []) + (["frozen"] if info.frozen else [])
     if last:

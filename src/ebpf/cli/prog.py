@@ -4,11 +4,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ebpf.cli import graph, handles, jited, xlated
+from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.noun import Misuse, Verb, dispatch, done, help_verb
-from ebpf.cli.types import program_type
 from ebpf.cli.words import Words, is_prefix
 from ebpf.errors import UsageError
 from ebpf.sys.calls import ProgInfo
@@ -46,7 +45,7 @@ def loaded_at(info: ProgInfo) -> float:
 
 
 def _row(info: ProgInfo) -> dict[str, Json]:
-    row: dict[str, Json] = {"id": info.id, "type": program_type(info.type)}
+    row: dict[str, Json] = {"id": info.id, "type": handles.program_type(info.type)}
     if info.name:
         row["name"] = info.name
     row |= {
@@ -72,7 +71,7 @@ def _text(info: ProgInfo, pins: Sequence[str] = ()) -> str:
     name = f"  name {info.name}" if info.name else ""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(loaded_at(info)))
     lines = [
-        f"{info.id}: {program_type(info.type)}{name}  tag {info.tag.hex()}" + ("  gpl" if info.gpl_compatible else ""),
+        f"{info.id}: {handles.program_type(info.type)}{name}  tag {info.tag.hex()}" + ("  gpl" if info.gpl_compatible else ""),
         f"\tloaded_at {stamp}  uid {info.created_by_uid}",
         f"\txlated {info.xlated_len}B  "
         + (f"jited {info.jited_len}B" if info.jited_len else "not jited")
@@ -101,6 +100,9 @@ def loadall(context: Context, words: Words) -> int:
 
 def dump(context: Context, words: Words) -> int:
     """Print the instructions of loaded programs, or their machine code; or store one's image as it is in a file."""
+    # Only who dumps needs these: listing starts without them.
+    from ebpf.cli import graph, jited, xlated
+
     what = words.take("xlated|jited")
     kind = next((kind for kind in ("xlated", "jited") if is_prefix(what, kind)), None)
     if kind is None:

@@ -8,7 +8,7 @@ from ebpf.cli.jsonw import Json, dumps
 from ebpf.errors import EbpfError, FormatError
 from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, MapInfo, ProgInfo
 from ebpf.sys.kernel import Kernel
-from ebpf.uapi import PROGRAM_TYPES, Cmd, ProgType
+from ebpf.uapi import Cmd
 
 
 def open_btf(kernel: Kernel, id_: int) -> Btf | None:
@@ -102,14 +102,6 @@ def _plain(value: Value) -> Json:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value
-
-
-def program_type(number: int) -> str:
-    """A program type as bpftool prints it."""
-    try:
-        return PROGRAM_TYPES[ProgType(number)].name
-    except (ValueError, KeyError):
-        return f"type {number}"
 
 
 def full_name(kernel: Kernel, info: ProgInfo) -> str:

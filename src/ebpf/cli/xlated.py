@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ebpf.btf import Btf, prototype
+from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
-from ebpf.cli.types import open_btf, program_type
+from ebpf.cli.types import open_btf
 from ebpf.isa import Insn, decode, disasm_one, encode, xlated_imm
 from ebpf.sys.calls import ProgInfo
 from ebpf.sys.kernel import Kernel
@@ -55,7 +56,7 @@ def header(info: ProgInfo) -> dict[str, Json]:
     """What heads a program's dump where there are several."""
     return {
         "id": info.id,
-        "type": program_type(info.type),
+        "type": handles.program_type(info.type),
         "name": info.name,
         "tag": info.tag.hex(),
         "gpl_compatible": info.gpl_compatible,
@@ -132,7 +133,7 @@ def write(context: Context, kernel: Kernel, infos: Sequence[ProgInfo], *, opcode
 def title(info: ProgInfo) -> str:
     """The line that heads a program's dump where there are several."""
     name = f"  name {info.name}" if info.name else ""
-    return f"{info.id}: {program_type(info.type)}{name}  tag {info.tag.hex()}" + ("  gpl" if info.gpl_compatible else "")
+    return f"{info.id}: {handles.program_type(info.type)}{name}  tag {info.tag.hex()}" + ("  gpl" if info.gpl_compatible else "")
 
 
 def disassembler(kernel: Kernel, info: ProgInfo) -> Disasm:
