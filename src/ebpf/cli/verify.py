@@ -32,8 +32,7 @@ class _Judged:
         """accepted, refused or unknown."""
         if self.verdict.accepted:
             return "accepted"
-        said = self.verdict.log.splitlines()
-        return "unknown" if "not judged yet" in self.verdict.cause or any(line.startswith("unknown:") for line in said) else "refused"
+        return "unknown" if self.verdict.unknown else "refused"
 
 
 def run(context: Context, argv: list[str]) -> int:
@@ -101,8 +100,7 @@ def code_of(spec: ObjectSpec, program: ProgramSpec) -> Code:
 
 def _says(verdict: Verdict) -> str:
     """The kernel's own line."""
-    lines = [line for line in verdict.log.splitlines() if line and not line.startswith("processed ")]
-    return lines[-1] if lines and not verdict.accepted else ""
+    return verdict.says.split("\n")[-1]
 
 
 def _row(each: _Judged) -> dict[str, Json]:

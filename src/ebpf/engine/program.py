@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ebpf.btf import Btf
 from ebpf.isa import Insn
 
 
@@ -23,6 +24,10 @@ class MapDesc:
     frozen: bool = False
     address: int = 0
     inner: "MapDesc | None" = None
+    #: The bytes of a frozen read-only array: constants to the verifier.
+    content: bytes | None = None
+    #: Fields of the value that only helpers may touch: (offset, name, bytes).
+    special: tuple[tuple[int, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,20 @@ class Code:
     gpl: bool = True
     attach_type: int = 0
     lines: tuple[SourceLine, ...] = ()
+    #: The program's own types, and for each function's first slot its type.
+    btf: Btf | None = None
+    functions: tuple[tuple[int, int], ...] = ()
+    #: The kernel's types, where kernel objects are read by them.
+    kernel_btf: Btf | None = None
+    #: May leak addresses (CAP_PERFMON) and needs no guard against speculation.
+    privileged: bool = True
+    bypass_spectre: bool = True
+    strict_alignment: bool = False
+    sleepable: bool = False
+    #: How many CPUs there are, if that is known.
+    cpus: int = 0
+    #: What the program is attached to returns nothing.
+    returns_nothing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +86,13 @@ class Verdict:
     ctx_access: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     call_map: Mapping[int, int] = field(default_factory=dict)
     stack_depth: Mapping[int, int] = field(default_factory=dict)
+    btf_loads: frozenset[int] = frozenset()
+    #: The row of verifier/reasons.py that the refusal belongs to, Linux's line, and its numbers.
+    reason: str = ""
+    says: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    #: What the verifier cannot judge, if that is why it did not accept.
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)

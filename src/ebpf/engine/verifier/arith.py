@@ -1,185 +1,313 @@
 """What an ALU instruction makes of registers: numbers, and pointers that move."""
 
-from ebpf.engine.verifier import scalar
-from ebpf.engine.verifier.refusal import Refusal
-from ebpf.engine.verifier.scalar import UNKNOWN, Scalar, known, signed, truncate
-from ebpf.engine.verifier.state import ANY_SCALAR, Kind, Reg
+from typing import Final
+
+from ebpf.engine.verifier import alu, bits
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.num import (
+    S32_MAX,
+    S32_MIN,
+    S64_MAX,
+    S64_MIN,
+    U32,
+    U64,
+    UNKNOWN,
+    Num,
+    s32,
+    s64,
+    settle,
+    sign_extend,
+    sign_extend32,
+    sized,
+    zero_extend,
+)
+from ebpf.engine.verifier.reg import (
+    ANY,
+    ANY_LINK,
+    ARENA,
+    BTF_ID,
+    BUF,
+    CTX,
+    DYNPTR,
+    FLOW_KEYS,
+    FUNC,
+    LINKED,
+    LINKED32,
+    MAP_KEY,
+    MAP_PTR,
+    MAP_VALUE,
+    MAYBE_NULL,
+    MEM,
+    PACKET,
+    PACKET_META,
+    SCALAR,
+    STACK,
+    TP_BUFFER,
+    Reg,
+    constant,
+    number,
+)
+from ebpf.engine.verifier.stack import link, width
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import Alu, Class
 
-_FAR = 1 << 29
-_PACKET_FAR = 0xFFFF
-_BINARY = {
-    Alu.ADD: scalar.add,
-    Alu.SUB: scalar.sub,
-    Alu.MUL: scalar.mul,
-    Alu.AND: scalar.bit_and,
-    Alu.OR: scalar.bit_or,
-    Alu.XOR: scalar.bit_xor,
-    Alu.DIV: scalar.divide,
-    Alu.MOD: scalar.modulo,
+_FAR: Final = 1 << 29
+_MOVABLE: Final = frozenset((CTX, MAP_VALUE, MAP_KEY, STACK, PACKET_META, PACKET, TP_BUFFER, BTF_ID, MEM, BUF, FUNC, DYNPTR, ARENA))
+_ADD: Final = int(Alu.ADD)
+_SUB: Final = int(Alu.SUB)
+_MOV: Final = int(Alu.MOV)
+_NEG: Final = int(Alu.NEG)
+_END: Final = int(Alu.END)
+_BITWISE: Final = (int(Alu.AND), int(Alu.OR), int(Alu.XOR))
+_SIGNS: Final = {
+    0x00: "+=",
+    0x10: "-=",
+    0x20: "*=",
+    0x30: "/=",
+    0x40: "|=",
+    0x50: "&=",
+    0x60: "<<=",
+    0x70: ">>=",
+    0x80: "neg",
+    0x90: "%=",
+    0xA0: "^=",
+    0xC0: "s>>=",
 }
 
 
-def alu(insn: Insn, dst: Reg, src: Reg | None, slot: int, new_id: int) -> Reg:
-    """The result of an ALU instruction; `src` is None for an immediate, `new_id` an id that is not used yet."""
-    op = Alu(insn.opcode & 0xF0)
+def execute(env: Env, insn: Insn) -> None:
+    """Carry out an ALU instruction on the running function's registers. Raises Refusal."""
+    op = insn.opcode & 0xF0
     wide = insn.opcode & 7 == Class.ALU64
-    right = src if src is not None else Reg(Kind.SCALAR, known(insn.imm))
-    if op == Alu.MOV:
-        return _move(insn, right, slot, wide=wide, immediate=src is None)
-    if op in (Alu.NEG, Alu.END):
-        if dst.is_pointer:
-            raise _prohibited(insn, dst, slot)
-        if op == Alu.NEG:
-            return _narrow(Reg(Kind.SCALAR, scalar.sub(known(0), dst.num)), wide=wide)
-        return _swap(insn, dst, wide=wide)
-    if dst.is_pointer or right.is_pointer:
-        return _pointer(insn, op, dst, right, slot, new_id, wide=wide)
-    return Reg(Kind.SCALAR, _number(insn, op, dst.num, right.num, wide=wide))
-
-
-def _narrow(reg: Reg, *, wide: bool) -> Reg:
-    return reg if wide else Reg(Kind.SCALAR, truncate(reg.num, 32))
-
-
-def _move(insn: Insn, right: Reg, slot: int, *, wide: bool, immediate: bool) -> Reg:
-    if insn.off and not immediate:
-        if right.is_pointer:
-            raise Refusal("a pointer cannot be sign-extended", f"R{insn.src} sign-extension part of pointer", slot)
-        return _narrow(Reg(Kind.SCALAR, scalar.sign_extend(right.num, insn.off)), wide=wide)
-    if wide:
-        return right
-    if right.is_pointer:
-        # Linux too lets a privileged program see it, as a number.
-        return Reg(Kind.SCALAR, truncate(ANY_SCALAR.num, 32))
-    return Reg(Kind.SCALAR, truncate(right.num, 32))
-
-
-def _swap(insn: Insn, dst: Reg, *, wide: bool) -> Reg:
-    value = dst.num.const
-    if value is not None:
-        low = value & ((1 << insn.imm) - 1)
-        if wide or insn.opcode & 8:
-            low = int.from_bytes(low.to_bytes(insn.imm // 8, "little"), "big")
-        return Reg(Kind.SCALAR, known(low))
-    return ANY_SCALAR if insn.imm == 64 else Reg(Kind.SCALAR, scalar.unsigned_range(0, (1 << insn.imm) - 1))
-
-
-def _number(insn: Insn, op: Alu, left: Scalar, right: Scalar, *, wide: bool) -> Scalar:
-    bits = 64 if wide else 32
-    if not wide:
-        left, right = truncate(left, 32), truncate(right, 32)
-    if op in (Alu.LSH, Alu.RSH, Alu.ARSH):
-        count = right.const
-        if count is None:
-            return UNKNOWN if wide else truncate(UNKNOWN, 32)
-        count &= bits - 1
-        if op == Alu.LSH:
-            return truncate(scalar.shift_left(left, count), bits) if not wide else scalar.shift_left(left, count)
-        if op == Alu.RSH:
-            return scalar.shift_right(left, count)
-        if wide:
-            return scalar.shift_arithmetic(left, count)
-        return truncate(scalar.shift_arithmetic(scalar.sign_extend(left, 32), count), 32)
-    if op in (Alu.DIV, Alu.MOD) and insn.off == 1:
-        return _signed_division(op, left, right, bits)
-    result = _BINARY[op](left, right)
-    return result if wide else truncate(result, 32)
-
-
-def _signed_division(op: Alu, left: Scalar, right: Scalar, bits: int) -> Scalar:
-    a, b = left.const, right.const
-    if a is not None and b is not None:
-        shift = 64 - bits
-        x, y = signed(a << shift) >> shift, signed(b << shift) >> shift
-        if y == 0:
-            result = 0 if op == Alu.DIV else x
+    regs = env.regs
+    dst = insn.dst
+    if op == _MOV:
+        if insn.opcode & 8:
+            env.readable(insn.src)
+        _writable(env, dst)
+        if insn.opcode & 8:
+            regs[dst] = _move(env, insn, wide=wide)
         else:
-            quotient = abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
-            result = quotient if op == Alu.DIV else x - quotient * y
-        return truncate(known(result), bits)
-    return UNKNOWN if bits == 64 else truncate(UNKNOWN, 32)
+            regs[dst] = constant(insn.imm if wide else insn.imm & U32)
+        return
+    if op in (_NEG, _END):
+        reg = env.readable(dst)
+        if reg.is_pointer and not env.privileged:
+            raise env.refuse("pointer-arithmetic", f"R{dst} pointer arithmetic prohibited", "arithmetic on a pointer")
+        _writable(env, dst)
+        if op == _NEG and reg.kind == SCALAR:
+            regs[dst] = number(alu.negate(reg.num, env.rules, wide=wide))
+        elif op == _END and reg.kind == SCALAR:
+            regs[dst] = number(alu.swap(reg.num, insn.imm, env.rules, reverse=wide or bool(insn.opcode & 8)))
+        else:
+            regs[dst] = ANY
+        return
+    if insn.opcode & 8:
+        env.readable(insn.src)
+    left = env.readable(dst)
+    _writable(env, dst)
+    if insn.opcode & 8:
+        right = regs[insn.src]
+        if left.kind == ARENA or right.kind == ARENA:
+            regs[dst] = Reg(ARENA)
+            return
+        if right.kind != SCALAR:
+            if left.kind != SCALAR:
+                if op == _SUB and env.privileged:
+                    regs[dst] = ANY
+                    return
+                raise env.refuse(
+                    "pointer-arithmetic", f"R{dst} pointer {_SIGNS[op]} pointer prohibited", "two pointers can only be subtracted"
+                )
+            env.precise(dst)
+            regs[dst] = _pointer(env, insn, op, right, left.num, wide=wide, swapped=True)
+            return
+        if left.kind != SCALAR:
+            env.precise(insn.src)
+            regs[dst] = _pointer(env, insn, op, left, right.num, wide=wide, swapped=False)
+            return
+    else:
+        right = constant(insn.imm)
+        if left.kind != SCALAR:
+            regs[dst] = _pointer(env, insn, op, left, right.num, wide=wide, swapped=False)
+            return
+    num = alu.binary(op, left.num, right.num, env.rules, wide=wide) if not (insn.off and op not in (_ADD, _SUB)) else UNKNOWN
+    if left.id and op in (_ADD, _SUB):
+        by = _difference(env, insn, op, left, right, wide=wide)
+        if by is not None:
+            regs[dst] = Reg(SCALAR, num, by, left.id, LINKED if wide else LINKED32)
+            return
+    regs[dst] = number(num)
 
 
-def _prohibited(insn: Insn, reg: Reg, slot: int) -> Refusal:
-    return Refusal(
-        f"arithmetic of this kind on a {reg.name} pointer is not allowed",
-        f"R{insn.dst} pointer arithmetic on {reg.name} prohibited",
-        slot,
-    )
+def _difference(env: Env, insn: Insn, op: int, left: Reg, right: Reg, *, wide: bool) -> int | None:
+    """By how much the result differs from the numbers that `left` is linked to, if that is kept."""
+    rules = env.rules
+    if not rules.linked_offsets or left.flags & ANY_LINK or (insn.opcode & 8 and insn.src == insn.dst):
+        return None
+    if not rules.linked_differences:
+        return right.num.value if op == _ADD and wide and not right.num.mask and right.num.value <= S32_MAX else None
+    if right.num.mask & (U64 if wide else U32) or (not wide and left.num.umax > U32):
+        return None
+    by = s64(right.num.value) if wide else s32(right.num.value)
+    if not S32_MIN <= by <= S32_MAX or (op == _SUB and by == S32_MIN):
+        return None
+    return by if op == _ADD else -by
 
 
-def _pointer(insn: Insn, op: Alu, dst: Reg, right: Reg, slot: int, new_id: int, *, wide: bool) -> Reg:
-    """A pointer plus or minus a number (or pointer minus pointer, which is a number)."""
-    if not wide and op == Alu.SUB:
-        # `u32 size = end - data`: the low half of a distance.
-        return Reg(Kind.SCALAR, truncate(ANY_SCALAR.num, 32))
+def _writable(env: Env, at: int) -> None:
+    if at == 10:
+        raise env.refuse("invalid-instruction", "frame pointer is read only", "r10, the frame pointer, cannot be written")
+
+
+def _move(env: Env, insn: Insn, *, wide: bool) -> Reg:
+    src = env.regs[insn.src]
+    if wide and not insn.off:
+        return link(env, insn.src)
+    if src.kind != SCALAR:
+        if not env.privileged:
+            what = "sign-extension part of pointer" if wide else "partial copy of pointer"
+            raise env.refuse("pointer-leak", f"R{insn.src} {what}", "part of an address would become a number")
+        return ANY if wide else number(sized(4))
+    if not insn.off:
+        fits = width(src) <= 32
+        if fits:
+            src = link(env, insn.src)
+        num = zero_extend(src.num, env.rules)
+        return Reg(SCALAR, num, src.off, src.id, src.flags) if fits and src.id else number(num)
+    small = src.num.umax < 1 << insn.off - 1
+    if small:
+        src = link(env, insn.src)
+    num = sign_extend(src.num, insn.off // 8, env.rules) if wide else sign_extend32(src.num, insn.off // 8, env.rules)
+    return Reg(SCALAR, num, src.off, src.id, src.flags) if small and src.id else number(num)
+
+
+def _pointer(env: Env, insn: Insn, op: int, base: Reg, by: Num, *, wide: bool, swapped: bool) -> Reg:
+    """A pointer plus or minus a number; `swapped`: the number stood on the left."""
+    dst = insn.dst
+    if by.smin > by.smax or by.umin > by.umax:
+        return ANY
     if not wide:
-        raise Refusal("pointers need 64-bit arithmetic", f"R{insn.dst} 32-bit pointer arithmetic prohibited", slot)
-    if dst.is_pointer and right.is_pointer:
-        if op == Alu.SUB and not dst.null and not right.null:
-            return ANY_SCALAR
-        raise Refusal("two pointers can only be subtracted", f"R{insn.dst} pointer {_SIGNS.get(op, 'op')} pointer prohibited", slot)
-    if op not in (Alu.ADD, Alu.SUB) or (op == Alu.SUB and right.is_pointer):
-        raise Refusal(
-            "a pointer can only be moved by adding and subtracting numbers",
-            f"R{insn.dst} pointer arithmetic with {_SIGNS.get(op, 'this')} operator prohibited",
-            slot,
+        if op == _SUB and env.privileged:
+            return ANY
+        raise env.refuse("pointer-arithmetic", f"R{dst} 32-bit pointer arithmetic prohibited", "pointers need 64-bit arithmetic")
+    if base.flags & MAYBE_NULL:
+        raise env.refuse(
+            "moved-maybe-null",
+            f"R{dst} pointer arithmetic on {base.name} prohibited, null-check it first",
+            f"r{dst} may be null here: test it before moving it",
+            register=dst,
         )
-    pointer, number = (dst, right.num) if dst.is_pointer else (right, dst.num)
-    if pointer.null:
-        raise Refusal(
-            f"r{insn.dst} may be null here: test it before moving it",
-            f"R{insn.dst} pointer arithmetic on {pointer.name} prohibited, null-check it first",
-            slot,
+    constant_ = not by.mask
+    still = base.kind == MAP_PTR and constant_ and not by.value and op == _ADD
+    if base.kind not in _MOVABLE and not (base.kind == FLOW_KEYS and constant_) and not still:
+        raise env.refuse(
+            "pointer-arithmetic",
+            f"R{dst} pointer arithmetic on {base.name} prohibited",
+            f"a {base.name} pointer cannot be moved",
         )
-    if pointer.kind in (Kind.PACKET_END, Kind.MAP_PTR):
-        if number.const == 0:
-            return pointer
-        raise _prohibited(insn, pointer, slot)
-    constant = number.const
-    if constant is not None:
-        step = signed(constant) if op == Alu.ADD else -signed(constant)
-        if abs(pointer.off + step) >= _FAR:
-            raise Refusal(
-                "a pointer moves further than any memory reaches",
-                f"value {step} makes {pointer.name} pointer be out of bounds",
-                slot,
+    _sane(env, by, base, offset=True)
+    _sane(env, base.num, base, offset=False, off=base.off)
+    num = base.num
+    packet = base.kind in (PACKET, PACKET_META)
+    if op == _ADD:
+        moved = base.off + by.smin
+        if constant_ and S32_MIN <= moved <= S32_MAX:
+            result = base.same(_plain(num), moved, base.id, base.flags, base.rng)
+        else:
+            v, m = bits.add(num.value, num.mask, by.value, by.mask)
+            smin, smax = num.smin + by.smin, num.smax + by.smax
+            umin, umax = num.umin + by.umin, num.umax + by.umax
+            if not (S64_MIN <= smin <= S64_MAX and S64_MIN <= smax <= S64_MAX):
+                smin, smax = S64_MIN, S64_MAX
+            if umin > U64 or umax > U64:
+                umin, umax = 0, U64
+            new = settle(v, m, smin, smax, umin, umax, S32_MIN, S32_MAX, 0, U32, env.rules)
+            result = base.same(new, base.off, env.new_id() if packet else base.id, base.flags, 0 if packet else base.rng)
+    elif op == _SUB:
+        if swapped:
+            raise env.refuse(
+                "pointer-arithmetic", f"R{dst} tried to subtract pointer from scalar", "a pointer cannot be subtracted from a number"
             )
-        return pointer.copy(off=pointer.off + step)
-    if pointer.kind == Kind.CTX:
-        raise Refusal("the context pointer can only be moved by a constant", "variable ctx access", slot)
-    if number.smin < -_FAR or number.smax > _FAR:
-        raise Refusal(
-            f"a pointer is moved by a number without bounds (from {number.smin} to {number.smax}): compare it first",
-            f"math between {pointer.name} pointer and register with unbounded min value is not allowed",
-            slot,
+        if base.kind == STACK:
+            raise env.refuse(
+                "pointer-arithmetic", f"R{dst} subtraction from stack pointer prohibited", "a pointer to the stack moves by additions alone"
+            )
+        moved = base.off - by.smin
+        if constant_ and S32_MIN <= moved <= S32_MAX:
+            result = base.same(_plain(num), moved, base.id, base.flags, base.rng)
+        else:
+            v, m = bits.sub(num.value, num.mask, by.value, by.mask)
+            smin, smax = num.smin - by.smax, num.smax - by.smin
+            if not (S64_MIN <= smin <= S64_MAX and S64_MIN <= smax <= S64_MAX):
+                smin, smax = S64_MIN, S64_MAX
+            umin, umax = (0, U64) if num.umin < by.umax else (num.umin - by.umax, num.umax - by.umin)
+            new = settle(v, m, smin, smax, umin, umax, S32_MIN, S32_MAX, 0, U32, env.rules)
+            keeps = not packet or by.smin >= 0
+            result = base.same(new, base.off, env.new_id() if packet else base.id, base.flags, base.rng if keeps else 0)
+    elif op in _BITWISE:
+        raise env.refuse(
+            "pointer-arithmetic",
+            f"R{dst} bitwise operator {_SIGNS[op]} on pointer prohibited",
+            "a pointer can only be moved by adding and subtracting numbers",
         )
-    moved = scalar.add(pointer.num, number) if op == Alu.ADD else scalar.sub(pointer.num, number)
-    if moved.smin < -_FAR or moved.smax > _FAR:
-        raise Refusal("a pointer moves further than any memory reaches", f"R{insn.dst} unbounded memory access", slot)
-    if pointer.kind in (Kind.PACKET, Kind.PACKET_META):
-        # What was proved of the old place says nothing of the new one.
-        return pointer.copy(num=moved, id=new_id, rng=0)
-    return pointer.copy(num=moved)
+    else:
+        raise env.refuse(
+            "pointer-arithmetic",
+            f"R{dst} pointer arithmetic with {_SIGNS[op]} operator prohibited",
+            "a pointer can only be moved by adding and subtracting numbers",
+        )
+    _sane(env, result.num, base, offset=False, off=result.off)
+    if not env.code.bypass_spectre:
+        _bounded(env, dst, result)
+    return result
 
 
-_SIGNS = {
-    Alu.ADD: "+=",
-    Alu.SUB: "-=",
-    Alu.MUL: "*=",
-    Alu.DIV: "/=",
-    Alu.OR: "|=",
-    Alu.AND: "&=",
-    Alu.LSH: "<<=",
-    Alu.RSH: ">>=",
-    Alu.MOD: "%=",
-    Alu.XOR: "^=",
-    Alu.ARSH: "s>>=",
-}
+def _bounded(env: Env, dst: int, reg: Reg) -> None:
+    """Without CAP_PERFMON a pointer must stay where it points, even before it is used."""
+    from ebpf.engine.verifier.memory import region
+
+    if reg.kind == STACK:
+        at = reg.off + reg.num.value
+        if reg.num.mask or not -512 <= at < 0:
+            says = (
+                f"R{dst} variable stack access prohibited for !root, var_off="
+                if reg.num.mask
+                else f"R{dst} stack pointer arithmetic goes out of range, prohibited for !root; off={at}"
+            )
+            raise env.refuse("capability", says, "without CAP_PERFMON a pointer may not leave the stack")
+    elif reg.kind == MAP_VALUE:
+        region(env, reg, dst, 0, 1, env.map_of(reg).value_size)
 
 
-def packet_limit(reg: Reg) -> bool:
-    """Whether a packet pointer is near enough to its beginning that a comparison with the end proves anything."""
-    return reg.num.umax <= _PACKET_FAR and 0 <= reg.off <= _PACKET_FAR
+def _plain(num: Num) -> Num:
+    """The variable part of a pointer, of which no 32-bit bounds are kept."""
+    if not num.mask:
+        return num
+    return settle(num.value, num.mask, num.smin, num.smax, num.umin, num.umax, S32_MIN, S32_MAX, 0, U32)
+
+
+def _sane(env: Env, num: Num, base: Reg, *, offset: bool, off: int = 0) -> None:
+    """Check that a pointer stays where offsets can be counted without overflow."""
+    if not num.mask and not -_FAR < s64(num.value) < _FAR:
+        raise env.refuse(
+            "unbounded-offset",
+            f"math between {base.name} pointer and {s64(num.value)} is not allowed",
+            "a pointer moves further than any memory reaches",
+        )
+    if not offset and not -_FAR < off < _FAR:
+        raise env.refuse(
+            "unbounded-offset", f"{base.name} pointer offset {off} is not allowed", "a pointer moves further than any memory reaches"
+        )
+    if num.smin == S64_MIN:
+        raise env.refuse(
+            "unbounded-offset",
+            f"math between {base.name} pointer and register with unbounded min value is not allowed",
+            "a pointer is moved by a number that may be any: give it bounds by comparing it, as an unsigned number",
+        )
+    if not -_FAR < num.smin < _FAR:
+        raise env.refuse(
+            "unbounded-offset",
+            f"value {num.smin} makes {base.name} pointer be out of bounds",
+            f"a pointer is moved by a number that may be as low as {num.smin}",
+        )

@@ -1,192 +1,210 @@
-"""What a comparison teaches on either side of a branch."""
+"""What a comparison decides, and what it teaches on either side of a branch."""
 
-from ebpf.engine.verifier.arith import packet_limit
-from ebpf.engine.verifier.scalar import S64_MIN, U32, U64, Scalar, is_empty, known, make
-from ebpf.engine.verifier.state import Kind, Reg, State
+from typing import Final
+
+from ebpf.engine.verifier.num import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32, U64, Num, of_bits, s32, s64, settle
+from ebpf.engine.verifier.rules import Rules
 from ebpf.isa.opcodes import Jmp
 
-_OPPOSITE = {
-    Jmp.JEQ: Jmp.JNE,
-    Jmp.JNE: Jmp.JEQ,
-    Jmp.JGT: Jmp.JLE,
-    Jmp.JLE: Jmp.JGT,
-    Jmp.JGE: Jmp.JLT,
-    Jmp.JLT: Jmp.JGE,
-    Jmp.JSGT: Jmp.JSLE,
-    Jmp.JSLE: Jmp.JSGT,
-    Jmp.JSGE: Jmp.JSLT,
-    Jmp.JSLT: Jmp.JSGE,
+_JEQ: Final = int(Jmp.JEQ)
+_JNE: Final = int(Jmp.JNE)
+_JGT: Final = int(Jmp.JGT)
+_JGE: Final = int(Jmp.JGE)
+_JLT: Final = int(Jmp.JLT)
+_JLE: Final = int(Jmp.JLE)
+_JSGT: Final = int(Jmp.JSGT)
+_JSGE: Final = int(Jmp.JSGE)
+_JSLT: Final = int(Jmp.JSLT)
+_JSLE: Final = int(Jmp.JSLE)
+_JSET: Final = int(Jmp.JSET)
+#: "None of the bits is set": what JSET means when it is not taken. Not an operation of the ISA.
+_CLEAR: Final = 0x100
+OPPOSITE: Final = {
+    _JEQ: _JNE,
+    _JNE: _JEQ,
+    _JGT: _JLE,
+    _JLE: _JGT,
+    _JGE: _JLT,
+    _JLT: _JGE,
+    _JSGT: _JSLE,
+    _JSLE: _JSGT,
+    _JSGE: _JSLT,
+    _JSLT: _JSGE,
+    _JSET: _CLEAR,
 }
-_SWAPPED = {
-    Jmp.JEQ: Jmp.JEQ,
-    Jmp.JNE: Jmp.JNE,
-    Jmp.JGT: Jmp.JLT,
-    Jmp.JLT: Jmp.JGT,
-    Jmp.JGE: Jmp.JLE,
-    Jmp.JLE: Jmp.JGE,
-    Jmp.JSGT: Jmp.JSLT,
-    Jmp.JSLT: Jmp.JSGT,
-    Jmp.JSGE: Jmp.JSLE,
-    Jmp.JSLE: Jmp.JSGE,
+SWAPPED: Final = {
+    _JEQ: _JEQ,
+    _JNE: _JNE,
+    _JGT: _JLT,
+    _JLT: _JGT,
+    _JGE: _JLE,
+    _JLE: _JGE,
+    _JSGT: _JSLT,
+    _JSLT: _JSGT,
+    _JSGE: _JSLE,
+    _JSLE: _JSGE,
+    _JSET: _JSET,
 }
 
-Pair = tuple[Scalar, Scalar]
 
-
-def refine(op: Jmp, a: Scalar, b: Scalar, bits: int, *, taken: bool) -> Pair | None:
-    """Both sides of `a op b` when it is (or is not) true; None if it cannot be."""
-    if op == Jmp.JSET:
-        return _refine_set(a, b, bits, taken=taken)
-    if not taken:
-        op = _OPPOSITE[op]
-    if bits == 32:
-        # Only where 32-bit numbers are the whole 64-bit ones does the comparison say something of those.
-        limit = 0x7FFFFFFF if op in (Jmp.JSGT, Jmp.JSGE, Jmp.JSLT, Jmp.JSLE) else U32
-        if a.umax > limit or b.umax > limit:
-            return _refine_narrow(op, a, b)
-    return _refine_wide(op, a, b)
-
-
-def _refine_narrow(op: Jmp, a: Scalar, b: Scalar) -> Pair | None:
-    """A 32-bit comparison of numbers whose high halves matter: decided only when the low halves are known."""
-    low_a, low_b = a.const, b.const
-    if low_a is None or low_b is None:
-        return a, b
-    x, y = low_a & U32, low_b & U32
-    sx, sy = x - (1 << 32 if x >> 31 else 0), y - (1 << 32 if y >> 31 else 0)
-    truth = {
-        Jmp.JEQ: x == y,
-        Jmp.JNE: x != y,
-        Jmp.JGT: x > y,
-        Jmp.JGE: x >= y,
-        Jmp.JLT: x < y,
-        Jmp.JLE: x <= y,
-        Jmp.JSGT: sx > sy,
-        Jmp.JSGE: sx >= sy,
-        Jmp.JSLT: sx < sy,
-        Jmp.JSLE: sx <= sy,
-    }
-    return (a, b) if truth[op] else None
-
-
-def _bounded(x: Scalar, smin: int, smax: int, umin: int, umax: int) -> Scalar | None:
-    smin, smax, umin, umax = max(x.smin, smin), min(x.smax, smax), max(x.umin, umin), min(x.umax, umax)
-    if is_empty(x.value, x.mask, smin, smax, umin, umax):
-        return None
-    return make(x.value, x.mask, smin, smax, umin, umax)
-
-
-def _refine_wide(op: Jmp, a: Scalar, b: Scalar) -> Pair | None:
-    smin, smax = S64_MIN, -S64_MIN - 1
-    if op == Jmp.JEQ:
-        if (a.value ^ b.value) & ~a.mask & ~b.mask & U64:
-            return None
-        both = _bounded(a, b.smin, b.smax, b.umin, b.umax)
-        if both is None:
-            return None
-        value, mask = both.value | b.value & ~b.mask, both.mask & b.mask
-        if is_empty(value & ~mask, mask, both.smin, both.smax, both.umin, both.umax):
-            return None
-        both = make(value & ~mask, mask, both.smin, both.smax, both.umin, both.umax)
-        return both, both
-    if op == Jmp.JNE:
-        if a.const is not None and a.const == b.const:
-            return None
-        return _without(a, b.const), _without(b, a.const)
-    if op in (Jmp.JLT, Jmp.JLE, Jmp.JSLT, Jmp.JSLE):
-        swapped = _refine_wide(_SWAPPED[op], b, a)
-        return None if swapped is None else (swapped[1], swapped[0])
-    gap = 1 if op in (Jmp.JGT, Jmp.JSGT) else 0
-    if op in (Jmp.JGT, Jmp.JGE):
-        x = _bounded(a, smin, smax, b.umin + gap, U64)
-        y = _bounded(b, smin, smax, 0, a.umax - gap)
+def decided(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> bool | None:
+    """Whether `a op b` is always true, never (False), or depends (None)."""
+    if wide:
+        av, am, bv, bm = a.value, a.mask, b.value, b.mask
+        umin1, umax1, smin1, smax1 = a.umin, a.umax, a.smin, a.smax
+        umin2, umax2, smin2, smax2 = b.umin, b.umax, b.smin, b.smax
     else:
-        x = _bounded(a, b.smin + gap, smax, 0, U64)
-        y = _bounded(b, smin, a.smax - gap, 0, U64)
-    return None if x is None or y is None else (x, y)
-
-
-def _without(x: Scalar, excluded: int | None) -> Scalar:
-    """`x` without one number, when that is at an end."""
-    if excluded is None or x.const is not None:
-        return x
-    umin, umax = x.umin + (x.umin == excluded), x.umax - (x.umax == excluded)
-    as_signed = excluded - (1 << 64) if excluded >> 63 else excluded
-    smin, smax = x.smin + (x.smin == as_signed), x.smax - (x.smax == as_signed)
-    return make(x.value, x.mask, smin, smax, umin, umax)
-
-
-def _refine_set(a: Scalar, b: Scalar, bits: int, *, taken: bool) -> Pair | None:
-    constant = b.const
-    if constant is None:
-        return a, b
-    if bits == 32:
-        constant &= U32
-    must = a.value & ~a.mask & constant
-    may = (a.value | a.mask) & constant
-    if taken:
-        return (a, b) if may else None
-    if must:
-        return None
-    # None of the bits is set.
-    mask = a.mask & ~constant
-    if is_empty(a.value, mask, a.smin, a.smax, a.umin, a.umax):
-        return a, b
-    return make(a.value, mask, a.smin, a.smax, a.umin, a.umax), b
-
-
-def pointer_branch(state: State, op: Jmp, dst: Reg, src: Reg, *, taken: bool) -> bool | None:
-    """Learn from a comparison with a pointer: False if this side cannot be, None if nothing is learnt, True if it was."""
-    if op in (Jmp.JEQ, Jmp.JNE) and src.kind == Kind.SCALAR and src.num.const == 0 and dst.is_pointer:
-        is_null = (op == Jmp.JEQ) == taken
-        if dst.null:
-            settle_null(state, dst.id, dst.ref, is_null=is_null)
+        av, am, bv, bm = a.value & U32, a.mask & U32, b.value & U32, b.mask & U32
+        umin1, umax1, smin1, smax1 = a.umin32, a.umax32, a.smin32, a.smax32
+        umin2, umax2, smin2, smax2 = b.umin32, b.umax32, b.smin32, b.smax32
+    if op in (_JEQ, _JNE):
+        equal: bool | None = None
+        if not am and not bm:
+            equal = av == bv
+        elif umin1 > umax2 or umax1 < umin2 or smin1 > smax2 or smax1 < smin2 or (rules.overlap and (av ^ bv) & ~(am | bm)):
+            equal = False
+        elif wide and (a.umin32 > b.umax32 or a.umax32 < b.umin32 or a.smin32 > b.smax32 or a.smax32 < b.smin32):
+            # The halves may differ where the whole numbers' ranges meet.
+            equal = False
+        return equal if equal is None or op == _JEQ else not equal
+    if op == _JSET:
+        if bm:
+            if am:
+                return None
+            av, am, bv, bm = bv, bm, av, am
+        if av & ~am & bv:
             return True
-        # What is no maybe-pointer is never null.
-        return not is_null
-    if dst.kind == Kind.PACKET_END or src.kind == Kind.PACKET_END or Kind.PACKET_META in (dst.kind, src.kind):
-        return _packet_branch(state, op, dst, src, taken=taken)
-    return None
+        return False if not (av | am) & bv else None
+    if op == _JGT:
+        return True if umin1 > umax2 else False if umax1 <= umin2 else None
+    if op == _JSGT:
+        return True if smin1 > smax2 else False if smax1 <= smin2 else None
+    if op == _JLT:
+        return True if umax1 < umin2 else False if umin1 >= umax2 else None
+    if op == _JSLT:
+        return True if smax1 < smin2 else False if smin1 >= smax2 else None
+    if op == _JGE:
+        return True if umin1 >= umax2 else False if umax1 < umin2 else None
+    if op == _JSGE:
+        return True if smin1 >= smax2 else False if smax1 < smin2 else None
+    if op == _JLE:
+        return True if umax1 <= umin2 else False if umin1 > umax2 else None
+    return True if smax1 <= smin2 else False if smin1 > smax2 else None
 
 
-def settle_null(state: State, id: int, ref: int, *, is_null: bool) -> None:
-    """Every copy of a maybe-pointer is known to be one, or to be zero."""
-    zero = Reg(Kind.SCALAR, known(0))
-    for frame in state.frames:
-        for number, reg in enumerate(frame.regs):
-            if reg.null and reg.id == id:
-                frame.regs[number] = zero if is_null else reg.copy(null=False)
-        for at, held in frame.stack.items():
-            if isinstance(held, Reg) and held.null and held.id == id:
-                frame.stack[at] = zero if is_null else held.copy(null=False)
-    if is_null and ref:
-        state.refs.pop(ref, None)
+def refine(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, Num]:
+    """What the two numbers are where `a op b` holds; give OPPOSITE[op] for where it does not."""
+    if op in (_JGT, _JGE, _JSGT, _JSGE):
+        y, x = refine(SWAPPED[op], b, a, rules, wide=wide)
+        return x, y
+    if op in (_JSET, _CLEAR):
+        return _refine_bits(op, a, b, rules, wide=wide)
+    if op == _JNE:
+        return _refine_other(a, b, rules, wide=wide)
+    if wide:
+        if op == _JEQ:
+            umin, umax, smin, smax = max(a.umin, b.umin), min(a.umax, b.umax), max(a.smin, b.smin), min(a.smax, b.smax)
+            mask = a.mask & b.mask
+            value = (a.value | b.value) & ~mask
+            return (
+                settle(value, mask, smin, smax, umin, umax, a.smin32, a.smax32, a.umin32, a.umax32, rules),
+                settle(value, mask, smin, smax, umin, umax, b.smin32, b.smax32, b.umin32, b.umax32, rules),
+            )
+        if op in (_JLT, _JLE):
+            gap = 1 if op == _JLT else 0
+            umax, umin = min(a.umax, b.umax - gap), max(a.umin + gap, b.umin)
+            return (
+                settle(a.value, a.mask, a.smin, a.smax, a.umin, umax, a.smin32, a.smax32, a.umin32, a.umax32, rules),
+                settle(b.value, b.mask, b.smin, b.smax, umin, b.umax, b.smin32, b.smax32, b.umin32, b.umax32, rules),
+            )
+        gap = 1 if op == _JSLT else 0
+        smax, smin = min(a.smax, b.smax - gap), max(a.smin + gap, b.smin)
+        return (
+            settle(a.value, a.mask, a.smin, smax, a.umin, a.umax, a.smin32, a.smax32, a.umin32, a.umax32, rules),
+            settle(b.value, b.mask, smin, b.smax, b.umin, b.umax, b.smin32, b.smax32, b.umin32, b.umax32, rules),
+        )
+    if op == _JEQ:
+        umin, umax = max(a.umin32, b.umin32), min(a.umax32, b.umax32)
+        smin, smax = max(a.smin32, b.smin32), min(a.smax32, b.smax32)
+        mask = a.mask & b.mask & U32
+        value = (a.value | b.value) & U32 & ~mask
+        high = U64 ^ U32
+        return (
+            settle(a.value & high | value, a.mask & high | mask, a.smin, a.smax, a.umin, a.umax, smin, smax, umin, umax, rules),
+            settle(b.value & high | value, b.mask & high | mask, b.smin, b.smax, b.umin, b.umax, smin, smax, umin, umax, rules),
+        )
+    if op in (_JLT, _JLE):
+        gap = 1 if op == _JLT else 0
+        umax, umin = min(a.umax32, b.umax32 - gap), max(a.umin32 + gap, b.umin32)
+        return (
+            settle(a.value, a.mask, a.smin, a.smax, a.umin, a.umax, a.smin32, a.smax32, a.umin32, umax, rules),
+            settle(b.value, b.mask, b.smin, b.smax, b.umin, b.umax, b.smin32, b.smax32, umin, b.umax32, rules),
+        )
+    gap = 1 if op == _JSLT else 0
+    smax, smin = min(a.smax32, b.smax32 - gap), max(a.smin32 + gap, b.smin32)
+    return (
+        settle(a.value, a.mask, a.smin, a.smax, a.umin, a.umax, a.smin32, smax, a.umin32, a.umax32, rules),
+        settle(b.value, b.mask, b.smin, b.smax, b.umin, b.umax, smin, b.smax32, b.umin32, b.umax32, rules),
+    )
 
 
-def _packet_branch(state: State, op: Jmp, dst: Reg, src: Reg, *, taken: bool) -> bool | None:
-    """`packet + n <= end` proves n bytes; of the data_meta area the packet's beginning is the end."""
-    if op not in (Jmp.JGT, Jmp.JGE, Jmp.JLT, Jmp.JLE):
-        return None
-    ended: Jmp
-    if src.kind == Kind.PACKET_END and dst.kind == Kind.PACKET:
-        pointer, ended = dst, Jmp(op)
-    elif dst.kind == Kind.PACKET_END and src.kind == Kind.PACKET:
-        pointer, ended = src, _SWAPPED[op]
-    elif dst.kind == Kind.PACKET_META and src.kind == Kind.PACKET and src.off == 0 and src.num.const == 0 and not src.id:
-        pointer, ended = dst, Jmp(op)
-    elif src.kind == Kind.PACKET_META and dst.kind == Kind.PACKET and dst.off == 0 and dst.num.const == 0 and not dst.id:
-        pointer, ended = src, _SWAPPED[op]
+def both(a: Num, b: Num, rules: Rules) -> Num:
+    """What is known of a number of which both are."""
+    mask = a.mask & b.mask
+    return settle(
+        (a.value | b.value) & ~mask,
+        mask,
+        max(a.smin, b.smin),
+        min(a.smax, b.smax),
+        max(a.umin, b.umin),
+        min(a.umax, b.umax),
+        max(a.smin32, b.smin32),
+        min(a.smax32, b.smax32),
+        max(a.umin32, b.umin32),
+        min(a.umax32, b.umax32),
+        rules,
+    )
+
+
+def _known(n: Num, *, wide: bool) -> bool:
+    return not n.mask if wide else not n.mask & U32
+
+
+def _refine_other(a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, Num]:
+    """a is not b: that says something where one is known and the other's range ends there."""
+    if not _known(b, wide=wide):
+        if not _known(a, wide=wide):
+            return a, b
+        y, x = _refine_other(b, a, rules, wide=wide)
+        return x, y
+    if wide:
+        whole, swhole = b.value, s64(b.value)
+        umin, umax = a.umin + (a.umin == whole and whole < U64), a.umax - (a.umax == whole and whole > 0)
+        smin, smax = a.smin + (a.smin == swhole and swhole < S64_MAX), a.smax - (a.smax == swhole and swhole > S64_MIN)
+        return settle(a.value, a.mask, smin, smax, umin, umax, a.smin32, a.smax32, a.umin32, a.umax32, rules), b
+    low = b.value & U32
+    slow = s32(low)
+    umin, umax = a.umin32 + (a.umin32 == low and low < U32), a.umax32 - (a.umax32 == low and low > 0)
+    smin, smax = a.smin32 + (a.smin32 == slow and slow < S32_MAX), a.smax32 - (a.smax32 == slow and slow > S32_MIN)
+    return settle(a.value, a.mask, a.smin, a.smax, a.umin, a.umax, smin, smax, umin, umax, rules), b
+
+
+def _refine_bits(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, Num]:
+    if not _known(b, wide=wide):
+        if not _known(a, wide=wide):
+            return a, b
+        y, x = _refine_bits(op, b, a, rules, wide=wide)
+        return x, y
+    tested = b.value if wide else b.value & U32
+    value, mask = a.value, a.mask
+    if op == _JSET:
+        # One of the bits is set: which, is known if it is just one.
+        if tested & (tested - 1) or not tested:
+            return a, b
+        value, mask = value | tested, mask & ~tested
     else:
-        return None
-    relation = ended if taken else _OPPOSITE[ended]
-    if relation not in (Jmp.JLE, Jmp.JLT) or not packet_limit(pointer):
-        return None
-    proved = pointer.off + (1 if relation == Jmp.JLT else 0)
-    for frame in state.frames:
-        for number, reg in enumerate(frame.regs):
-            if reg.kind == pointer.kind and reg.id == pointer.id and reg.rng < proved:
-                frame.regs[number] = reg.copy(rng=proved)
-        for at, held in frame.stack.items():
-            if isinstance(held, Reg) and held.kind == pointer.kind and held.id == pointer.id and held.rng < proved:
-                frame.stack[at] = held.copy(rng=proved)
-    return True
+        value, mask = value & ~tested, mask & ~tested
+        if rules.forgets_ranges:
+            # Linux keeps the bits alone, because on a way that cannot be the ranges would contradict them.
+            return of_bits(value, mask, rules), b
+    return settle(value, mask, a.smin, a.smax, a.umin, a.umax, a.smin32, a.smax32, a.umin32, a.umax32, rules), b

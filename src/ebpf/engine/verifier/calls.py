@@ -1,14 +1,42 @@
 """Calls of helpers: which may be called, what their arguments have to be, and what they return."""
 
-from ebpf.engine.program import Code
-from ebpf.engine.verifier.memory import Memory, inner_fd
-from ebpf.engine.verifier.refusal import Refusal
-from ebpf.engine.verifier.scalar import Scalar, known
-from ebpf.engine.verifier.state import ANY_SCALAR, NOT_INIT, Kind, Reg, State
+from typing import Final
+
+from ebpf.engine.program import MapDesc
+from ebpf.engine.verifier import memory
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.num import U32, U64, settle, unsigned_range
+from ebpf.engine.verifier.refusal import Unjudged
+from ebpf.engine.verifier.reg import (
+    ANY,
+    BTF_ID,
+    BUF,
+    CTX,
+    FUNC,
+    MAP_KEY,
+    MAP_PTR,
+    MAP_VALUE,
+    MAYBE_NULL,
+    MEM,
+    NOTHING,
+    PACKET,
+    PACKET_END,
+    PACKET_META,
+    RINGBUF,
+    SCALAR,
+    SOCK_COMMON,
+    SOCKET,
+    STACK,
+    TCP_SOCK,
+    TRUSTED,
+    Reg,
+    number,
+)
+from ebpf.engine.verifier.state import Held, Slot
 from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, Helper, MapFlag, MapType, ProgType, Ret
 
-_MAX_SIZE = 1 << 29
-_KEYED = frozenset(
+_MOST: Final = 1 << 29
+_KEYED: Final = frozenset(
     {
         MapType.HASH,
         MapType.ARRAY,
@@ -17,231 +45,553 @@ _KEYED = frozenset(
         MapType.LRU_HASH,
         MapType.LRU_PERCPU_HASH,
         MapType.LPM_TRIE,
-        MapType.HASH_OF_MAPS,
-        MapType.ARRAY_OF_MAPS,
     }
 )
-_OF_MAPS = frozenset({MapType.HASH_OF_MAPS, MapType.ARRAY_OF_MAPS})
-_RING = frozenset({MapType.RINGBUF})
-_PERF = frozenset({MapType.PERF_EVENT_ARRAY})
-#: The map types that a helper takes; a helper that is not here takes any.
-_TAKES: dict[str, frozenset[MapType]] = {
-    "map_lookup_elem": _KEYED | {MapType.DEVMAP, MapType.DEVMAP_HASH},
-    "map_update_elem": _KEYED - _OF_MAPS,
-    "map_delete_elem": _KEYED - _OF_MAPS,
+_OF_MAPS: Final = frozenset({MapType.HASH_OF_MAPS, MapType.ARRAY_OF_MAPS})
+_RING: Final = frozenset({MapType.RINGBUF})
+_PERF: Final = frozenset({MapType.PERF_EVENT_ARRAY})
+_SOCKS: Final = frozenset({MapType.SOCKMAP, MapType.SOCKHASH})
+_QUEUES: Final = frozenset({MapType.QUEUE, MapType.STACK})
+_BLOOM: Final = frozenset({MapType.BLOOM_FILTER})
+#: The map types that a helper takes; a helper that is not here takes any of those that are not taken by others alone.
+_TAKES: Final[dict[str, frozenset[MapType]]] = {
+    "map_lookup_elem": _KEYED | _OF_MAPS | _SOCKS | {MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP},
+    "map_update_elem": _KEYED | _SOCKS,
+    "map_delete_elem": _KEYED | _SOCKS,
     "map_lookup_percpu_elem": frozenset({MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH}),
+    "for_each_map_elem": _KEYED - {MapType.LPM_TRIE},
     "ringbuf_output": _RING,
     "ringbuf_reserve": _RING,
     "ringbuf_query": _RING,
+    "ringbuf_reserve_dynptr": _RING,
+    "user_ringbuf_drain": frozenset({MapType.USER_RINGBUF}),
     "perf_event_output": _PERF,
+    "skb_output": _PERF,
+    "xdp_output": _PERF,
     "perf_event_read": _PERF,
     "perf_event_read_value": _PERF,
     "tail_call": frozenset({MapType.PROG_ARRAY}),
     "get_stackid": frozenset({MapType.STACK_TRACE}),
-    "map_push_elem": frozenset({MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER}),
-    "map_pop_elem": frozenset({MapType.QUEUE, MapType.STACK}),
-    "map_peek_elem": frozenset({MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER}),
+    "map_push_elem": _QUEUES | _BLOOM,
+    "map_pop_elem": _QUEUES,
+    "map_peek_elem": _QUEUES | _BLOOM,
+    "skb_under_cgroup": frozenset({MapType.CGROUP_ARRAY}),
     "current_task_under_cgroup": frozenset({MapType.CGROUP_ARRAY}),
     "redirect_map": frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP}),
+    "sk_redirect_map": frozenset({MapType.SOCKMAP}),
+    "msg_redirect_map": frozenset({MapType.SOCKMAP}),
+    "sock_map_update": frozenset({MapType.SOCKMAP}),
+    "sk_redirect_hash": frozenset({MapType.SOCKHASH}),
+    "msg_redirect_hash": frozenset({MapType.SOCKHASH}),
+    "sock_hash_update": frozenset({MapType.SOCKHASH}),
+    "get_local_storage": frozenset({MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE}),
+    "sk_select_reuseport": frozenset({MapType.REUSEPORT_SOCKARRAY, *_SOCKS}),
+    "sk_storage_get": frozenset({MapType.SK_STORAGE}),
+    "sk_storage_delete": frozenset({MapType.SK_STORAGE}),
+    "inode_storage_get": frozenset({MapType.INODE_STORAGE}),
+    "inode_storage_delete": frozenset({MapType.INODE_STORAGE}),
+    "task_storage_get": frozenset({MapType.TASK_STORAGE}),
+    "task_storage_delete": frozenset({MapType.TASK_STORAGE}),
+    "cgrp_storage_get": frozenset({MapType.CGRP_STORAGE}),
+    "cgrp_storage_delete": frozenset({MapType.CGRP_STORAGE}),
 }
-_MOVES_PACKET = frozenset(
-    {"xdp_adjust_head", "xdp_adjust_meta", "xdp_adjust_tail", "skb_store_bytes", "skb_vlan_push", "skb_vlan_pop", "skb_change_proto"}
-    | {"skb_change_tail", "skb_change_head", "skb_pull_data", "skb_adjust_room", "l3_csum_replace", "l4_csum_replace", "clone_redirect"}
+#: Helpers that may move the packet, so that pointers into it are void afterwards.
+MOVES_PACKET_NAMES: Final = frozenset(
+    [
+        "skb_store_bytes",
+        "l3_csum_replace",
+        "l4_csum_replace",
+        "clone_redirect",
+        "skb_vlan_push",
+        "skb_vlan_pop",
+        "skb_change_proto",
+        "skb_change_tail",
+        "skb_pull_data",
+        "skb_change_head",
+        "skb_adjust_room",
+        "xdp_adjust_head",
+        "xdp_adjust_meta",
+        "xdp_adjust_tail",
+        "msg_pull_data",
+        "msg_push_data",
+        "msg_pop_data",
+        "lwt_push_encap",
+        "lwt_seg6_store_bytes",
+        "lwt_seg6_adjust_srh",
+        "lwt_seg6_action",
+        "store_hdr_opt",
+        "reserve_hdr_opt",
+        "sk_skb_pull_data",
+        "sk_skb_change_tail",
+        "sk_skb_change_head",
+        "sk_skb_adjust_room",
+    ]
 )
-_WRITES_MAPS = frozenset({"map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"})
-_MEMORY = (Arg.MEM, Arg.MEM_OR_NULL, Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
-_WRITTEN = (Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
-_SIZES = (Arg.SIZE, Arg.SIZE_OR_ZERO)
+MOVES_PACKET: Final = frozenset(row.id for row in HELPERS.values() if row.name in MOVES_PACKET_NAMES)
+_WRITES_MAPS: Final = frozenset({"map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "redirect_map"})
+_READS_MAPS: Final = frozenset({"map_lookup_elem", "map_peek_elem", "map_lookup_percpu_elem"})
+_MEMORY: Final = (Arg.MEM, Arg.MEM_OR_NULL, Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
+_WRITTEN: Final = (Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
+_NULLABLE: Final = (Arg.MEM_OR_NULL, Arg.MEM_UNINIT_OR_NULL, Arg.CTX_OR_NULL)
+_MEMORY_KINDS: Final = frozenset((STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, BUF))
+_MEMORY_NAMES: Final = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
+#: Helpers that may read packets directly through a pointer.
+_SEES_PACKETS: Final = frozenset(
+    {ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}
+    | {ProgType.LWT_IN, ProgType.LWT_OUT, ProgType.LWT_SEG6LOCAL, ProgType.SK_REUSEPORT, ProgType.FLOW_DISSECTOR, ProgType.CGROUP_SKB}
+)
+_PACKET_HELPERS: Final = frozenset(
+    [
+        "map_lookup_elem",
+        "map_update_elem",
+        "map_delete_elem",
+        "map_push_elem",
+        "map_pop_elem",
+        "map_peek_elem",
+        "csum_diff",
+        "skb_store_bytes",
+        "skb_load_bytes_relative",
+    ]
+)
+_ZERO_RETURN: Final = (0, 0)
+_FLAG_RETURN: Final = (0, 1)
 
 
-class Calls:
-    """The rules of helper calls for one program; remembers which map each call works on."""
+class Call:
+    """What the arguments of one call said: the map, the reference, the memory that is returned, the function called back."""
 
-    def __init__(self, code: Code, memory: Memory) -> None:
-        self._code = code
-        self._memory = memory
-        self._allowed = PROGRAM_TYPES[ProgType(code.prog_type)].helpers
-        self.call_map: dict[int, int] = {}
+    __slots__ = ("alloc", "function", "map", "most", "null_key", "ref", "released", "released_any", "row", "the_map")
 
-    def helper(self, state: State, slot: int, id_: int, new_id: int) -> None:
-        """Check the call of helper `id_` and put its result into r0. `new_id` is not used yet."""
-        row = self._row(id_, slot)
-        assert row.args is not None
-        the_map: Reg | None = None
-        alloc = 0
-        released = 0
-        for place, arg in enumerate(row.args):
-            number = place + 1
-            reg = state.regs[number]
-            if arg == Arg.VARARG:
-                continue
-            if reg.kind == Kind.NOT_INIT:
-                raise Refusal(
-                    f"argument {number} of {row.name} was never written on this path (calls clobber r1 to r5)", f"R{number} !read_ok", slot
-                )
-            if arg == Arg.MAP:
-                the_map = self._map(row, reg, number, slot)
-            elif arg in (Arg.KEY, Arg.VALUE, Arg.VALUE_UNINIT):
-                assert the_map is not None
-                desc = self._memory.map_of(the_map)
-                size = desc.key_size if arg == Arg.KEY else desc.value_size
-                self._memory.region(state, reg, number, known(size), slot, write=arg == Arg.VALUE_UNINIT, init=arg != Arg.VALUE_UNINIT)
-            elif arg in _MEMORY:
-                self._sized_memory(state, row, number, arg, state.regs[number + 1], slot)
-            elif arg in _SIZES:
-                continue
-            elif arg in (Arg.CTX, Arg.CTX_OR_NULL):
-                self._context(reg, number, slot, optional=arg == Arg.CTX_OR_NULL)
-            elif arg == Arg.CONST_ALLOC_SIZE:
-                alloc = self._alloc_size(reg, number, slot)
-            elif arg == Arg.ALLOC_MEM:
-                released = self._released(state, reg, number, slot)
-            elif arg == Arg.CONST_STR:
-                self._constant_string(reg, number, slot)
-            elif arg in (Arg.LONG, Arg.INT_PTR):
-                self._memory.region(state, reg, number, known(8 if arg == Arg.LONG else 4), slot, write=True, init=False)
-            elif arg != Arg.ANY:
-                raise Refusal(f"bpf_{row.name} is not judged yet", f"unknown: argument of kind {arg.name}", slot)
-        if released:
-            _forget(state, released)
-        if row.name in _MOVES_PACKET:
-            _forget_packets(state)
-        for number in range(1, 6):
-            state.regs[number] = NOT_INIT
-        state.regs[0] = self._result(state, row, the_map, alloc, slot, new_id)
+    def __init__(self, row: Helper) -> None:
+        self.row = row
+        self.the_map: Reg | None = None
+        self.map: MapDesc | None = None
+        self.alloc = 0
+        self.ref = 0
+        self.released = 0
+        self.released_any = False
+        self.function = -1
+        self.most = 0
+        self.null_key = False
 
-    def _row(self, id_: int, slot: int) -> Helper:
-        row = HELPERS.get(id_)
-        if row is None:
-            raise Refusal(f"there is no helper with number {id_}", f"invalid func unknown#{id_}", slot)
-        if self._allowed is not None and row.name not in self._allowed:
-            kind = PROGRAM_TYPES[ProgType(self._code.prog_type)].name
-            raise Refusal(
-                f"{kind} programs cannot call bpf_{row.name}", f"program of this type cannot use helper bpf_{row.name}#{id_}", slot
+
+def helper(env: Env, id_: int) -> Call:
+    """Check the call of helper `id_` and put its result into r0. Raises Refusal."""
+    row = _row(env, id_)
+    assert row.args is not None
+    call = Call(row)
+    regs = env.regs
+    for place, arg in enumerate(row.args):
+        _argument(env, call, place, arg)
+    _map_fits(env, call)
+    if call.released_any:
+        if not call.released and not regs[call_release(row)].is_null:
+            raise env.refuse(
+                "reference-misuse",
+                f"func bpf_{row.name}#{row.id} reference has not been acquired before",
+                "what is given back was not acquired",
             )
-        if row.gpl and not self._code.gpl:
-            raise Refusal(
-                f"bpf_{row.name} is for programs with a GPL-compatible licence",
-                "cannot call GPL-restricted function from non-GPL compatible program",
-                slot,
+        if call.released:
+            release(env, call.released)
+    _special(env, call)
+    if row.name in MOVES_PACKET_NAMES:
+        forget_packets(env)
+    for at in range(1, 6):
+        regs[at] = NOTHING
+    regs[0] = _result(env, call)
+    return call
+
+
+def call_release(row: Helper) -> int:
+    """The register of the argument that is given back."""
+    assert row.args is not None
+    for place, arg in enumerate(row.args):
+        if arg.name in ("ALLOC_MEM", "SOCK_RELEASE"):
+            return place + 1
+    return 1
+
+
+def _row(env: Env, id_: int) -> Helper:
+    row = HELPERS.get(id_)
+    if row is None:
+        raise env.refuse("helper-not-allowed", f"invalid func unknown#{id_}", f"there is no helper with number {id_}", helper=id_)
+    kind = PROGRAM_TYPES[ProgType(env.code.prog_type)]
+    if kind.helpers is None:
+        raise Unjudged(f"helpers of {kind.name} programs", env.slot)
+    if row.name not in kind.helpers:
+        raise env.refuse(
+            "helper-not-allowed",
+            f"program of this type cannot use helper bpf_{row.name}#{id_}",
+            f"{kind.name} programs cannot call bpf_{row.name}",
+            helper=id_,
+        )
+    if row.gpl and not env.code.gpl:
+        raise env.refuse(
+            "licence",
+            "cannot call GPL-restricted function from non-GPL compatible program",
+            f"bpf_{row.name} is for programs with a GPL-compatible licence",
+            helper=id_,
+        )
+    if row.args is None:
+        raise Unjudged(f"helper bpf_{row.name}", env.slot)
+    held = env.state.held
+    if any(one.kind == "lock" for one in held) and row.name not in ("spin_unlock", "spin_lock") and not _allowed_under_lock(row):
+        raise env.refuse(
+            "locked-call",
+            "function calls are not allowed while holding a lock",
+            f"bpf_{row.name} is called while a lock is held",
+            helper=id_,
+        )
+    return row
+
+
+def _allowed_under_lock(row: Helper) -> bool:
+    return False
+
+
+def _argument(env: Env, call: Call, place: int, arg: Arg) -> None:
+    at = place + 1
+    row = call.row
+    if arg == Arg.VARARG:
+        return
+    reg = env.readable(at)
+    if arg == Arg.ANY:
+        if reg.is_pointer and not env.privileged:
+            raise env.refuse("pointer-leak", f"R{at} leaks addr into helper function", "an address would become visible")
+        return
+    if reg.kind in (PACKET, PACKET_META, PACKET_END) and (env.code.prog_type not in _SEES_PACKETS or row.name not in _PACKET_HELPERS):
+        raise env.refuse(
+            "argument-type", "helper access to the packet is not allowed", f"bpf_{row.name} does not take memory of a packet", register=at
+        )
+    if arg in _NULLABLE and reg.is_null:
+        env.precise(at)
+        return
+    checker = _CHECKS.get(arg)
+    if checker is None:
+        raise Unjudged(f"an argument of kind {arg.name.lower()} of bpf_{row.name}", env.slot)
+    checker(env, call, at, reg, arg)
+    if reg.ref and arg.name not in ("KPTR_DEST",):
+        call.ref = reg.ref
+
+
+def _expected(env: Env, at: int, reg: Reg, names: str) -> Exception:
+    reason = "maybe-null" if reg.maybe_null else "argument-type"
+    what = "it may be null: test it first" if reg.maybe_null else f"it is {_described(reg)}"
+    return env.refuse(
+        reason, f"R{at} type={reg.name} expected={names}", f"argument {at} must be of another kind ({names}): {what}", register=at
+    )
+
+
+def _described(reg: Reg) -> str:
+    return "a number" if reg.kind == SCALAR else f"a {reg.name}"
+
+
+def _check_map(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    del arg
+    if reg.kind != MAP_PTR or reg.flags & MAYBE_NULL:
+        raise _expected(env, at, reg, "map_ptr")
+    if reg.off or reg.num.mask or reg.num.value:
+        memory.fixed_offset(env, reg, at)
+    call.the_map = reg
+    call.map = env.map_of(reg)
+    if env.call_map.setdefault(env.slot, reg.fd) != reg.fd:
+        env.call_map[env.slot] = -1
+
+
+def _check_key(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    del arg
+    assert call.map is not None
+    _memory_kind(env, at, reg)
+    memory.given(env, at, call.map.key_size, zero=False, write=False, raw=False)
+    if call.row.name == "map_lookup_elem":
+        call.null_key = _known_key(env, reg, call.map)
+
+
+def _known_key(env: Env, reg: Reg, desc: MapDesc) -> bool:
+    """Whether a constant key is within an array, so that the lookup cannot fail."""
+    if not env.rules.nonnull_array or desc.type not in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+        return False
+    if reg.kind != STACK or reg.num.mask or desc.key_size != 4:
+        return False
+    low = reg.off + reg.num.value
+    frame = env.state.frames[reg.frame]
+    at = (-low - 1) // 8
+    held = frame.stack.get(at)
+    if held is None or low % 8 not in (0, 4):
+        return False
+    if low % 8 == 0 and held.types[:4] == b"\x01\x01\x01\x01" and held.reg.const is not None:
+        key = held.reg.const & 0xFFFFFFFF
+    elif held.types[low % 8 : low % 8 + 4] == b"\x03\x03\x03\x03":
+        key = 0
+    else:
+        return False
+    if key >= desc.max_entries:
+        return False
+    if held.spilled and low % 8 == 0:
+        env.precise_slot(reg.frame, at)
+    return True
+
+
+def _check_value(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    assert call.map is not None
+    _memory_kind(env, at, reg)
+    size = call.map.value_size
+    if call.map.type in _SOCKS and call.row.name == "map_update_elem":
+        if reg.kind not in (SOCKET, SOCK_COMMON, TCP_SOCK):
+            raise _expected(env, at, reg, "sock_common, sock, tcp_sock, xdp_sock, ptr_, trusted_ptr_")
+        return
+    written = arg == Arg.VALUE_UNINIT
+    memory.given(env, at, size, zero=False, write=written, raw=written)
+
+
+def _memory_kind(env: Env, at: int, reg: Reg) -> None:
+    if reg.kind in _MEMORY_KINDS and not reg.flags & MAYBE_NULL:
+        return
+    if reg.kind == BTF_ID and reg.flags & TRUSTED and not reg.flags & MAYBE_NULL:
+        return
+    raise _expected(env, at, reg, _MEMORY_NAMES)
+
+
+def _check_memory(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    """The memory itself is checked with its size, which is the next argument."""
+    del call, arg
+    _memory_kind(env, at, reg)
+
+
+def _check_size(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    zero = arg == Arg.SIZE_OR_ZERO
+    if reg.kind != SCALAR:
+        raise _expected(env, at, reg, "scalar")
+    assert call.row.args is not None
+    before = call.row.args[at - 2]
+    num = reg.num
+    facts = {"register": at, "low": num.smin, "high": num.umax}
+    if num.smin < 0:
+        raise env.refuse(
+            "negative-size",
+            f"R{at} min value is negative, either use unsigned or 'var &= const'",
+            f"the size in r{at} may be negative (as low as {num.smin})",
+            **facts,
+        )
+    if num.umin == 0 and not zero:
+        raise env.refuse(
+            "zero-size",
+            f"R{at} invalid zero-sized read: u64=[{num.umin},{num.umax}]",
+            f"the size in r{at} may be zero (it is {num.umin} to {num.umax})",
+            **facts,
+        )
+    if num.umax >= _MOST:
+        raise env.refuse(
+            "unbounded-size",
+            f"R{at} unbounded memory access, use 'var &= const' or 'if (var < const)'",
+            f"the size in r{at} has no upper bound",
+            **facts,
+        )
+    call.most = num.umax
+    pointer = env.regs[at - 1]
+    if pointer.is_null and before in _NULLABLE:
+        if num.umax:
+            raise _expected(env, at - 1, pointer, "fp")
+    else:
+        memory.given(env, at - 1, num.umax, zero=zero, write=before in _WRITTEN, raw=before in _WRITTEN and not num.mask)
+    env.precise(at)
+
+
+def _check_context(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    del call, arg
+    if reg.kind != CTX or reg.flags & MAYBE_NULL:
+        raise _expected(env, at, reg, "ctx")
+    memory.fixed_offset(env, reg, at)
+
+
+def _check_alloc_size(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    del arg
+    if reg.kind != SCALAR:
+        raise _expected(env, at, reg, "scalar")
+    if reg.num.mask:
+        raise env.refuse("argument-type", f"R{at} is not a known constant'", "the size to reserve must be a constant", register=at)
+    call.alloc = reg.num.value
+    env.precise(at)
+
+
+def _check_alloc(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    del arg
+    if reg.kind != MEM or not reg.flags & RINGBUF or reg.flags & MAYBE_NULL:
+        raise _expected(env, at, reg, "ringbuf_mem")
+    if reg.off or reg.num.mask or reg.num.value:
+        raise env.refuse(
+            "reference-misuse",
+            f"R{at} must have zero offset when passed to release func or trusted arg to kfunc",
+            "what is given back must be what was acquired, not moved",
+            register=at,
+        )
+    if not reg.ref:
+        raise env.refuse(
+            "reference-misuse",
+            f"R{at} must be referenced when passed to release function",
+            "only what was acquired can be given back",
+            register=at,
+        )
+    call.released = reg.ref
+    call.released_any = True
+
+
+def _check_string(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    del call, arg
+    if reg.kind != MAP_VALUE or reg.flags & MAYBE_NULL:
+        raise _expected(env, at, reg, "map_value")
+    desc = env.map_of(reg)
+    if not desc.flags & MapFlag.RDONLY_PROG or not desc.frozen:
+        raise env.refuse("argument-type", f"R{at} does not point to a readonly map'", "the text must lie in a read-only map", register=at)
+    if reg.num.mask:
+        raise env.refuse("argument-type", f"R{at} is not a constant address'", "the text must lie at a constant place", register=at)
+    memory.region(env, reg, at, 0, 1, desc.value_size)
+    if desc.content is not None:
+        start = reg.off + reg.num.value
+        if b"\0" not in desc.content[start:]:
+            raise env.refuse("argument-type", "string is not zero-terminated", "the text must end with a zero byte", register=at)
+
+
+def _check_fixed(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    del call
+    _memory_kind(env, at, reg)
+    memory.given(env, at, 8 if arg == Arg.LONG else 4, zero=False, write=True, raw=True)
+
+
+def _check_function(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
+    del arg
+    if reg.kind != FUNC:
+        raise _expected(env, at, reg, "func")
+    call.function = reg.uid
+
+
+_CHECKS: Final = {
+    Arg.MAP: _check_map,
+    Arg.KEY: _check_key,
+    Arg.VALUE: _check_value,
+    Arg.VALUE_UNINIT: _check_value,
+    Arg.MEM: _check_memory,
+    Arg.MEM_OR_NULL: _check_memory,
+    Arg.MEM_UNINIT: _check_memory,
+    Arg.MEM_UNINIT_OR_NULL: _check_memory,
+    Arg.SIZE: _check_size,
+    Arg.SIZE_OR_ZERO: _check_size,
+    Arg.CTX: _check_context,
+    Arg.CTX_OR_NULL: _check_context,
+    Arg.CONST_ALLOC_SIZE: _check_alloc_size,
+    Arg.ALLOC_MEM: _check_alloc,
+    Arg.CONST_STR: _check_string,
+    Arg.LONG: _check_fixed,
+    Arg.INT_PTR: _check_fixed,
+}
+
+
+def _map_fits(env: Env, call: Call) -> None:
+    row, desc = call.row, call.map
+    if desc is None:
+        return
+    takes = _TAKES.get(row.name)
+    if takes is not None and desc.type not in takes:
+        raise env.refuse(
+            "map-type",
+            f"cannot pass map_type {desc.type} into func bpf_{row.name}#{row.id}",
+            f"bpf_{row.name} does not take a map of type {MapType(desc.type).name.lower()}",
+            helper=row.id,
+        )
+    if desc.flags & MapFlag.RDONLY_PROG and row.name in _WRITES_MAPS:
+        raise env.refuse("read-only", "write into map forbidden", "the map is read-only for programs")
+    if desc.flags & MapFlag.WRONLY_PROG and row.name in _READS_MAPS:
+        raise env.refuse("read-only", "read from map forbidden", "the map is write-only for programs")
+
+
+def _special(env: Env, call: Call) -> None:
+    name = call.row.name
+    state = env.state
+    if name == "tail_call":
+        if any(held.kind == "lock" for held in state.held):
+            raise env.refuse(
+                "locked-call", "tail_call cannot be used inside bpf_spin_lock-ed region", "a tail call would leave a lock held"
             )
-        if row.args is None:
-            raise Refusal(f"bpf_{row.name} is not judged yet", f"unknown: helper bpf_{row.name}#{id_}", slot)
-        return row
-
-    def _map(self, row: Helper, reg: Reg, number: int, slot: int) -> Reg:
-        if reg.kind != Kind.MAP_PTR or reg.null:
-            raise Refusal(f"argument {number} of {row.name} must be a map", f"R{number} type={reg.name} expected=map_ptr", slot)
-        desc = self._memory.map_of(reg)
-        takes = _TAKES.get(row.name)
-        if takes is not None and desc.type not in takes:
-            raise Refusal(
-                f"bpf_{row.name} does not take a map of type {MapType(desc.type).name.lower()}",
-                f"cannot pass map_type {desc.type} into func bpf_{row.name}#{row.id}",
-                slot,
+        for held in state.held:
+            raise env.refuse(
+                "leaked-reference",
+                f"Unreleased reference id={held.id} alloc_insn={held.slot}\ntail_call would lead to reference leak",
+                "a tail call would leave what was acquired behind",
+                acquired=held.slot,
             )
-        if row.name in _WRITES_MAPS and desc.flags & MapFlag.RDONLY_PROG:
-            raise Refusal("the map is read-only for programs", "write into map forbidden", slot)
-        if self.call_map.setdefault(slot, reg.fd) != reg.fd:
-            self.call_map[slot] = -1
-        return reg
-
-    def _sized_memory(self, state: State, row: Helper, number: int, arg: Arg, size: Reg, slot: int) -> None:
-        reg = state.regs[number]
-        assert row.args is not None
-        may_be_zero = row.args[number] == Arg.SIZE_OR_ZERO
-        if size.kind == Kind.NOT_INIT:
-            raise Refusal(f"argument {number + 1} of {row.name} was never written on this path", f"R{number + 1} !read_ok", slot)
-        if size.is_pointer:
-            raise Refusal(f"argument {number + 1} must be a size", f"R{number + 1} type={size.name} expected=scalar", slot)
-        num = size.num
-        self._size(num, number + 1, slot, may_be_zero=may_be_zero)
-        if arg in (Arg.MEM_OR_NULL, Arg.MEM_UNINIT_OR_NULL) and reg.kind == Kind.SCALAR and reg.num.const == 0:
-            if num.umax:
-                raise Refusal("null with a size that may not be zero", f"R{number} type=scalar expected=fp", slot)
-            return
-        exact = num.const is not None
-        written = arg in _WRITTEN
-        self._memory.region(state, reg, number, num, slot, write=written, init=not written or not exact)
-
-    def _size(self, num: Scalar, number: int, slot: int, *, may_be_zero: bool) -> None:
-        if num.smin < 0:
-            raise Refusal(
-                f"the size in r{number} may be negative", f"R{number} min value is negative, either use unsigned or 'var &= const'", slot
-            )
-        if num.umin == 0 and not may_be_zero:
-            raise Refusal(
-                f"the size in r{number} may be zero (it is {num.umin} to {num.umax})",
-                f"R{number} invalid zero-sized read: u64=[{num.umin},{num.umax}]",
-                slot,
-            )
-        if num.umax >= _MAX_SIZE:
-            raise Refusal(
-                f"the size in r{number} has no upper bound",
-                f"R{number} unbounded memory access, use 'var &= const' or 'if (var < const)'",
-                slot,
-            )
-
-    def _context(self, reg: Reg, number: int, slot: int, *, optional: bool) -> None:
-        if optional and reg.kind == Kind.SCALAR and reg.num.const == 0:
-            return
-        if reg.kind != Kind.CTX or reg.off or reg.num.const != 0:
-            raise Refusal(f"argument {number} must be the context", f"R{number} type={reg.name} expected=ctx", slot)
-
-    def _alloc_size(self, reg: Reg, number: int, slot: int) -> int:
-        size = reg.num.const if reg.kind == Kind.SCALAR else None
-        if size is None:
-            raise Refusal("the size to reserve must be a constant", f"R{number} is not a known constant", slot)
-        if size >= 1 << 30:
-            raise Refusal("the size to reserve is too large", f"R{number} unbounded memory access", slot)
-        return size
-
-    def _released(self, state: State, reg: Reg, number: int, slot: int) -> int:
-        if reg.kind != Kind.ALLOC_MEM or reg.null or reg.off or not reg.ref or reg.ref not in state.refs:
-            raise Refusal(
-                "only what bpf_ringbuf_reserve returned, tested and unmoved, can be given back",
-                f"R{number} type={reg.name} expected=ringbuf_mem",
-                slot,
-            )
-        return reg.ref
-
-    def _constant_string(self, reg: Reg, number: int, slot: int) -> None:
-        if reg.kind != Kind.MAP_VALUE or reg.num.const != 0 or not self._memory.map_of(reg).flags & MapFlag.RDONLY_PROG:
-            raise Refusal(f"argument {number} must be a constant string", f"R{number} does not point to a readonly map'", slot)
-
-    def _result(self, state: State, row: Helper, the_map: Reg | None, alloc: int, slot: int, new_id: int) -> Reg:
-        if row.ret == Ret.INT:
-            return ANY_SCALAR
-        if row.ret == Ret.VOID:
-            return NOT_INIT
-        if row.ret == Ret.MAP_VALUE_OR_NULL:
-            assert the_map is not None
-            if self._memory.map_of(the_map).inner is not None:
-                return Reg(Kind.MAP_PTR, fd=inner_fd(the_map.fd), id=new_id, null=True)
-            return Reg(Kind.MAP_VALUE, fd=the_map.fd, id=new_id, null=True)
-        if row.ret == Ret.ALLOC_MEM_OR_NULL:
-            state.refs[new_id] = slot
-            return Reg(Kind.ALLOC_MEM, size=alloc, id=new_id, ref=new_id, null=True)
-        raise Refusal(f"what bpf_{row.name} returns is not judged yet", f"unknown: helper bpf_{row.name}#{row.id}", slot)
+    elif name == "get_local_storage" and not env.regs[2].is_null:
+        raise env.refuse(
+            "argument-type", "get_local_storage() doesn't support non-zero flags", "the flags of bpf_get_local_storage must be 0"
+        )
 
 
-def _forget(state: State, ref: int) -> None:
-    """What was given back cannot be used any more, wherever it was copied to."""
-    del state.refs[ref]
+def release(env: Env, ref: int) -> None:
+    """Give a reference back: what points to it cannot be used any more, wherever it was copied to."""
+    state = env.state
+    if not any(held.id == ref for held in state.held):
+        raise env.refuse("reference-misuse", "reference has not been acquired before", "what is given back was not acquired")
+    state.held = tuple(held for held in state.held if held.id != ref)
     for frame in state.frames:
-        frame.regs[:] = [NOT_INIT if reg.ref == ref else reg for reg in frame.regs]
-        for at, held in list(frame.stack.items()):
-            if isinstance(held, Reg) and held.ref == ref:
-                frame.stack[at] = (0,) * 8
+        for at, reg in enumerate(frame.regs):
+            if reg.ref == ref:
+                frame.regs[at] = void(env, reg)
+        for at, held_ in frame.stack.items():
+            if held_.reg.ref == ref:
+                frame.stack[at] = Slot(held_.types, void(env, held_.reg)) if env.privileged else Slot(b"\x02" * 8)
 
 
-_PACKET = (Kind.PACKET, Kind.PACKET_META, Kind.PACKET_END)
+def void(env: Env, reg: Reg) -> Reg:
+    """What is left of a pointer that is void: a number for those who may see addresses."""
+    del reg
+    return ANY if env.privileged else NOTHING
 
 
-def _forget_packets(state: State) -> None:
+def forget_packets(env: Env) -> None:
     """The packet moved: all pointers into it are void."""
-    for frame in state.frames:
-        frame.regs[:] = [NOT_INIT if reg.kind in _PACKET else reg for reg in frame.regs]
-        for at, held in list(frame.stack.items()):
-            if isinstance(held, Reg) and held.kind in _PACKET:
-                frame.stack[at] = (0,) * 8
+    for frame in env.state.frames:
+        for at, reg in enumerate(frame.regs):
+            if reg.kind in (PACKET, PACKET_META, PACKET_END):
+                frame.regs[at] = void(env, reg)
+        for at, held in frame.stack.items():
+            if held.reg.kind in (PACKET, PACKET_META, PACKET_END):
+                frame.stack[at] = Slot(held.types, void(env, held.reg))
+
+
+def _result(env: Env, call: Call) -> Reg:
+    row = call.row
+    if row.ret == Ret.INT:
+        return _bounded_result(env, call)
+    if row.ret == Ret.VOID:
+        return NOTHING
+    if row.ret == Ret.MAP_VALUE_OR_NULL:
+        assert call.the_map is not None
+        inside = call.the_map.fd
+        if call.null_key and call.map is not None and call.map.inner is None:
+            return Reg(MAP_VALUE, fd=inside, uid=call.the_map.uid)
+        return Reg(MAP_VALUE, id=env.new_id(), fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid)
+    if row.ret == Ret.ALLOC_MEM_OR_NULL:
+        id = acquire(env)
+        return Reg(MEM, id=id, ref=id, flags=MAYBE_NULL | RINGBUF, size=call.alloc)
+    raise Unjudged(f"what bpf_{row.name} returns", env.slot)
+
+
+def acquire(env: Env, kind: str = "ref") -> int:
+    """A new reference, held from now on."""
+    id = env.new_id()
+    env.state.held = (*env.state.held, Held(id, env.slot, kind))
+    return id
+
+
+#: Helpers whose result is at most the size that they are given, or an error.
+_SIZED_RESULT: Final = frozenset({"get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str"})
+_ERRORS: Final = 4095
+
+
+def _bounded_result(env: Env, call: Call) -> Reg:
+    name = call.row.name
+    if name == "get_smp_processor_id":
+        return number(unsigned_range(0, env.code.cpus - 1)) if env.code.cpus else ANY
+    if name in _SIZED_RESULT:
+        most = call.most
+        return number(settle(0, U64, -_ERRORS, most, 0, U64, -_ERRORS, most, 0, U32, env.rules))
+    return ANY

@@ -1,314 +1,436 @@
 """Loads and stores: what a pointer may reach, and what comes back."""
 
-from ebpf.engine.program import Code, MapDesc
-from ebpf.engine.verifier.refusal import Refusal
-from ebpf.engine.verifier.scalar import Scalar, known, truncate, unsigned_range
-from ebpf.engine.verifier.state import ANY_SCALAR, INVALID, MISC, ZERO, Kind, Reg, Slot, State
-from ebpf.uapi import CONTEXTS, PROGRAM_TYPES, Context, FieldKind, MapFlag, ProgType
+from typing import Final
 
-_STACK = 512
-_EMPTY = (INVALID,) * 8
-_TRACEPOINT_BYTES = 8192
-_POINTER = {FieldKind.PACKET: Kind.PACKET, FieldKind.PACKET_END: Kind.PACKET_END, FieldKind.PACKET_META: Kind.PACKET_META}
-_WRITES_PACKETS = frozenset({ProgType.XDP, ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG})
+from ebpf.engine.verifier import context, stack
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.num import S32_MAX, S32_MIN, S64_MIN, cast, sign_extend, sized
+from ebpf.engine.verifier.reg import (
+    ANY,
+    ARENA,
+    BTF_ID,
+    BUF,
+    CTX,
+    FLOW_KEYS,
+    MAP_KEY,
+    MAP_PTR,
+    MAP_VALUE,
+    MAYBE_NULL,
+    MEM,
+    PACKET,
+    PACKET_END,
+    PACKET_META,
+    RDONLY,
+    SCALAR,
+    SOCK_COMMON,
+    SOCKET,
+    STACK,
+    TCP_SOCK,
+    TP_BUFFER,
+    UNTRUSTED,
+    XDP_SOCK,
+    Reg,
+    constant,
+    number,
+    offset_text,
+)
+from ebpf.uapi import CONTEXTS, MapFlag, MapType, ProgType
+
+MAX_OFFSET: Final = 1 << 29
+_WRITES_PACKETS: Final = frozenset(
+    {ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}
+)
+_SOCKETS: Final = frozenset((SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK))
+_SPECIAL: Final = frozenset((CTX, *_SOCKETS, BTF_ID))
+_DESCRIPTIONS: Final = {
+    FLOW_KEYS: "flow keys ",
+    MAP_KEY: "key ",
+    MAP_VALUE: "value ",
+    CTX: "context ",
+    STACK: "stack ",
+    SOCKET: "sock ",
+    SOCK_COMMON: "sock_common ",
+    TCP_SOCK: "tcp_sock ",
+    XDP_SOCK: "xdp_sock ",
+}
 
 
-def inner_fd(fd: int) -> int:
-    """What stands for the inner maps of the map of maps `fd`, and back: which one it is, is known only when the program runs."""
-    return ~fd
+def access(
+    env: Env, at: int, off: int, size: int, *, write: bool, value: Reg | None, source: int = -1, signed: bool = False, atomic: bool = False
+) -> Reg:
+    """Check an access of `size` bytes through register `at`; what a load gives. `value` is what a store writes."""
+    reg = env.regs[at]
+    _aligned(env, reg, off, size)
+    start = off + reg.off
+    kind = reg.kind
+    result = ANY
+    if kind == STACK:
+        if write:
+            stack.write(env, reg, off, size, value, source)
+            return ANY
+        result = stack.read(env, reg, off, size, wanted=value is None or not atomic)
+        return _narrowed(result, size, env, signed=signed)
+    if reg.flags & MAYBE_NULL or kind in (SCALAR, MAP_PTR, PACKET_END) or kind == 0:
+        if kind == MAP_PTR and not reg.flags & MAYBE_NULL:
+            return _load_map(env, reg, at, start, size, write=write)
+        raise invalid(env, reg, at)
+    if kind == MAP_VALUE:
+        if write:
+            _leak(env, value, at, "map", source)
+        _map_rights(env, reg, at, off, size, write=write)
+        _map_value(env, reg, at, off, size)
+        if not write and not reg.num.mask:
+            known = _constant(env, reg, start, size)
+            if known is not None:
+                result = constant(known)
+                return _narrowed(result, size, env, signed=signed)
+    elif kind == CTX:
+        if write:
+            _leak(env, value, at, "ctx", source)
+        return _context(env, reg, at, off, size, write=write, signed=signed)
+    elif kind in (PACKET, PACKET_META):
+        if write:
+            if env.code.prog_type not in _WRITES_PACKETS:
+                raise env.refuse("read-only", "cannot write into packet", "programs of this type may not write to packets")
+            _leak(env, value, at, "packet", source)
+        _packet(env, reg, at, start, size)
+    elif kind == MEM:
+        if write and reg.flags & RDONLY:
+            raise env.refuse("read-only", f"R{at} cannot write into {reg.name}", "this memory may only be read")
+        if write:
+            _leak(env, value, at, "mem", source)
+        if not reg.flags & UNTRUSTED:
+            region(env, reg, at, off, size, reg.size)
+    elif kind == MAP_KEY:
+        if write:
+            raise env.refuse("read-only", f"write to change key R{at} not allowed", "a map's keys may only be read")
+        region(env, reg, at, off, size, env.map_of(reg).key_size)
+    elif kind in _SOCKETS:
+        if write:
+            raise env.refuse("read-only", f"R{at} cannot write into {reg.name}", "a socket may only be read")
+        _socket(env, reg, at, off, size)
+    elif kind == FLOW_KEYS:
+        if start < 0 or start + size > 56:
+            raise env.refuse("out-of-bounds", f"invalid access to flow keys off={start} size={size}", "the access leaves the flow keys")
+    elif kind == BTF_ID:
+        from ebpf.engine.verifier.kernel_types import load_object
 
-
-class Memory:
-    """The rules of memory for one program; remembers context accesses and how deep each function's stack goes."""
-
-    def __init__(self, code: Code) -> None:
-        self._code = code
-        self._type = ProgType(code.prog_type)
-        self._row = PROGRAM_TYPES[self._type]
-        self._context: Context | None = CONTEXTS.get(self._row.context)
-        self._context_name = self._row.context
-        self.ctx_access: dict[int, tuple[int, int]] = {}
-        self.pointer_kinds: dict[int, Kind] = {}
-        self.depth: dict[int, int] = {}
-
-    def map_of(self, reg: Reg) -> MapDesc:
-        """The map that a register's pointer belongs to."""
-        if reg.fd < 0:
-            inner = self._code.maps[inner_fd(reg.fd)].inner
-            assert inner is not None
-            return inner
-        return self._code.maps[reg.fd]
-
-    # -- entry points
-
-    def load(self, state: State, slot: int, number: int, off: int, size: int) -> Reg:
-        """What a load of `size` bytes through register `number` gives."""
-        reg = state.regs[number]
-        self._same_kind(slot, reg, number)
-        if reg.kind == Kind.STACK:
-            return self._load_stack(state, reg, off, size, slot)
-        if reg.kind == Kind.CTX:
-            return self._load_ctx(reg, number, off, size, slot)
-        self.check(reg, number, off, size, slot, write=False)
-        return _sized(size)
-
-    def store(self, state: State, slot: int, number: int, off: int, size: int, value: Reg) -> None:
-        """Check a store of `size` bytes of `value` through register `number` and carry it out on the stack."""
-        reg = state.regs[number]
-        self._same_kind(slot, reg, number)
-        if reg.kind == Kind.STACK:
-            self._store_stack(state, reg, off, size, value, slot)
-        elif reg.kind == Kind.CTX:
-            self._store_ctx(reg, number, off, size, slot)
-        else:
-            if value.is_pointer and reg.kind != Kind.MAP_VALUE:
-                raise Refusal("a pointer would leak into memory that others can read", f"R{number} leaks addr into mem", slot)
-            self.check(reg, number, off, size, slot, write=True)
-
-    def _same_kind(self, slot: int, reg: Reg, number: int) -> None:
-        if not reg.is_pointer or reg.null:
-            what = f"R{number} invalid mem access '{reg.name}'"
-            if reg.null:
-                raise Refusal(f"r{number} may be null here: test it before it is used", what, slot)
-            cause = "an address must be a pointer; this is a number"
-            if reg.kind == Kind.NOT_INIT:
-                cause, what = f"r{number} was never written on this path", f"R{number} !read_ok"
-            raise Refusal(cause, what, slot)
-        # Context accesses are rewritten at load, so that a place must always mean the context or never.
-        kind = Kind.CTX if reg.kind == Kind.CTX else Kind.STACK
-        if self.pointer_kinds.setdefault(slot, kind) != kind:
-            raise Refusal(
-                "the same access means the context on one path and other memory on another",
-                "same insn cannot be used with different pointers",
-                slot,
+        return load_object(env, reg, at, off, size, write=write, signed=signed)
+    elif kind == TP_BUFFER:
+        if start < 0:
+            raise env.refuse(
+                "out-of-bounds",
+                f"R{at} invalid tracepoint buffer access: off={start}, size={size}",
+                "the access leaves the tracepoint's buffer",
             )
-
-    # -- memory with bounds
-
-    def check(self, reg: Reg, number: int, off: int, size: int, slot: int, *, write: bool) -> None:
-        """Check an access of `size` bytes at `off` through a pointer that is neither context nor stack."""
-        num, start = reg.num, reg.off + off
-        if reg.kind in (Kind.MAP_PTR, Kind.PACKET_END, Kind.CTX):
-            raise Refusal(f"a {reg.name} pointer cannot be read or written through", f"R{number} invalid mem access '{reg.name}'", slot)
-        if num.smin < 0:
-            raise Refusal(
-                f"the offset in r{number} may be negative (as low as {num.smin})",
-                f"R{number} min value is negative, either use unsigned index or do a if (index >=0) check.",
-                slot,
+        if reg.num.mask or reg.num.value:
+            raise env.refuse(
+                "out-of-bounds",
+                f"R{at} invalid variable buffer offset: off={start}, var_off={offset_text(reg.num)}",
+                "a tracepoint's buffer is reached at constant offsets alone",
             )
-        if reg.kind in (Kind.PACKET, Kind.PACKET_META):
-            self._check_packet(reg, number, start, size, slot, write=write)
-            return
-        whole = self.map_of(reg).value_size if reg.kind == Kind.MAP_VALUE else reg.size
-        what = "map value" if reg.kind == Kind.MAP_VALUE else "memory"
-        if start + num.umin < 0 or start + num.umax + size > whole or num.umax > 1 << 29:
-            reach = f"byte {start + num.umax + size - 1}" if num.umax <= 1 << 29 else "any byte"
-            raise Refusal(
-                f"the access may reach {reach} of a {what} of {whole} bytes",
-                f"invalid access to {what}, value_size={whole} off={start + num.umax if num.umax < 1 << 32 else start} size={size}",
-                slot,
-            )
-        if reg.kind == Kind.MAP_VALUE:
-            flags = self.map_of(reg).flags
-            if write and flags & MapFlag.RDONLY_PROG:
-                raise Refusal(
-                    "the map is read-only for programs",
-                    f"write into map forbidden, value_size={whole} off={start} size={size}",
-                    slot,
-                )
-            if not write and flags & MapFlag.WRONLY_PROG:
-                raise Refusal(
-                    "the map is write-only for programs",
-                    f"read from map forbidden, value_size={whole} off={start} size={size}",
-                    slot,
-                )
+    elif kind == BUF:
+        if write and reg.flags & RDONLY:
+            raise env.refuse("read-only", f"R{at} cannot write into {reg.name}", "this memory may only be read")
+        if start < 0 or reg.num.mask or reg.num.value:
+            raise env.refuse("out-of-bounds", f"R{at} invalid rdwr buffer access: off={start}, size={size}", "the access leaves the buffer")
+    elif kind != ARENA:
+        raise invalid(env, reg, at)
+    if write:
+        return ANY
+    if signed:
+        return _narrowed(ANY, size, env, signed=True)
+    return number(sized(size))
 
-    def _check_packet(self, reg: Reg, number: int, start: int, size: int, slot: int, *, write: bool) -> None:
-        if write and self._type not in _WRITES_PACKETS:
-            raise Refusal("programs of this type may not write to packets", "cannot write into packet", slot)
-        if start < 0 or start + size > reg.rng:
-            raise Refusal(
-                f"bytes {start} to {start + size - 1} of the packet are needed, {reg.rng} are proved to be there: "
-                "compare with data_end first",
-                f"invalid access to packet, off={start} size={size}, R{number}(id={reg.id},off={reg.off},r={reg.rng})",
-                slot,
-            )
 
-    def region(self, state: State, reg: Reg, number: int, size: Scalar, slot: int, *, write: bool, init: bool) -> None:
-        """Check `size` (at most size.umax) bytes of memory that a helper is given; `init`: it reads them."""
-        most = size.umax
-        if not reg.is_pointer or reg.null:
-            raise Refusal(
-                f"argument {number} must point to memory, it is {'possibly null' if reg.null else 'a number'}",
-                f"R{number} type={reg.name} expected=fp, pkt, pkt_meta, map_key, map_value, mem",
-                slot,
-            )
-        if not most:
-            return
-        if reg.kind == Kind.STACK:
-            self._stack_region(state, reg, number, most, slot, write=write, init=init)
-        else:
-            self.check(reg, number, 0, most, slot, write=write)
+def _narrowed(reg: Reg, size: int, env: Env, *, signed: bool) -> Reg:
+    if reg.kind != SCALAR or size == 8:
+        return reg
+    num = sign_extend(reg.num, size, env.rules) if signed else cast(reg.num, size, env.rules)
+    if num is reg.num or num == reg.num:
+        return reg
+    return Reg(SCALAR, num, reg.off, reg.id, reg.flags)
 
-    # -- the context
 
-    def _load_ctx(self, reg: Reg, number: int, off: int, size: int, slot: int) -> Reg:
-        at = self._ctx_place(reg, number, off, size, slot)
-        context = self._context
-        if context is None:
-            if self._type == ProgType.TRACEPOINT and at >= 0 and at + size <= _TRACEPOINT_BYTES and at % size == 0:
-                return _sized(size)
-            raise self._bad_ctx(at, size, slot)
-        if context.words:
-            if at >= 0 and at + size <= context.size and size == 8 and at % 8 == 0:
-                return ANY_SCALAR
-            raise self._bad_ctx(at, size, slot)
-        for field in context.fields:
-            if field.offset <= at and at + size <= field.offset + field.size:
-                if field.kind == FieldKind.POINTER or field.name in self._row.hidden:
-                    break
-                if field.kind in _POINTER:
-                    if at != field.offset or size != field.size:
-                        break
-                    return Reg(_POINTER[field.kind])
-                if at % size or (size < field.size and not field.narrow):
-                    break
-                return _sized(size)
-        raise self._bad_ctx(at, size, slot)
+def invalid(env: Env, reg: Reg, at: int) -> Exception:
+    """The refusal of memory that is reached through what is no pointer, or maybe none."""
+    says = f"R{at} invalid mem access '{reg.name}'"
+    if reg.flags & MAYBE_NULL:
+        return env.refuse("maybe-null", says, f"r{at} may be null here: test it before it is used", register=at)
+    cause = "an address must be a pointer; this is a number" if reg.kind == SCALAR else f"a {reg.name} is no memory to reach through"
+    return env.refuse("not-a-pointer", says, cause, register=at)
 
-    def _store_ctx(self, reg: Reg, number: int, off: int, size: int, slot: int) -> None:
-        at = self._ctx_place(reg, number, off, size, slot)
-        for field in self._context.fields if self._context is not None else ():
-            if field.offset == at and field.size == size and field.writable and self._may_write(field.name):
-                return
-        raise self._bad_ctx(at, size, slot)
 
-    def _may_write(self, name: str) -> bool:
-        return name in self._row.writes if self._row.writes is not None else name not in self._row.hidden
-
-    def _ctx_place(self, reg: Reg, number: int, off: int, size: int, slot: int) -> int:
-        if reg.num.const != 0:
-            raise Refusal(
-                "the context is read at an offset that is not constant",
-                f"variable ctx access var_off={reg.num!r} off={reg.off + off} size={size}",
-                slot,
-            )
-        at = reg.off + off
-        if self.ctx_access.setdefault(slot, (at, size)) != (at, size):
-            raise Refusal(
-                "the same instruction reads different fields of the context on different paths",
-                f"dereference of modified ctx ptr R{number} off={at} disallowed",
-                slot,
-            )
-        return at
-
-    def _bad_ctx(self, at: int, size: int, slot: int) -> Refusal:
-        near = ""
-        if self._context is not None and self._context.fields:
-            field = min(self._context.fields, key=lambda f: abs(f.offset - at))
-            near = f"; the nearest field is {field.name} (offset {field.offset}, {field.size} bytes)"
-        name = f"struct {self._context_name}" if self._context_name else "the context"
-        return Refusal(
-            f"{name} has nothing that may be used so at offset {at}, {size} bytes{near}",
-            f"invalid bpf_context access off={at} size={size}",
-            slot,
+def same_kind(env: Env, kind: int) -> None:
+    """Context, socket and kernel pointers are rewritten where they are used: an instruction may not use them and others."""
+    before = env.pointer_kinds.get(env.slot)
+    if before is None:
+        env.pointer_kinds[env.slot] = kind
+    elif before != kind and (before in _SPECIAL or kind in _SPECIAL):
+        raise env.refuse(
+            "mixed-pointers",
+            "same insn cannot be used with different pointers",
+            "the same access means the context or a kernel object on one path and other memory on another",
         )
 
-    # -- the stack
 
-    def _stack_place(self, state: State, reg: Reg, off: int, size: int, slot: int) -> tuple[int, int]:
-        """The lowest and highest offset from the frame's top at which an access may begin."""
-        low, high = reg.off + off + reg.num.smin, reg.off + off + reg.num.smax
-        if low < -_STACK or high + size > 0:
-            where = f"off={low}" if low == high else f"var_off={reg.num!r} off={reg.off + off}"
-            raise Refusal(
-                f"the access leaves the stack of {_STACK} bytes",
-                f"invalid {'variable-offset ' if low != high else ''}access to stack {where} size={size}",
-                slot,
+def _leak(env: Env, value: Reg | None, at: int, where: str, source: int) -> None:
+    if value is not None and value.is_pointer and not env.privileged:
+        raise env.refuse("pointer-leak", f"R{at} leaks addr into {where}", "an address would be stored where others can read it")
+    del source
+
+
+def _aligned(env: Env, reg: Reg, off: int, size: int) -> None:
+    kind = reg.kind
+    if size == 1 or (kind != STACK and not env.code.strict_alignment):
+        return
+    if not env.code.strict_alignment and reg.num.mask == 0 and (reg.off + off + reg.num.value) % size == 0:
+        return
+    num = reg.num
+    if kind in (PACKET, PACKET_META):
+        align = 2
+        total = num.value + reg.off + off + align
+        if total & (size - 1) or num.mask & (size - 1):
+            raise env.refuse(
+                "misaligned",
+                f"misaligned packet access off {align}+{offset_text(num)}+{reg.off}+{off} size {size}",
+                f"{size} bytes of the packet are reached at an address that is no multiple of {size}",
             )
-        start = state.frames[reg.frame].start
-        self.depth[start] = max(self.depth.get(start, 0), -low)
-        return low, high
+        return
+    total = num.value + reg.off + off
+    if total & (size - 1) or num.mask & (size - 1):
+        what = _DESCRIPTIONS.get(kind, "")
+        raise env.refuse(
+            "misaligned",
+            f"misaligned {what}access off {offset_text(num)}+{reg.off}+{off} size {size}",
+            f"{size} bytes are reached at an offset that is no multiple of {size}",
+        )
 
-    def _load_stack(self, state: State, reg: Reg, off: int, size: int, slot: int) -> Reg:
-        low, high = self._stack_place(state, reg, off, size, slot)
-        stack = state.frames[reg.frame].stack
-        if low == high and size == 8 and low % 8 == 0 and isinstance(whole := stack.get(low), Reg):
-            return whole
-        if low == high:
-            at = low // 8 * 8
-            spilled = stack.get(at)
-            if isinstance(spilled, Reg) and at == low and spilled.kind == Kind.SCALAR:
-                return Reg(Kind.SCALAR, truncate(spilled.num, size * 8))
-        zero = True
-        for byte in range(low, high + size):
-            at = byte // 8 * 8
-            held = stack.get(at, _EMPTY)
-            if isinstance(held, Reg):
-                if held.is_pointer:
-                    raise Refusal("part of a pointer is read from the stack", f"invalid read from stack off {byte}+0 size {size}", slot)
-                zero = False
-            elif held[byte - at] == INVALID:
-                raise Refusal(
-                    f"the stack is read at offset {byte}, where nothing was written",
-                    f"invalid read from stack off {low}+{byte - low} size {size}",
-                    slot,
-                )
-            elif held[byte - at] != ZERO:
-                zero = False
-        return Reg(Kind.SCALAR, known(0)) if zero else _sized(size)
 
-    def _store_stack(self, state: State, reg: Reg, off: int, size: int, value: Reg, slot: int) -> None:
-        low, high = self._stack_place(state, reg, off, size, slot)
-        stack = state.frames[reg.frame].stack
-        if low == high and size == 8 and low % 8 == 0:
-            stack[low] = value
-            return
-        if value.is_pointer:
-            raise Refusal(
-                "a pointer is stored in part, or not at a multiple of 8",
-                f"attempt to corrupt spilled pointer on stack, size {size}",
-                slot,
+# -- memory with bounds
+
+
+def _outside(env: Env, reg: Reg, at: int, off: int, size: int, whole: int) -> str:
+    if reg.kind == MAP_KEY:
+        return f"invalid access to map key, key_size={whole} off={off} size={size}"
+    if reg.kind == MAP_VALUE:
+        return f"invalid access to map value, value_size={whole} off={off} size={size}"
+    if reg.kind in (PACKET, PACKET_META, PACKET_END):
+        return f"invalid access to packet, off={off} size={size}, R{at}(id={reg.id},off={off},r={whole})"
+    return f"invalid access to memory, mem_size={whole} off={off} size={size}"
+
+
+def region(env: Env, reg: Reg, at: int, off: int, size: int, whole: int, *, zero: bool = False) -> None:
+    """Check that `size` bytes at `off` from a pointer lie in memory of `whole` bytes. Raises Refusal."""
+    num = reg.num
+    start = reg.off + off
+    what = {MAP_VALUE: "map value", MAP_KEY: "map key"}.get(reg.kind, "memory")
+    facts = {"register": at, "whole": whole, "size": size, "low": start + num.smin, "high": start + num.umax}
+    fits = size > 0 or zero
+    if num.smin < 0 and (num.smin == S64_MIN or not S32_MIN <= start + num.smin <= S32_MAX or num.smin + start < 0):
+        raise env.refuse(
+            "out-of-bounds",
+            f"R{at} min value is negative, either use unsigned index or do a if (index >=0) check.",
+            f"the offset in r{at} may be negative (as low as {num.smin})",
+            **facts,
+        )
+    low = start + num.smin
+    if low < 0 or not fits or low + size > whole:
+        raise env.refuse(
+            "out-of-bounds",
+            _outside(env, reg, at, low, size, whole) + f"\nR{at} min value is outside of the allowed memory range",
+            f"bytes {low} to {low + size - 1} are reached in a {what} of {whole} bytes",
+            **facts,
+        )
+    if num.umax >= MAX_OFFSET:
+        raise env.refuse(
+            "unbounded-offset",
+            f"R{at} unbounded memory access, make sure to bounds check any such access",
+            f"the offset in r{at} has no upper bound: compare it before the access",
+            **facts,
+        )
+    high = start + num.umax
+    if high < 0 or high + size > whole:
+        raise env.refuse(
+            "out-of-bounds",
+            _outside(env, reg, at, high, size, whole) + f"\nR{at} max value is outside of the allowed memory range",
+            f"the access may reach byte {high + size - 1} of a {what} of {whole} bytes",
+            **facts,
+        )
+
+
+def _map_value(env: Env, reg: Reg, at: int, off: int, size: int, *, zero: bool = False, helper: bool = False) -> None:
+    desc = env.map_of(reg)
+    region(env, reg, at, off, size, desc.value_size, zero=zero)
+    for field, what, width in desc.special:
+        low, high = reg.off + off + reg.num.smin, reg.off + off + reg.num.umax + size
+        if low < field + width and field < high:
+            raise env.refuse(
+                "read-only",
+                f"{what} cannot be accessed directly by load/store" if not helper else f"{what} cannot be accessed indirectly by helper",
+                f"{what} in the map's value may only be used by its helpers",
             )
-        tag = ZERO if low == high and value.num.const is not None and value.num.const & ((1 << 8 * size) - 1) == 0 else MISC
-        self.smear(stack, low, high + size, tag, slot, exact=low == high)
 
-    def smear(self, stack: dict[int, Slot], low: int, high: int, tag: int, slot: int, *, exact: bool) -> None:
-        """Mark bytes [low, high) as written with something; unless `exact`, only some of them are, and none becomes initialised."""
-        for byte in range(low, high):
-            at = byte // 8 * 8
-            held = stack.get(at, _EMPTY)
-            if isinstance(held, Reg):
-                if held.is_pointer and (at < low or at + 8 > high):
-                    raise Refusal("a pointer on the stack is overwritten in part", "attempt to corrupt spilled pointer on stack", slot)
-                held = (MISC,) * 8
-            row = list(held)
-            if exact or row[byte - at] != INVALID:
-                row[byte - at] = tag
-            stack[at] = tuple(row)
 
-    def _stack_region(self, state: State, reg: Reg, number: int, size: int, slot: int, *, write: bool, init: bool) -> None:
-        low, high = self._stack_place(state, reg, 0, size, slot)
-        stack = state.frames[reg.frame].stack
-        if init:
-            for byte in range(low, high + size):
-                at = byte // 8 * 8
-                held = stack.get(at, _EMPTY)
-                if not isinstance(held, Reg) and held[byte - at] == INVALID:
-                    raise Refusal(
-                        f"argument {number} has {size} bytes on the stack, and byte {byte - low} was never written",
-                        f"invalid read from stack R{number} off {low}+{byte - low} size {size}",
-                        slot,
-                    )
+def _map_rights(env: Env, reg: Reg, at: int, off: int, size: int, *, write: bool) -> None:
+    desc = env.map_of(reg)
+    rights = desc.flags
+    text = f"value_size={desc.value_size} off={off} size={size}"
+    if write and rights & MapFlag.RDONLY_PROG:
+        raise env.refuse("read-only", f"write into map forbidden, {text}", "the map is read-only for programs", register=at)
+    if not write and rights & MapFlag.WRONLY_PROG:
+        raise env.refuse("read-only", f"read from map forbidden, {text}", "the map is write-only for programs", register=at)
+
+
+def _constant(env: Env, reg: Reg, start: int, size: int) -> int | None:
+    """What a frozen read-only map has there: its contents are constants."""
+    desc = env.map_of(reg)
+    if not desc.frozen or not desc.flags & MapFlag.RDONLY_PROG or desc.type != MapType.ARRAY or desc.content is None:
+        return None
+    at = start + reg.num.value
+    return int.from_bytes(desc.content[at : at + size], "little")
+
+
+def _packet(env: Env, reg: Reg, at: int, start: int, size: int, *, zero: bool = False) -> None:
+    """Only the fixed offset counts: what was proved came after the variable part was added."""
+    facts = {"register": at, "start": start, "size": size, "proved": max(reg.rng, 0), "id": reg.id}
+    if reg.num.smin < 0:
+        raise env.refuse(
+            "out-of-bounds",
+            f"R{at} min value is negative, either use unsigned index or do a if (index >=0) check.",
+            f"the offset in r{at} may be negative",
+            **facts,
+        )
+    if reg.rng < 0 or start < 0 or (size <= 0 and not zero) or start + size > reg.rng:
+        reason = "packet-moved" if reg.id and not reg.rng else "packet-short" if reg.rng > 0 else "packet-unproved"
+        text = "" if reg.rng < 0 else _outside(env, reg, at, start, size, reg.rng) + "\n"
+        raise env.refuse(
+            reason,
+            f"{text}R{at} offset is outside of the packet",
+            f"bytes {start} to {start + size - 1} of the packet are needed, {max(reg.rng, 0)} are proved to be there: "
+            "compare with data_end first",
+            **facts,
+        )
+
+
+# -- other memory
+
+
+def _context(env: Env, reg: Reg, at: int, off: int, size: int, *, write: bool, signed: bool) -> Reg:
+    fixed_offset(env, reg, at)
+    result = context.access(env, reg, at, off + reg.off, size, write=write, signed=signed)
+    if write:
+        return ANY
+    return _narrowed(result, size, env, signed=signed) if result.kind == SCALAR else result
+
+
+def fixed_offset(env: Env, reg: Reg, at: int, *, movable: bool = False) -> None:
+    """Check that a pointer was not moved, or (`movable`) only by constants that are not negative."""
+    num = reg.num
+    facts = {"register": at, "offset": reg.off}
+    if reg.off < 0:
+        raise env.refuse(
+            "context-access",
+            f"negative offset {reg.name} ptr R{at} off={reg.off} disallowed",
+            f"the {reg.name} pointer in r{at} was moved to before its beginning",
+            **facts,
+        )
+    if reg.off and not movable:
+        raise env.refuse(
+            "context-access",
+            f"dereference of modified {reg.name} ptr R{at} off={reg.off} disallowed",
+            f"the {reg.name} pointer in r{at} was moved: use it as it is, and put the offset into the access",
+            **facts,
+        )
+    if num.mask or num.value:
+        raise env.refuse(
+            "context-access",
+            f"variable {reg.name} access var_off={offset_text(num)} disallowed",
+            f"the {reg.name} is reached at an offset that is not constant",
+            **facts,
+        )
+
+
+_SOCK_CONTEXT: Final = {SOCKET: "bpf_sock", SOCK_COMMON: "bpf_sock", TCP_SOCK: "bpf_tcp_sock", XDP_SOCK: "bpf_xdp_sock"}
+_COMMON_FIELDS: Final = frozenset({"family", "type", "protocol"})
+
+
+def _socket(env: Env, reg: Reg, at: int, off: int, size: int) -> None:
+    if reg.num.smin < 0:
+        raise env.refuse(
+            "out-of-bounds",
+            f"R{at} min value is negative, either use unsigned index or do a if (index >=0) check.",
+            f"the offset in r{at} may be negative",
+        )
+    start = reg.off + off
+    row = CONTEXTS.get(_SOCK_CONTEXT[reg.kind])
+    good = False
+    if row is not None:
+        for field in row.fields:
+            if field.offset <= start and start + size <= field.offset + field.size and start % size == 0:
+                good = field.narrow or (start == field.offset and size == field.size)
+                if reg.kind == SOCK_COMMON and start >= 44:
+                    good = good and field.name in _COMMON_FIELDS
+                break
+    elif start >= 0 and size in (4, 8) and start % size == 0:
+        good = start + size <= 116
+    if not good:
+        raise env.refuse(
+            "context-access",
+            f"R{at} invalid {reg.name} access off={start} size={size}",
+            f"a {reg.name} has nothing that may be read so at offset {start}",
+        )
+
+
+def _load_map(env: Env, reg: Reg, at: int, start: int, size: int, *, write: bool) -> Reg:
+    from ebpf.engine.verifier.kernel_types import load_map
+
+    return load_map(env, reg, at, start, size, write=write)
+
+
+# -- memory that a helper is given
+
+
+def given(env: Env, at: int, size: int, *, zero: bool, write: bool, raw: bool) -> None:
+    """Check `size` bytes of memory that a helper gets in register `at` to read or (`write`) to fill.
+
+    `raw`: what was there before does not matter.
+    """
+    reg = env.regs[at]
+    kind = reg.kind
+    if kind in (PACKET, PACKET_META):
+        if write and env.code.prog_type not in _WRITES_PACKETS:
+            raise env.refuse("read-only", "helper access to the packet is not allowed", "the helper would write to the packet")
+        _packet(env, reg, at, reg.off, size, zero=zero)
+        return
+    if kind == MAP_KEY:
         if write:
-            for byte in range(low, high + size):
-                at = byte // 8 * 8
-                held = stack.get(at, _EMPTY)
-                row = [MISC] * 8 if isinstance(held, Reg) else list(held)
-                if low == high or row[byte - at] != INVALID:
-                    row[byte - at] = MISC
-                stack[at] = tuple(row)
-
-
-def _sized(size: int) -> Reg:
-    return ANY_SCALAR if size == 8 else Reg(Kind.SCALAR, unsigned_range(0, (1 << 8 * size) - 1))
+            raise env.refuse("read-only", f"R{at} cannot write into {reg.name}", "a map's keys may only be read")
+        region(env, reg, at, 0, size, env.map_of(reg).key_size, zero=zero)
+        return
+    if kind == MAP_VALUE:
+        _map_rights(env, reg, at, reg.off, size, write=write)
+        _map_value(env, reg, at, 0, size, zero=zero, helper=True)
+        return
+    if kind == MEM:
+        if write and reg.flags & RDONLY:
+            raise env.refuse("read-only", f"R{at} cannot write into {reg.name}", "this memory may only be read")
+        region(env, reg, at, 0, size, reg.size, zero=zero)
+        return
+    if kind == STACK:
+        stack.given(env, reg, at, size, zero=zero, write=write, raw=raw)
+        return
+    if kind == CTX and env.code.prog_type == ProgType.SYSCALL:
+        return
+    if kind == BUF:
+        if write and reg.flags & RDONLY:
+            raise env.refuse("read-only", f"R{at} cannot write into {reg.name}", "this memory may only be read")
+        return
+    if zero and not size and reg.is_null:
+        return
+    raise env.refuse(
+        "argument-type",
+        f"R{at} type={reg.name} expected=fp",
+        f"argument {at} must point to memory, it is {'possibly null' if reg.maybe_null else 'a number'}",
+        register=at,
+    )

@@ -1,220 +1,176 @@
-"""The abstract state: registers, stack, frames. Registers are immutable and shared; a branch copies only lists of them."""
+"""The state at a point of a path: frames with registers and stack, and what is held (references, locks, sections)."""
 
-from enum import IntEnum
 from typing import Final
 
-from ebpf.engine.verifier.scalar import UNKNOWN, Scalar, known
+from ebpf.engine.verifier.reg import NOTHING, Reg
+
+# What a byte of stack holds.
+INVALID: Final = 0
+SPILL: Final = 1
+MISC: Final = 2
+ZERO_BYTE: Final = 3
+DYNPTR_BYTE: Final = 4
+ITER_BYTE: Final = 5
+IRQ_BYTE: Final = 6
+LETTERS: Final = "?rm0dif"
+
+_SPILLED: Final = bytes([SPILL]) * 8
+_EMPTY: Final = bytes(8)
 
 
-class Kind(IntEnum):
-    """What a register holds."""
+class Slot:
+    """Eight bytes of stack: what each is, lowest address first, and the register that was spilled there, or NOTHING.
 
-    NOT_INIT = 0
-    SCALAR = 1
-    CTX = 2
-    STACK = 3
-    MAP_PTR = 4
-    MAP_VALUE = 5
-    PACKET = 6
-    PACKET_META = 7
-    PACKET_END = 8
-    ALLOC_MEM = 9
-
-
-_NAMES: Final = {
-    Kind.NOT_INIT: "?",
-    Kind.SCALAR: "scalar",
-    Kind.CTX: "ctx",
-    Kind.STACK: "fp",
-    Kind.MAP_PTR: "map_ptr",
-    Kind.MAP_VALUE: "map_value",
-    Kind.PACKET: "pkt",
-    Kind.PACKET_META: "pkt_meta",
-    Kind.PACKET_END: "pkt_end",
-    Kind.ALLOC_MEM: "mem",
-}
-_ZERO: Final = known(0)
-
-
-class Reg:
-    """A register's content. Pointers: fixed offset `off` plus the variable part `num`; `id` says which pointers move together.
-
-    `fd` is the map's, `size` the memory's, `rng` the bytes of the packet proved to be there, `ref` the reference that must
-    be given back, `frame` the stack's frame.
+    `special` describes a dynptr's or iterator's half: (kind, id, ...).
     """
 
-    __slots__ = ("fd", "frame", "id", "kind", "null", "num", "off", "ref", "rng", "size")
+    __slots__ = ("reg", "special", "types")
 
-    def __init__(
-        self,
-        kind: Kind,
-        num: Scalar = _ZERO,
-        off: int = 0,
-        *,
-        fd: int = -1,
-        size: int = 0,
-        id: int = 0,
-        rng: int = 0,
-        ref: int = 0,
-        frame: int = 0,
-        null: bool = False,
-    ) -> None:
+    def __init__(self, types: bytes, reg: Reg = NOTHING, special: "Special | None" = None) -> None:
+        self.types = types
+        self.reg = reg
+        self.special = special
+
+    @property
+    def spilled(self) -> bool:
+        """Whether a register was spilled here, whole or in its low half."""
+        return self.types[0] == SPILL
+
+
+class Special:
+    """A dynptr or iterator on the stack: `kind` names it, `ref` is its reference, `first` marks its first slot.
+
+    `state` is an iterator's (0 active, 1 drained), `depth` how often it was advanced on this path, `size` a dynptr's.
+    """
+
+    __slots__ = ("depth", "first", "kind", "rdonly", "ref", "state", "what")
+
+    def __init__(self, kind: str, ref: int, first: bool, state: int = 0, depth: int = 0, what: str = "", rdonly: bool = False) -> None:
         self.kind = kind
-        self.num = num
-        self.off = off
-        self.fd = fd
-        self.size = size
-        self.id = id
-        self.rng = rng
         self.ref = ref
-        self.frame = frame
-        self.null = null
-
-    def copy(
-        self,
-        *,
-        num: Scalar | None = None,
-        off: int | None = None,
-        rng: int | None = None,
-        id: int | None = None,
-        null: bool | None = None,
-    ) -> "Reg":
-        """The same register with some fields changed."""
-        return Reg(
-            self.kind,
-            self.num if num is None else num,
-            self.off if off is None else off,
-            fd=self.fd,
-            size=self.size,
-            id=self.id if id is None else id,
-            rng=self.rng if rng is None else rng,
-            ref=self.ref,
-            frame=self.frame,
-            null=self.null if null is None else null,
-        )
-
-    @property
-    def is_pointer(self) -> bool:
-        """Whether it points somewhere."""
-        return self.kind > Kind.SCALAR
-
-    @property
-    def name(self) -> str:
-        """Linux's name of the type."""
-        return _NAMES[self.kind] + ("_or_null" if self.null else "")
-
-    def __repr__(self) -> str:
-        if self.kind == Kind.SCALAR:
-            return repr(self.num)
-        if self.kind == Kind.STACK:
-            return f"fp{self.off:+d}" if self.off else "fp0"
-        parts = []
-        if self.off:
-            parts.append(f"off={self.off}")
-        if self.num.const != 0:
-            parts.append(repr(self.num))
-        if self.kind in (Kind.PACKET, Kind.PACKET_META):
-            parts.append(f"r={self.rng}")
-        return f"{self.name}({','.join(parts)})"
+        self.first = first
+        self.state = state
+        self.depth = depth
+        self.what = what
+        self.rdonly = rdonly
 
 
-NOT_INIT: Final = Reg(Kind.NOT_INIT)
-ANY_SCALAR: Final = Reg(Kind.SCALAR, UNKNOWN)
+EMPTY: Final = Slot(_EMPTY)
 
-# What a byte of stack holds when it is no whole spilled register.
-INVALID, MISC, ZERO = 0, 1, 2
-_EMPTY: Final = (INVALID,) * 8
-Slot = Reg | tuple[int, ...]
+
+def spill(reg: Reg) -> Slot:
+    """A slot with a whole register."""
+    return Slot(_SPILLED, reg)
 
 
 class Frame:
-    """A function's registers and its stack by 8-byte slot (negative multiples of 8)."""
+    """A function's frame: registers, stack by slot (0 is the one below the frame pointer), and where it returns to.
 
-    __slots__ = ("back", "regs", "stack", "start")
+    `written` has a bit for each slot written since the last checkpoint. `callback` is the helper call that runs it.
+    """
+
+    __slots__ = ("asynchronous", "back", "callback", "callback_range", "called_back", "regs", "stack", "start", "written")
 
     def __init__(self, start: int, regs: list[Reg], stack: dict[int, Slot], back: int) -> None:
         self.start = start
         self.regs = regs
         self.stack = stack
         self.back = back
+        self.written = 0
+        self.callback = False
+        self.asynchronous = False
+        self.callback_range: tuple[int, int] | None = None
+        self.called_back = 0
 
     def copy(self) -> "Frame":
         """A frame that can change without changing this one."""
-        return Frame(self.start, list(self.regs), dict(self.stack), self.back)
+        new = Frame(self.start, self.regs.copy(), self.stack.copy(), self.back)
+        new.written = self.written
+        new.callback = self.callback
+        new.asynchronous = self.asynchronous
+        new.callback_range = self.callback_range
+        new.called_back = self.called_back
+        return new
+
+
+class Held:
+    """Something that must be given back: a reference, a lock, an interrupt flag."""
+
+    __slots__ = ("id", "kind", "slot", "what")
+
+    def __init__(self, id: int, slot: int, kind: str = "ref", what: object = None) -> None:
+        self.id = id
+        self.slot = slot
+        self.kind = kind
+        self.what = what
+
+
+# A path's history, newest first: (before, instruction, what it did to the stack or to linked numbers); -1 marks a checkpoint.
+History = tuple["History | None", int, object]
 
 
 class State:
-    """A point on a path: frames, the innermost last, and references still to give back (reference to instruction)."""
+    """A point on a path: frames, the innermost last; references held; sections entered; the history that led here."""
 
-    __slots__ = ("frames", "refs")
+    __slots__ = ("frames", "held", "history", "may_goto", "parent", "preempt", "rcu", "unrolled")
 
-    def __init__(self, frames: list[Frame], refs: dict[int, int]) -> None:
+    def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
-        self.refs = refs
+        self.held: tuple[Held, ...] = ()
+        self.rcu = 0
+        self.preempt = 0
+        self.may_goto = 0
+        self.unrolled = 0
+        self.history: History | None = None
+        self.parent: Checkpoint | None = None
 
     @property
-    def regs(self) -> list[Reg]:
-        """The registers of the running function."""
-        return self.frames[-1].regs
+    def frame(self) -> Frame:
+        """The frame of the running function."""
+        return self.frames[-1]
 
     def copy(self) -> "State":
         """A state that can change without changing this one."""
-        return State([frame.copy() for frame in self.frames], dict(self.refs))
+        new = State([frame.copy() for frame in self.frames])
+        new.held = self.held
+        new.rcu = self.rcu
+        new.preempt = self.preempt
+        new.may_goto = self.may_goto
+        new.unrolled = self.unrolled
+        new.history = self.history
+        new.parent = self.parent
+        return new
 
 
-def reg_covers(old: Reg, new: Reg, ids: dict[int, int]) -> bool:
-    """Whether what was proved with `old` in a register holds with `new` in it."""
-    if old is new and not old.id:
-        return True
-    if old.kind == Kind.NOT_INIT:
-        return True
-    if old.kind != new.kind or old.null != new.null:
-        return False
-    if old.kind == Kind.SCALAR:
-        return old.num.contains(new.num) and _same_id(old.id, new.id, ids, weak=True)
-    if old.off != new.off or old.fd != new.fd or old.size != new.size or old.frame != new.frame:
-        return False
-    if bool(old.ref) != bool(new.ref) or (old.ref and not _same_id(-old.ref, -new.ref, ids)):
-        return False
-    if old.kind in (Kind.PACKET, Kind.PACKET_META) and old.rng > new.rng:
-        return False
-    if old.id and not _same_id(old.id, new.id, ids):
-        return False
-    return old.num.contains(new.num)
+class Checkpoint:
+    """A remembered state at an instruction. `branches` counts the paths from it that have not ended.
 
+    Per frame: `precise` and `precise_slots` have a bit for each register and slot whose number matters exactly, `read` for
+    each slot that some path from here reads.
+    """
 
-def _same_id(old: int, new: int, ids: dict[int, int], *, weak: bool = False) -> bool:
-    """Whether ids stand for each other: what moved together before must do so now."""
-    if not old:
-        return weak or not new
-    if not new:
-        return False
-    return ids.setdefault(old, new) == new
+    __slots__ = (
+        "branches",
+        "hits",
+        "loop_entry",
+        "misses",
+        "parent",
+        "precise",
+        "precise_slots",
+        "read",
+        "slot",
+        "state",
+    )
 
-
-def slot_covers(old: Slot, new: Slot, ids: dict[int, int]) -> bool:
-    """The same for a slot of stack."""
-    if isinstance(old, Reg):
-        return isinstance(new, Reg) and reg_covers(old, new, ids)
-    if isinstance(new, Reg):
-        # Any spilled number is eight bytes of something.
-        return all(byte in (INVALID, MISC) for byte in old) and (new.kind == Kind.SCALAR or old == _EMPTY)
-    return all(o in (INVALID, n) or (o == MISC and n == ZERO) for o, n in zip(old, new, strict=True))
-
-
-def state_covers(old: State, new: State, live: int) -> bool:
-    """Whether all paths from `new` were proved with `old`; `live` has a bit for each register that is still read."""
-    if len(old.frames) != len(new.frames) or len(old.refs) != len(new.refs):
-        return False
-    ids: dict[int, int] = {}
-    last = len(old.frames) - 1
-    for depth, (a, b) in enumerate(zip(old.frames, new.frames, strict=True)):
-        if a.start != b.start or a.back != b.back:
-            return False
-        for number in range(10):
-            if (depth < last or live >> number & 1) and not reg_covers(a.regs[number], b.regs[number], ids):
-                return False
-        for at, slot in a.stack.items():
-            if not slot_covers(slot, b.stack.get(at, _EMPTY), ids):
-                return False
-    return True
+    def __init__(self, slot: int, state: State, parent: "Checkpoint | None") -> None:
+        self.slot = slot
+        self.state = state
+        self.parent = parent
+        self.branches = 1
+        self.hits = 0
+        self.misses = 0
+        depth = len(state.frames)
+        self.precise = [0] * depth
+        self.precise_slots = [0] * depth
+        self.read = [0] * depth
+        self.loop_entry: Checkpoint | None = None

@@ -1,107 +1,194 @@
 """The shape of a program before any path is walked: instructions that exist, jumps that land, subprograms, liveness."""
 
+from collections.abc import Mapping
+
 from ebpf.engine.verifier.refusal import Refusal
 from ebpf.isa import Insn, by_slot
 from ebpf.isa.opcodes import BYTES, CALL, CALLX, EXIT, FETCH, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Atomic, Class, Jmp, Mode, Size
-from ebpf.uapi import CallSrc
+from ebpf.uapi import HELPERS, CallSrc, PseudoSrc
 
 _ATOMICS = {int(a) for a in Atomic} - {int(Atomic.LOAD_ACQ), int(Atomic.STORE_REL)}
 _CALLER_SAVED = 0b111110
+_SUBPROGRAMS = 256
+#: Helpers that run a function of the program before they return.
+_CALL_BACK = frozenset({"for_each_map_elem", "loop", "find_vma", "user_ringbuf_drain"})
+_CALL_LATER = frozenset({"timer_set_callback"})
+_OUT, _IN = 1, 2
 
 
 class Structure:
-    """A program's instructions by slot, its subprograms, jump targets and live registers."""
+    """A program's instructions by slot, its subprograms, where paths may meet, and live registers.
 
-    def __init__(self, insns: tuple[Insn, ...]) -> None:
+    `prunes` are the slots where states are remembered; `problems` says of a slot why its instruction is none, which matters
+    only if a path gets there; `calls_back` are calls of helpers that run a function of the program.
+    """
+
+    def __init__(self, insns: tuple[Insn, ...], globals_: frozenset[int] = frozenset(), *, back_edges: bool = True) -> None:
         self.slots = by_slot(insns)
         if not insns:
-            raise Refusal("the program is empty", "no instructions")
+            raise Refusal("invalid-instruction", "no instructions", "the program is empty")
+        self.globals = globals_
+        self._back_edges = back_edges
+        self.prunes: set[int] = set()
+        self.forced: set[int] = set()
+        self.calls_back: set[int] = set()
+        self.called_back: set[int] = set()
+        self.problems: dict[int, tuple[str, str]] = {}
         self.starts = self._find_starts()
-        self.targets: set[int] = set()
+        self.ends: Mapping[int, int] = dict(zip(self.starts, [*self.starts[1:], len(self.slots)], strict=True))
+        self._check_jumps()
         for slot, insn in enumerate(self.slots):
             if insn is not None:
-                self._check(slot, insn)
+                problem = _invalid(insn)
+                if problem:
+                    if problem.startswith("unknown opcode"):
+                        raise Refusal("invalid-instruction", problem, "an instruction is none that the kernel knows", slot)
+                    self.problems[slot] = ("invalid-instruction", problem)
         self._reach()
         self.live = self._liveness()
 
     def function_of(self, slot: int) -> int:
         """The first slot of the subprogram that a slot is in."""
-        return max(start for start in self.starts if start <= slot)
+        found = 0
+        for start in self.starts:
+            if start > slot:
+                break
+            found = start
+        return found
+
+    def is_global(self, start: int) -> bool:
+        """Whether the subprogram is judged on its own, whatever it is called with."""
+        return start in self.globals
 
     def _find_starts(self) -> list[int]:
         starts = {0}
         for slot, insn in enumerate(self.slots):
-            if insn is not None and insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL:
-                target = slot + 1 + insn.imm
-                if not 0 <= target < len(self.slots) or self.slots[target] is None:
-                    raise Refusal("a call leads out of the program", f"call to invalid destination {target}", slot)
-                starts.add(target)
-        return sorted(starts)
-
-    def successors(self, slot: int, insn: Insn) -> list[int]:
-        """Where control may go next inside the function."""
-        if insn.opcode == EXIT:
-            return []
-        if insn.opcode == JA:
-            return [slot + 1 + insn.off]
-        if insn.opcode == GOTOL:
-            return [slot + 1 + insn.imm]
-        if insn.opcode & 7 in (Class.JMP, Class.JMP32) and insn.opcode not in (CALL, CALLX):
-            return [slot + 1, slot + 1 + insn.off]
-        return [slot + insn.slots]
-
-    def _check(self, slot: int, insn: Insn) -> None:
-        if insn.dst > 10 or insn.src > 10:
-            raise Refusal("an instruction names a register that does not exist", f"R{max(insn.dst, insn.src)} is invalid", slot)
-        problem = _invalid(insn)
-        if problem:
-            raise Refusal("an instruction is not one that Linux knows", problem, slot)
-        start = self.function_of(slot)
-        end = next((s for s in self.starts if s > start), len(self.slots))
-        for target in self.successors(slot, insn):
-            if not start <= target < end or self.slots[target] is None:
-                if insn.opcode & 7 in (Class.JMP, Class.JMP32) and insn.opcode not in (CALL, CALLX) and target != slot + 1:
-                    raise Refusal(
-                        "a jump leads out of its function or into the middle of an instruction",
-                        f"jump out of range from insn {slot} to {target}",
-                        slot,
-                    )
-                raise Refusal("a function does not end in an exit or a jump", "last insn is not an exit or jmp", slot)
-        if insn.opcode & 7 in (Class.JMP, Class.JMP32) and insn.opcode not in (CALL, CALLX, EXIT):
-            self.targets.update(self.successors(slot, insn))
-
-    def _reach(self) -> None:
-        seen: set[int] = set()
-        work = [0]
-        while work:
-            slot = work.pop()
-            if slot in seen:
-                continue
-            seen.add(slot)
-            insn = self.slots[slot]
             if insn is None:
                 continue
-            work.extend(self.successors(slot, insn))
-            if insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL:
-                work.append(slot + 1 + insn.imm)
+            if (insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL) or (insn.opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC):
+                target = slot + 1 + insn.imm
+                if not 0 <= target < len(self.slots):
+                    raise Refusal("control-flow", "call to invalid destination", "a call leads out of the program", slot)
+                if self.slots[target] is None:
+                    raise Refusal(
+                        "control-flow", f"jump into the middle of ldimm64 insn {target}", "a call leads into an instruction", slot
+                    )
+                starts.add(target)
+        if len(starts) > _SUBPROGRAMS:
+            raise Refusal("control-flow", "too many subprograms", f"a program has at most {_SUBPROGRAMS} functions")
+        return sorted(starts)
+
+    def successors(self, slot: int, insn: Insn) -> tuple[int, ...]:
+        """Where control may go next inside the function, the way straight on first."""
+        opcode = insn.opcode
+        kind = opcode & 7
+        if kind not in (5, 6) or opcode in (CALL, CALLX):
+            return (slot + insn.slots,)
+        if opcode == EXIT:
+            return ()
+        if opcode == JA:
+            return (slot + 1 + insn.off,)
+        if opcode == GOTOL:
+            return (slot + 1 + insn.imm,)
+        return (slot + 1, slot + 1 + insn.off)
+
+    def _check_jumps(self) -> None:
+        for start in self.starts:
+            end = self.ends[start]
+            last: Insn | None = None
+            for slot in range(start, end):
+                insn = self.slots[slot]
+                if insn is None:
+                    continue
+                last = insn
+                kind = insn.opcode & 7
+                if kind in (5, 6) and insn.opcode not in (CALL, CALLX, EXIT):
+                    target = self.successors(slot, insn)[-1]
+                    if not start <= target < end:
+                        raise Refusal(
+                            "control-flow", f"jump out of range from insn {slot} to {target}", "a jump leads out of its function", slot
+                        )
+            if last is None or last.opcode not in (EXIT, JA, GOTOL):
+                raise Refusal("control-flow", "last insn is not an exit or jmp", "a function does not end in a return or a jump", end - 1)
+
+    def _reach(self) -> None:
+        """Walk the graph as Linux does: find what cannot be reached, and where states are worth remembering."""
+        mark = [0] * len(self.slots)
+        pending = [0]
+        while pending:
+            start = pending.pop()
+            if mark[start]:
+                continue
+            stack: list[tuple[int, list[int]]] = [(start, self._edges(start, pending))]
+            mark[start] = _IN
+            while stack:
+                slot, edges = stack[-1]
+                if not edges:
+                    mark[slot] = _OUT
+                    stack.pop()
+                    continue
+                target = edges.pop(0)
+                if target >= len(self.slots) or self.slots[target] is None:
+                    raise Refusal(
+                        "control-flow", f"jump into the middle of ldimm64 insn {target}", "a jump leads into an instruction", slot
+                    )
+                if mark[target] == _IN and not self._back_edges:
+                    raise Refusal(
+                        "control-flow", f"back-edge from insn {slot} to {target}", "without CAP_BPF a program may not jump back", slot
+                    )
+                if not mark[target]:
+                    mark[target] = _IN
+                    stack.append((target, self._edges(target, pending)))
         for slot, insn in enumerate(self.slots):
-            if insn is not None and slot not in seen:
-                raise Refusal("part of the program can never be reached", f"unreachable insn {slot}", slot)
+            if insn is not None and not mark[slot]:
+                raise Refusal("control-flow", f"unreachable insn {slot}", "part of the program can never be reached", slot)
+
+    def _edges(self, slot: int, pending: list[int]) -> list[int]:
+        insn = self.slots[slot]
+        assert insn is not None
+        edges = list(self.successors(slot, insn))
+        opcode = insn.opcode
+        if opcode == CALL:
+            self.prunes.add(slot + 1)
+            if insn.src == CallSrc.PSEUDO_CALL:
+                self.prunes.add(slot)
+                target = slot + 1 + insn.imm
+                self.prunes.add(target)
+                pending.append(target)
+            elif insn.src == CallSrc.HELPER:
+                row = HELPERS.get(insn.imm)
+                if row is not None and (row.name in _CALL_BACK or row.name in _CALL_LATER):
+                    self.prunes.add(slot)
+                    if row.name in _CALL_BACK:
+                        self.calls_back.add(slot)
+                        self.forced.add(slot)
+        elif opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC:
+            target = slot + 1 + insn.imm
+            self.prunes.add(target)
+            pending.append(target)
+        elif opcode & 7 in (5, 6) and opcode != EXIT and opcode != CALLX:
+            if len(edges) == 2:
+                self.prunes.add(slot)
+                if opcode == MAY_GOTO:
+                    self.forced.add(slot)
+            self.prunes.add(edges[-1])
+        return edges
 
     def _liveness(self) -> list[int]:
         """For each slot, a bit for each register that is read before it is written."""
-        live = [0] * len(self.slots)
+        live = [0] * (len(self.slots) + 1)
+        effects = [_effects(insn) if insn is not None else (0, 0) for insn in self.slots]
+        following = [self.successors(slot, insn) if insn is not None else () for slot, insn in enumerate(self.slots)]
         changed = True
         while changed:
             changed = False
             for slot in range(len(self.slots) - 1, -1, -1):
-                insn = self.slots[slot]
-                if insn is None:
+                if self.slots[slot] is None:
                     continue
                 after = 0
-                for target in self.successors(slot, insn):
+                for target in following[slot]:
                     after |= live[target]
-                uses, defines = _effects(insn)
+                uses, defines = effects[slot]
                 now = (after & ~defines) | uses
                 if now != live[slot]:
                     live[slot] = now
@@ -135,6 +222,9 @@ def _effects(insn: Insn) -> tuple[int, int]:
     if insn.opcode == EXIT:
         return 1, 0
     if insn.opcode in (CALL, CALLX):
+        row = HELPERS.get(insn.imm) if insn.src == CallSrc.HELPER else None
+        if row is not None and row.args is not None:
+            return ((1 << len(row.args)) - 1) << 1, 1 | _CALLER_SAVED
         return _CALLER_SAVED, 1 | _CALLER_SAVED
     if insn.opcode in (JA, GOTOL, MAY_GOTO):
         return 0, 0
@@ -155,6 +245,8 @@ def _invalid(insn: Insn) -> str:
                 return "BPF_NEG uses reserved fields"
         elif op == Alu.MOV and insn.opcode & 8:
             allowed = (0, 8, 16, 32) if kind == Class.ALU64 else (0, 8, 16)
+            if insn.off == 1 and kind == Class.ALU64:
+                return "addr_space_cast insn can only be used in a program that has an associated arena"
             if insn.off not in allowed or insn.imm:
                 return "BPF_MOV uses reserved fields"
         elif (
@@ -171,12 +263,16 @@ def _invalid(insn: Insn) -> str:
                 return f"invalid shift {insn.imm}"
         return ""
     if kind in (Class.JMP, Class.JMP32):
-        return _invalid_jump(insn, kind, op)
+        return _invalid_jump(insn, op)
     mode = insn.opcode & 0xE0
     if kind == Class.LD:
         if insn.opcode == LD_IMM64:
             return "invalid bpf_ld_imm64 insn" if insn.off else ""
-        return "LD_ABS and LD_IND: not judged yet" if mode in (Mode.ABS, Mode.IND) else f"unknown opcode {insn.opcode:02x}"
+        if mode not in (Mode.ABS, Mode.IND) or insn.opcode & 0x18 == Size.DW:
+            return f"unknown opcode {insn.opcode:02x}"
+        if insn.dst or insn.off or (mode == Mode.ABS and insn.src):
+            return "BPF_LD_[ABS|IND] uses reserved fields"
+        return ""
     if kind == Class.LDX:
         if mode not in (Mode.MEM, Mode.MEMSX) or (mode == Mode.MEMSX and insn.opcode & 0x18 == Size.DW) or insn.imm:
             return f"unknown opcode {insn.opcode:02x}" if mode not in (Mode.MEM, Mode.MEMSX) else "BPF_LDX uses reserved fields"
@@ -194,13 +290,13 @@ def _invalid(insn: Insn) -> str:
     return f"unknown opcode {insn.opcode:02x}"
 
 
-def _invalid_jump(insn: Insn, kind: int, op: int) -> str:
+def _invalid_jump(insn: Insn, op: int) -> str:
     if insn.opcode == CALL:
-        if insn.off or insn.dst or insn.src > CallSrc.KFUNC_CALL:
+        if (insn.off and insn.src != CallSrc.KFUNC_CALL) or insn.dst or insn.src > CallSrc.KFUNC_CALL:
             return "BPF_CALL uses reserved fields"
         return ""
     if insn.opcode == CALLX:
-        return "a call by register: not judged yet"
+        return "unknown opcode 8d"
     if insn.opcode == EXIT:
         return "BPF_EXIT uses reserved fields" if insn.dst or insn.src or insn.off or insn.imm else ""
     if op == Jmp.JA:
@@ -221,5 +317,4 @@ def _invalid_jump(insn: Insn, kind: int, op: int) -> str:
         return "BPF_JMP uses reserved fields"
     if not insn.opcode & 8 and insn.src:
         return "BPF_JMP uses reserved fields"
-    del kind
     return ""

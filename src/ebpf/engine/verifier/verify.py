@@ -1,35 +1,71 @@
 """The verifier's door: a program in, a verdict out, with a log in Linux's dialect."""
 
 from ebpf.engine.program import Code, SourceLine, Verdict
-from ebpf.engine.verifier.explore import Explorer
-from ebpf.engine.verifier.refusal import Refusal
-from ebpf.isa import Insn, disasm_one
-from ebpf.uapi import HELPERS, CallSrc
-
-LIMIT = 1_000_000
+from ebpf.engine.verifier.explore import LIMIT, Explorer
+from ebpf.engine.verifier.log import Log, name_call
+from ebpf.engine.verifier.refusal import Refusal, Unjudged
+from ebpf.engine.verifier.rules import NEWEST, Rules
 
 
-def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT) -> Verdict:
+def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules = NEWEST) -> Verdict:
     """Judge a program: accepted means that it can run with no check of its own and does no harm.
 
-    What this verifier does not know yet is refused with a cause that says so. `log_level` 1 adds the program's text to the log.
+    What this verifier does not know is neither accepted nor refused: `unknown` names it. `log_level` is bpf(2)'s: 1 for the
+    path that failed, 2 for all of them, 4 for the statistics.
     """
+    log = Log(log_level, {line.slot: line.text.strip() for line in code.lines})
     explorer: Explorer | None = None
     try:
-        explorer = Explorer(code, limit)
+        explorer = Explorer(code, rules, log, limit)
         explorer.run()
     except Refusal as refusal:
-        processed = explorer.processed if explorer is not None else 0
-        states = explorer.states if explorer is not None else 0
-        log = _log(code, log_level, refusal, processed, states)
-        return Verdict(False, log, refusal.cause, refusal.insn, line_at(code.lines, refusal.insn), processed)
+        return _refused(code, log, log_level, refusal, explorer)
+    env = explorer.env
+    text = ""
+    if log_level:
+        log.back(0)
+        text = log.text() + _statistics(explorer)
     return Verdict(
         True,
-        _log(code, log_level, None, explorer.processed, explorer.states) if log_level else "",
+        text,
         processed=explorer.processed,
-        ctx_access=explorer.memory.ctx_access,
-        call_map={slot: fd for slot, fd in explorer.calls.call_map.items() if fd >= 0},
-        stack_depth={start: explorer.memory.depth.get(start, 0) for start in explorer.structure.starts},
+        ctx_access=env.ctx_access,
+        call_map={slot: fd for slot, fd in env.call_map.items() if fd >= 0},
+        stack_depth={start: env.depth.get(start, 0) for start in explorer.structure.starts},
+        btf_loads=frozenset(env.btf_loads),
+    )
+
+
+def _refused(code: Code, log: Log, level: int, refusal: Refusal, explorer: Explorer | None) -> Verdict:
+    line = line_at(code.lines, refusal.slot)
+    if not level & 3 and refusal.slot >= 0 and explorer is not None:
+        # The instruction at least, so that the last line says of what it speaks.
+        log.level = 1
+        explorer.env.slot = refusal.slot
+        if line is not None:
+            log.say(f"; {line.text.strip()}")
+        log.show(explorer.structure, refusal.slot)
+    log.say(refusal.says)
+    text = log.text() + (_statistics(explorer) if explorer is not None else "")
+    return Verdict(
+        False,
+        text,
+        refusal.cause,
+        refusal.slot,
+        line,
+        explorer.processed if explorer is not None else 0,
+        reason=refusal.reason,
+        says=refusal.says,
+        unknown=refusal.feature if isinstance(refusal, Unjudged) else "",
+        facts=refusal.facts,
+    )
+
+
+def _statistics(explorer: Explorer) -> str:
+    most = max((len(points) for points in explorer.seen.values()), default=0)
+    return (
+        f"processed {explorer.processed} insns (limit {LIMIT}) max_states_per_insn {most} "
+        f"total_states {explorer.states} peak_states {explorer.peak} mark_read 0\n"
     )
 
 
@@ -43,29 +79,4 @@ def line_at(lines: tuple[SourceLine, ...], slot: int) -> SourceLine | None:
     return found if slot >= 0 else None
 
 
-def name_call(insn: Insn, slot: int) -> str | None:
-    """A helper call as Linux prints it: `bpf_trace_printk#6`."""
-    del slot
-    row = HELPERS.get(insn.imm) if insn.src == CallSrc.HELPER else None
-    return f"bpf_{row.name}#{insn.imm}" if row is not None else None
-
-
-def _log(code: Code, level: int, refusal: Refusal | None, processed: int, states: int) -> str:
-    lines: list[str] = []
-    shown = {line.slot: line.text.strip() for line in code.lines}
-    slot = 0
-    for insn in code.insns:
-        wanted = level & 3 or (refusal is not None and slot == refusal.insn)
-        if wanted:
-            if slot in shown:
-                lines.append(f"; {shown[slot]}")
-            lines.append(f"{slot}: {disasm_one(insn, slot, name_call=name_call)}")
-        if refusal is not None and slot == refusal.insn:
-            break
-        slot += insn.slots
-    if refusal is not None:
-        lines.append(refusal.says)
-    lines.append(
-        f"processed {processed} insns (limit {LIMIT}) max_states_per_insn 0 total_states {states} peak_states {states} mark_read 0"
-    )
-    return "\n".join(lines) + "\n"
+__all__ = ["line_at", "name_call", "verify"]

@@ -36,6 +36,35 @@ _RUNS = frozenset(
 )
 
 
+#: The verifier's reasons that Linux answers with EACCES; all others are EINVAL.
+_ACCESS = frozenset(
+    [
+        "packet-unproved",
+        "packet-short",
+        "packet-moved",
+        "packet-void",
+        "not-a-pointer",
+        "maybe-null",
+        "moved-maybe-null",
+        "out-of-bounds",
+        "unbounded-offset",
+        "negative-size",
+        "unbounded-size",
+        "zero-size",
+        "uninitialised",
+        "uninitialised-stack",
+        "stack-bounds",
+        "stack-total",
+        "context-access",
+        "argument-type",
+        "read-only",
+        "misaligned",
+        "pointer-arithmetic",
+        "pointer-leak",
+        "capability",
+        "unknown",
+    ]
+)
 #: What stands for programs that have no machine code: addresses that nothing has.
 _TARGETS = itertools.count(0xEBF1_0000_0000_0000, 16)
 
@@ -88,7 +117,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None) -> Loa
     code = Code(insns, call.prog_type, descs, call.name, is_gpl(call.license), call.expected_attach_type, source_lines(call, btf))
     verdict = verify(code, log_level=call.log_level)
     if not verdict.accepted:
-        number = errno.EINVAL if verdict.insn < 0 or "unreachable" in verdict.log else errno.EACCES
+        number = errno.EACCES if verdict.reason in _ACCESS else errno.EINVAL
         raise KernelError(number, where, verdict.cause, log=verdict.log)
     _bodies(insns, call.name)
     for held in maps.values():

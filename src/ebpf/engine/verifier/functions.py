@@ -1,0 +1,348 @@
+"""Functions of the program: static ones are walked with each call's arguments, global ones once, by what their types promise."""
+
+from typing import Final
+
+from ebpf.btf import Btf
+from ebpf.btf.types import Kind, Type
+from ebpf.engine.program import Code
+from ebpf.engine.verifier import memory
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.refusal import Refusal, Unjudged
+from ebpf.engine.verifier.reg import (
+    ANY,
+    BTF_ID,
+    CTX,
+    MAP_KEY,
+    MAP_PTR,
+    MAP_VALUE,
+    MAYBE_NULL,
+    MEM,
+    NOTHING,
+    PACKET,
+    PACKET_META,
+    SCALAR,
+    STACK,
+    Reg,
+)
+from ebpf.engine.verifier.state import Frame, State
+from ebpf.uapi import PROGRAM_TYPES, ProgType
+
+FRAMES: Final = 8
+STACK_BYTES: Final = 512
+_TAIL_BYTES: Final = 256
+_GLOBAL: Final = 1
+#: C names of a program type's context besides the struct of contexts.py.
+_CONTEXT_NAMES: Final = {
+    ProgType.KPROBE: ("bpf_user_pt_regs_t", "pt_regs"),
+    ProgType.PERF_EVENT: ("bpf_perf_event_data",),
+    ProgType.RAW_TRACEPOINT: ("bpf_raw_tracepoint_args",),
+    ProgType.RAW_TRACEPOINT_WRITABLE: ("bpf_raw_tracepoint_args",),
+}
+
+
+class Parameter:
+    """What a global function takes: `kind` is scalar, ctx or mem, `size` the memory's bytes."""
+
+    __slots__ = ("kind", "nullable", "size")
+
+    def __init__(self, kind: str, size: int = 0, *, nullable: bool = False) -> None:
+        self.kind = kind
+        self.size = size
+        self.nullable = nullable
+
+
+def globals_of(code: Code) -> frozenset[int]:
+    """The first slots of functions that are judged on their own."""
+    if code.btf is None:
+        return frozenset()
+    out = set()
+    for slot, type_id in code.functions:
+        if slot and 0 < type_id < len(code.btf):
+            row = code.btf.type(type_id)
+            if row.kind == Kind.FUNC and row.info == _GLOBAL:
+                out.add(slot)
+    return frozenset(out)
+
+
+def name_of(code: Code, start: int) -> str:
+    """A function's name, or "" where nothing says it."""
+    if code.btf is not None:
+        for slot, type_id in code.functions:
+            if slot == start and 0 < type_id < len(code.btf):
+                return code.btf.type(type_id).name
+    return ""
+
+
+def number_of(env: Env, start: int) -> int:
+    """A function's number: 0 is the program itself."""
+    return env.structure.starts.index(start)
+
+
+def parameters(env: Env, start: int) -> list[Parameter]:
+    """What a global function takes. Raises Refusal where its types cannot be checked."""
+    btf = env.code.btf
+    assert btf is not None
+    type_id = next(id for slot, id in env.code.functions if slot == start)
+    function = btf.type(type_id)
+    prototype = btf.type(function.ref)
+    if prototype.kind != Kind.FUNC_PROTO:
+        raise env.refuse("missing-information", f"Invalid BTF of func {function.name}", "a function's type is no function type")
+    if len(prototype.members) > 5:
+        raise env.refuse(
+            "function-arguments",
+            f"Global function {function.name}() with {len(prototype.members)} > 5 args. Buggy compiler.",
+            "a function takes at most 5 arguments",
+        )
+    result = btf.resolve(prototype.ref)
+    if result.kind not in (Kind.INT, Kind.ENUM, Kind.ENUM64) and result.kind != Kind.VOID:
+        raise env.refuse(
+            "function-arguments",
+            f"Global function {function.name}() return value not void or int. Only those are supported.",
+            f"{function.name}() must return a number: it is global, so that it is judged apart from its callers",
+        )
+    tags = _tags(btf, type_id)
+    return [_parameter(env, btf, at, member.type_id, tags.get(at, set())) for at, member in enumerate(prototype.members)]
+
+
+def _tags(btf: Btf, type_id: int) -> dict[int, set[str]]:
+    out: dict[int, set[str]] = {}
+    for row in btf:
+        if row.kind == Kind.DECL_TAG and row.ref == type_id and row.name.startswith("arg:"):
+            out.setdefault(row.info, set()).add(row.name[4:])
+    return out
+
+
+def _parameter(env: Env, btf: Btf, at: int, type_id: int, tags: set[str]) -> Parameter:
+    row = btf.resolve(type_id)
+    if row.kind in (Kind.INT, Kind.ENUM, Kind.ENUM64):
+        return Parameter("scalar")
+    if row.kind != Kind.PTR:
+        raise env.refuse(
+            "function-arguments",
+            f"Arg#{at} type {row.kind.name} in func is not supported yet.",
+            "a global function takes numbers and pointers",
+        )
+    names = set()
+    inner = btf.type(row.ref)
+    while inner.kind in (Kind.TYPEDEF, Kind.CONST, Kind.VOLATILE, Kind.RESTRICT, Kind.TYPE_TAG):
+        if inner.name and inner.kind == Kind.TYPEDEF:
+            names.add(inner.name)
+        inner = btf.type(inner.ref)
+    if inner.name:
+        names.add(inner.name)
+    kind = ProgType(env.code.prog_type)
+    wanted = {PROGRAM_TYPES[kind].context, *_CONTEXT_NAMES.get(kind, ())} - {""}
+    if "ctx" in tags or (names & wanted and inner.kind in (Kind.STRUCT, Kind.INT, Kind.UNION, Kind.FWD)):
+        return Parameter("ctx")
+    if tags & {"trusted", "untrusted", "arena", "nullable"}:
+        raise Unjudged("arguments of global functions tagged " + ", ".join(sorted(tags)), env.slot)
+    if "bpf_dynptr" in names:
+        raise Unjudged("dynptr arguments of global functions", env.slot)
+    size = _size(btf, inner)
+    if size is None:
+        what = inner.kind.name
+        raise env.refuse(
+            "function-arguments",
+            f"arg#{at} reference type('{what} {inner.name}') size cannot be determined: -22",
+            f"argument {at + 1} of a global function points to something of unknown size",
+        )
+    return Parameter("mem", size, nullable="nonnull" not in tags)
+
+
+def _size(btf: Btf, row: Type) -> int | None:
+    if row.kind in (Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64, Kind.FLOAT):
+        return row.size
+    if row.kind == Kind.PTR:
+        return 8
+    if row.kind == Kind.ARRAY:
+        inner = _size(btf, btf.resolve(row.ref))
+        return None if inner is None else inner * row.info
+    return None
+
+
+def call_static(env: Env, target: int) -> int:
+    """Enter a static function with the caller's registers; where it begins."""
+    state = env.state
+    if len(state.frames) >= FRAMES:
+        raise env.refuse(
+            "stack-total",
+            f"the call stack of {len(state.frames) + 1} frames is too deep",
+            f"functions call each other more than {FRAMES} deep",
+        )
+    caller = state.frames[-1]
+    regs = [NOTHING, *caller.regs[1:6], NOTHING, NOTHING, NOTHING, NOTHING, Reg(STACK, frame=len(state.frames))]
+    for at in range(6):
+        caller.regs[at] = NOTHING
+    state.frames.append(Frame(target, regs, {}, env.slot))
+    return target
+
+
+def call_global(env: Env, target: int) -> int:
+    """Check the arguments of a global function, whose body is judged apart; where control goes on."""
+    regs = env.regs
+    if any(held.kind == "lock" for held in env.state.held):
+        raise env.refuse(
+            "locked-call",
+            "global function calls are not allowed while holding a lock,\nuse static function instead",
+            "a global function is called while a lock is held",
+        )
+    try:
+        wanted = parameters(env, target)
+        for place, parameter in enumerate(wanted):
+            _passes(env, place, parameter)
+    except Unjudged:
+        raise
+    except Refusal as refusal:
+        name = name_of(env.code, target)
+        refusal.says += f"\nCaller passes invalid args into func#{number_of(env, target)} ('{name}')"
+        raise
+    for at in range(6):
+        regs[at] = NOTHING
+    regs[0] = ANY
+    return env.slot + 1
+
+
+def _passes(env: Env, place: int, parameter: Parameter) -> None:
+    at = place + 1
+    reg = env.readable(at)
+    if parameter.kind == "scalar":
+        if reg.kind != SCALAR:
+            raise env.refuse("function-arguments", f"R{at} is not a scalar", f"argument {at} must be a number")
+    elif parameter.kind == "ctx":
+        if reg.kind != CTX or reg.flags & MAYBE_NULL:
+            raise env.refuse(
+                "function-arguments", f"arg#{place} expected pointer to ctx, but got {reg.name}", f"argument {at} must be the context"
+            )
+        memory.fixed_offset(env, reg, at)
+    else:
+        if reg.is_null and parameter.nullable:
+            return
+        if reg.flags & MAYBE_NULL and not parameter.nullable:
+            raise env.refuse("maybe-null", f"arg#{place} is expected to be non-NULL", f"argument {at} may be null")
+        plain = reg.flagged(reg.flags & ~MAYBE_NULL)
+        if plain.kind not in (STACK, MAP_VALUE, MAP_KEY, MEM, PACKET, PACKET_META):
+            raise env.refuse(
+                "function-arguments",
+                f"R{at} type={reg.name} expected=fp, pkt, pkt_meta, map_key, map_value, mem",
+                f"argument {at} must point to {parameter.size} bytes of memory",
+            )
+        env.regs[at] = plain
+        memory.given(env, at, parameter.size, zero=False, write=False, raw=False)
+        memory.given(env, at, parameter.size, zero=False, write=True, raw=False)
+        env.regs[at] = reg
+
+
+def enter_global(env: Env, start: int) -> State:
+    """The state in which a global function is judged: with whatever its types allow."""
+    regs = [NOTHING] * 10 + [Reg(STACK)]
+    for place, parameter in enumerate(parameters(env, start)):
+        if parameter.kind == "scalar":
+            regs[place + 1] = ANY
+        elif parameter.kind == "ctx":
+            regs[place + 1] = Reg(CTX)
+        elif parameter.nullable:
+            regs[place + 1] = Reg(MEM, id=env.new_id(), flags=MAYBE_NULL, size=parameter.size)
+        else:
+            regs[place + 1] = Reg(MEM, size=parameter.size)
+    return State([Frame(start, regs, {}, -1)])
+
+
+def callback_frame(env: Env, name: str, target: int, caller: Frame, the_map: Reg | None) -> Frame:
+    """The frame in which a helper runs a function of the program."""
+    if len(env.state.frames) >= FRAMES:
+        raise env.refuse(
+            "stack-total",
+            f"the call stack of {len(env.state.frames) + 1} frames is too deep",
+            f"functions call each other more than {FRAMES} deep",
+        )
+    regs = [NOTHING] * 10 + [Reg(STACK, frame=len(env.state.frames))]
+    if name == "loop":
+        regs[1], regs[2] = ANY, caller.regs[3]
+    elif name in ("for_each_map_elem", "timer_set_callback"):
+        if the_map is None:
+            raise Unjudged(f"callbacks of bpf_{name}", env.slot)
+        regs[1] = Reg(MAP_PTR, fd=the_map.fd, uid=the_map.uid)
+        regs[2] = Reg(MAP_KEY, fd=the_map.fd, uid=the_map.uid)
+        regs[3] = Reg(MAP_VALUE, fd=the_map.fd, uid=the_map.uid)
+        if name == "for_each_map_elem":
+            regs[4] = caller.regs[3]
+    else:
+        raise Unjudged(f"callbacks of bpf_{name}", env.slot)
+    frame = Frame(target, regs, {}, env.slot)
+    frame.callback = True
+    frame.callback_range = (0, 1) if name != "timer_set_callback" else (0, 0)
+    return frame
+
+
+def check_depth(env: Env, tail_calls: bool) -> None:
+    """Check that the stacks of functions that call each other fit into one. Raises Refusal."""
+    structure, slots = env.structure, env.structure.slots
+    private = env.rules.private_stack and env.code.prog_type in (
+        ProgType.KPROBE,
+        ProgType.TRACEPOINT,
+        ProgType.PERF_EVENT,
+        ProgType.RAW_TRACEPOINT,
+        ProgType.TRACING,
+    )
+    calls: dict[int, list[int]] = {}
+    for start in structure.starts:
+        calls[start] = []
+        for slot in range(start, structure.ends[start]):
+            insn = slots[slot]
+            if insn is None:
+                continue
+            if (insn.opcode == 0x85 and insn.src == 1) or (insn.opcode == 0x18 and insn.src == 4):
+                calls[start].append(slot + 1 + insn.imm)
+
+    def rounded(start: int) -> int:
+        return max(16, (env.depth.get(start, 0) + 15) // 16 * 16)
+
+    def walk(start: int, chain: tuple[int, ...], total: int) -> None:
+        chain = (*chain, start)
+        size = rounded(start)
+        total += size
+        too_much = size > STACK_BYTES if private and not (tail_calls and len(chain) > 1) else total > STACK_BYTES
+        if too_much:
+            frames = [(at, rounded(at)) for at in chain]
+            raise Refusal(
+                "stack-total",
+                f"combined stack size of {len(chain)} calls is {total}. Too large",
+                "functions that call each other need "
+                + " + ".join(f"{bytes_}" for _, bytes_ in frames)
+                + f" = {total} bytes of stack, {STACK_BYTES} are allowed",
+                chain[-1],
+                frames=frames,
+            )
+        if len(chain) > FRAMES:
+            raise Refusal(
+                "stack-total",
+                f"the call stack of {len(chain)} frames is too deep !",
+                f"functions call each other more than {FRAMES} deep",
+                start,
+            )
+        for target in calls[start]:
+            if target in chain:
+                raise Refusal("control-flow", "recursive call", "functions call each other in a circle", start)
+            if tail_calls and total >= _TAIL_BYTES and _tails(env, target):
+                raise Refusal(
+                    "stack-total",
+                    f"tail_calls are not allowed when call stack of previous frames is {total} bytes. Too large",
+                    f"a function that makes tail calls is called with {total} bytes of stack in use, {_TAIL_BYTES} are allowed",
+                    target,
+                )
+            walk(target, chain, total)
+
+    walk(0, (), 0)
+    for start in structure.starts[1:]:
+        if start in structure.called_back or structure.is_global(start):
+            walk(start, (), 0)
+
+
+def _tails(env: Env, start: int) -> bool:
+    return any(
+        insn is not None and insn.opcode == 0x85 and insn.src == 0 and insn.imm == 12
+        for insn in env.structure.slots[start : env.structure.ends[start]]
+    )
+
+
+__all__ = ["BTF_ID", "call_global", "call_static", "callback_frame", "check_depth", "enter_global", "globals_of", "name_of"]

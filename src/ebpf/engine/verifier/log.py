@@ -1,0 +1,169 @@
+"""The verifier's log in Linux's dialect: level 1 shows the path that failed, level 2 all paths, level 4 statistics alone."""
+
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.reg import Reg
+from ebpf.engine.verifier.state import EMPTY, LETTERS, SPILL, Checkpoint, Frame, Slot, State
+from ebpf.engine.verifier.structure import Structure
+from ebpf.isa import Insn, disasm_one
+from ebpf.isa.opcodes import CALL, EXIT, GOTOL, JA, Alu, Class
+from ebpf.uapi import HELPERS, CallSrc
+
+_COLUMN = 40
+
+
+def name_call(insn: Insn, slot: int) -> str | None:
+    """A helper call as Linux prints it: `bpf_trace_printk#6`."""
+    del slot
+    row = HELPERS.get(insn.imm) if insn.src == CallSrc.HELPER else None
+    return f"bpf_{row.name}#{insn.imm}" if row is not None else None
+
+
+class Log:
+    """Collects the log's lines. `level` is bpf(2)'s: bits 1 and 2 for text, 4 for statistics."""
+
+    def __init__(self, level: int, sources: dict[int, str]) -> None:
+        self.level = level
+        self._sources = sources
+        self._lines: list[str] = []
+        self._shown: list[list[Reg]] = []
+        self._stacks: list[dict[int, Slot]] = []
+        self._source = ""
+
+    def mark(self) -> int:
+        """Where the log is now."""
+        return len(self._lines)
+
+    def back(self, mark: int) -> None:
+        """Forget what a path that was accepted printed, unless all is wanted."""
+        if not self.level & 2:
+            del self._lines[mark:]
+            self._source = ""
+
+    def say(self, text: str) -> None:
+        """Add lines."""
+        self._lines.extend(text.split("\n"))
+
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(self._lines) + "\n" if self._lines else ""
+
+    def pruned(self, came: int, slot: int, *, show: bool) -> None:
+        """A path ended where all was proved."""
+        self.say(f"\nfrom {came} to {slot}: safe" if show else f"{slot}: safe")
+
+    def moved(self, env: Env, came: int, slot: int) -> None:
+        """The walk goes on elsewhere: show the whole state."""
+        self.say(f"\nfrom {came} to {slot}:{self.state(env, env.state)}")
+        self._snapshot(env.state)
+
+    def insn(self, env: Env, slot: int) -> None:
+        """The instruction that comes next."""
+        if not self._shown:
+            self.say(f"{slot}:{self.state(env, env.state)}")
+            self._snapshot(env.state)
+        line = self._sources.get(slot)
+        if line is not None and line != self._source:
+            self._source = line
+            self.say(f"; {line}")
+        insn = env.structure.slots[slot]
+        assert insn is not None
+        self.say(f"{slot}: {disasm_one(insn, slot, name_call=name_call)}")
+
+    def show(self, structure: Structure, slot: int) -> None:
+        """One instruction, without its state."""
+        insn = structure.slots[slot] if slot < len(structure.slots) else None
+        if insn is not None:
+            self.say(f"{slot}: {disasm_one(insn, slot, name_call=name_call)}")
+
+    def after(self, env: Env) -> None:
+        """What the instruction changed, behind its text."""
+        changed = self._changes(env)
+        if changed and self._lines:
+            line = self._lines[-1]
+            self._lines[-1] = f"{line:<{_COLUMN - 1}} ;{changed}" if len(line) < _COLUMN - 1 else f"{line} ;{changed}"
+
+    # -- states
+
+    def state(self, env: Env, state: State) -> str:
+        """A whole state, as one line that begins with a space."""
+        frame = state.frames[-1]
+        depth = len(state.frames) - 1
+        point = state.parent
+        parts = [f"frame{depth}:"] if depth else []
+        for at, reg in enumerate(frame.regs):
+            if reg.kind:
+                parts.append(f"R{at}={env.text(reg, frame=depth, precise=_precise(point, depth, at))}")
+        parts.extend(self._slots(env, frame, depth, sorted(frame.stack)))
+        if state.held and any(held.kind == "ref" for held in state.held):
+            parts.append("refs=" + ",".join(str(held.id) for held in state.held if held.kind == "ref"))
+        if frame.callback:
+            parts.append("cb")
+        if frame.asynchronous:
+            parts.append("async_cb")
+        return "".join(" " + part for part in parts)
+
+    def _slots(self, env: Env, frame: Frame, depth: int, wanted: list[int]) -> list[str]:
+        out = []
+        for at in wanted:
+            held = frame.stack.get(at, EMPTY)
+            if not any(held.types):
+                continue
+            text = "".join(LETTERS[byte] for byte in reversed(held.types))
+            if held.types[0] == SPILL:
+                # Only what is above a register that was spilled in part is shown as letters.
+                text = text.rstrip("r") + env.text(held.reg, frame=depth)
+            out.append(f"fp{-8 * (at + 1)}={text}")
+        return out
+
+    def _snapshot(self, state: State) -> None:
+        self._shown = [list(frame.regs) for frame in state.frames]
+        self._stacks = [dict(frame.stack) for frame in state.frames]
+
+    def _changes(self, env: Env) -> str:
+        state = env.state
+        depth = len(state.frames) - 1
+        if depth + 1 != len(self._shown):
+            self._snapshot(state)
+            return ""
+        frame = state.frames[-1]
+        parts = [f"frame{depth}:"] if depth else []
+        head = len(parts)
+        insn = env.structure.slots[env.slot]
+        assert insn is not None
+        touched = _touched(insn)
+        for at, reg in enumerate(frame.regs):
+            if touched >> at & 1 and reg.kind:
+                parts.append(f"R{at}={env.text(reg, frame=depth)}")
+        stack = self._stacks[-1]
+        seen = env.scratched & 0xFF if env.scratched >> 8 == depth else -1
+        env.scratched = -1
+        wanted = [
+            at
+            for at in sorted(frame.stack)
+            if at == seen
+            or (frame.stack[at] is not stack.get(at) and insn.opcode & 7 not in (5, 6))
+            or (insn.opcode == CALL and frame.stack[at] is not stack.get(at))
+        ]
+        parts.extend(self._slots(env, frame, depth, wanted))
+        self._snapshot(state)
+        return "".join(" " + part for part in parts) if len(parts) > head else ""
+
+
+def _precise(point: Checkpoint | None, depth: int, at: int) -> bool:
+    del point, depth, at
+    return False
+
+
+def _touched(insn: Insn) -> int:
+    """A bit for each register that an instruction names."""
+    kind = insn.opcode & 7
+    if insn.opcode == CALL:
+        return 0b111111
+    if insn.opcode == EXIT:
+        return 0
+    if kind == Class.LD or insn.opcode in (JA, GOTOL):
+        return 1 << insn.dst if kind == Class.LD else 0
+    out = 1 << insn.dst
+    if kind in (Class.LDX, Class.STX) or (insn.opcode & 8 and kind != Class.ST and not (kind in (4, 7) and insn.opcode & 0xF0 == Alu.END)):
+        out |= 1 << insn.src
+    return out

@@ -1,0 +1,381 @@
+"""The stack: what is written to it byte by byte, registers spilled and filled, and memory of it that helpers are given."""
+
+from typing import Final
+
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.precision import stack_note
+from ebpf.engine.verifier.reg import (
+    ANY,
+    ANY_LINK,
+    NULL,
+    SCALAR,
+    STACK,
+    Reg,
+    offset_text,
+)
+from ebpf.engine.verifier.state import (
+    DYNPTR_BYTE,
+    EMPTY,
+    INVALID,
+    IRQ_BYTE,
+    ITER_BYTE,
+    MISC,
+    SPILL,
+    ZERO_BYTE,
+    Frame,
+    Slot,
+)
+
+SIZE: Final = 512
+_FAR: Final = 1 << 29
+_MISC8: Final = bytes([MISC]) * 8
+_SPILL8: Final = bytes([SPILL]) * 8
+_SPECIAL: Final = (DYNPTR_BYTE, ITER_BYTE, IRQ_BYTE)
+
+
+def width(reg: Reg) -> int:
+    """How many bits a number takes."""
+    return reg.num.umax.bit_length()
+
+
+def _within(env: Env, reg: Reg, off: int, size: int, *, write: bool) -> tuple[int, int]:
+    """The lowest and highest offset at which an access begins. Raises Refusal if one leaves the stack."""
+    num = reg.num
+    extra = " write to" if write else " read from"
+    at = off + reg.off
+    if not num.mask:
+        low = high = at + num.smin
+    else:
+        if num.smax >= _FAR or num.smin <= -_FAR:
+            raise env.refuse(
+                "stack-bounds",
+                f"invalid unbounded variable-offset{extra} stack R{_register(env, reg)}",
+                "the stack is reached at an offset that has no bounds",
+            )
+        low, high = at + num.smin, at + num.smax
+    frame = env.state.frames[reg.frame]
+    least = -SIZE if write or env.lenient else -8 * (max(frame.stack, default=-1) + 1)
+    if low < least or high + size > 0 or size < 0:
+        number = _register(env, reg)
+        if num.mask:
+            says = f"invalid variable-offset{extra} stack R{number} var_off={offset_text(num)} off={at} size={size}"
+        else:
+            says = f"invalid{extra} stack R{number} off={low} size={size}"
+        raise env.refuse(
+            "stack-bounds",
+            says,
+            f"the access leaves the stack of {SIZE} bytes: it reaches from offset {low} to {high + size - 1}; the stack is -{SIZE} to -1",
+            register=number,
+            low=low,
+            high=high,
+            size=size,
+        )
+    depth = env.depth.get(frame.start, 0)
+    if -low > depth:
+        env.depth[frame.start] = -low
+    return low, high
+
+
+def _register(env: Env, reg: Reg) -> int:
+    for at, held in enumerate(env.regs):
+        if held is reg:
+            return at
+    return 10
+
+
+def _index(low: int) -> int:
+    return (-low - 1) // 8
+
+
+def _bits(low: int, high: int) -> int:
+    """A bit for each slot of the bytes [low, high)."""
+    first, last = _index(high - 1), _index(low)
+    return (1 << last + 1) - (1 << first)
+
+
+# -- writing
+
+
+def write(env: Env, reg: Reg, off: int, size: int, value: Reg | None, source: int) -> None:
+    """Write `value` (None: something) through a pointer to the stack. `source` is the register it comes from, or -1."""
+    low, high = _within(env, reg, off, size, write=True)
+    frame = env.state.frames[reg.frame]
+    if low != high:
+        _write_somewhere(env, reg, frame, low, high, size, value, source)
+        return
+    at = _index(low)
+    env.scratched = stack_note(reg.frame, at)
+    old = frame.stack.get(at, EMPTY)
+    if not env.privileged and old.spilled and old.reg.kind != SCALAR and size != 8:
+        raise env.refuse("stack-bounds", "attempt to corrupt spilled pointer on stack", "a pointer on the stack is overwritten in part")
+    if old.types[0] in _SPECIAL or old.types[7] in _SPECIAL:
+        old = _destroy(env, reg.frame, at)
+    aligned = low % 8 == 0
+    if value is not None and value.kind == SCALAR and aligned:
+        fits = width(value) <= 8 * size
+        spilled = value
+        if fits and source >= 0:
+            spilled = link(env, source)
+        elif value.id:
+            spilled = Reg(SCALAR, value.num)
+        _spill(env, frame, at, old, spilled if fits or not spilled.id else Reg(SCALAR, spilled.num), size)
+        env.note = stack_note(reg.frame, at)
+        return
+    if value is not None and value.kind != SCALAR and value.kind:
+        if size != 8:
+            raise env.refuse("stack-bounds", "invalid size of register spill", "a pointer is stored in part")
+        if reg.frame != len(env.state.frames) - 1 and value.kind == STACK:
+            raise env.refuse(
+                "pointer-leak",
+                "cannot spill pointers to stack into stack frame of the caller",
+                "a pointer to a function's own stack would outlive the function",
+            )
+        _spill(env, frame, at, old, value, size)
+        env.note = stack_note(reg.frame, at)
+        return
+    types = bytearray(_scrubbed(old))
+    tag = MISC
+    if value is not None and value.is_null:
+        if source >= 0:
+            env.precise(source)
+        tag = ZERO_BYTE
+    for byte in range(low % 8, low % 8 + size):
+        types[byte] = tag
+    frame.stack[at] = Slot(bytes(types))
+    if size == 8:
+        frame.written |= 1 << at
+
+
+def link(env: Env, source: int) -> Reg:
+    """A register that is copied: a number gets an id, so that what is learnt of one is learnt of the other."""
+    regs = env.regs
+    reg = regs[source]
+    if reg.kind == SCALAR and reg.num.mask:
+        if reg.flags & ANY_LINK:
+            # It differs from the others by an offset; the copies are numbers of their own.
+            reg = Reg(SCALAR, reg.num)
+        if not reg.id:
+            reg = Reg(SCALAR, reg.num, id=env.new_id())
+            regs[source] = reg
+    return reg
+
+
+def _scrubbed(old: Slot) -> bytes:
+    """The bytes of a slot whose register is no more."""
+    if SPILL in old.types:
+        return bytes(MISC if byte == SPILL else byte for byte in old.types)
+    return old.types
+
+
+def _spill(env: Env, frame: Frame, at: int, old: Slot, reg: Reg, size: int) -> None:
+    if size == 8:
+        frame.stack[at] = Slot(_SPILL8, reg)
+        frame.written |= 1 << at
+        return
+    types = bytearray(8)
+    for byte in range(8):
+        if byte < size:
+            types[byte] = SPILL
+        elif old.types[byte] == ZERO_BYTE or (env.privileged and old.types[byte] == INVALID):
+            types[byte] = old.types[byte]
+        else:
+            types[byte] = MISC
+    frame.stack[at] = Slot(bytes(types), reg)
+
+
+def _destroy(env: Env, frame: int, at: int) -> Slot:
+    from ebpf.engine.verifier.dynptrs import destroy
+
+    return destroy(env, frame, at)
+
+
+def _write_somewhere(env: Env, reg: Reg, frame: Frame, low: int, high: int, size: int, value: Reg | None, source: int) -> None:
+    """A write at an offset that is known only to lie between two: each byte may have been written, or not."""
+    if not env.code.bypass_spectre:
+        at = _register(env, reg)
+        raise env.refuse(
+            "capability",
+            f"R{at} variable offset stack access prohibited for !root, var_off={offset_text(reg.num)} off={reg.off}",
+            "without CAP_PERFMON the stack is reached at constant offsets alone",
+        )
+    zero = value is not None and value.is_null
+    used = False
+    for byte in range(low, high + size):
+        at = _index(byte)
+        old = frame.stack.get(at, EMPTY)
+        within = byte % 8
+        was = old.types[within]
+        if was in _SPECIAL:
+            old = _destroy(env, reg.frame, at)
+            was = old.types[within]
+        if zero and was == SPILL and old.reg.is_null:
+            used = True
+            continue
+        if was == INVALID and not env.lenient:
+            raise env.refuse(
+                "uninitialised-stack",
+                f"uninit stack in range of var-offset write prohibited for !root; insn {env.slot}, off: {byte}",
+                "a write somewhere into stack that is not all initialised",
+            )
+        types = bytearray(_scrubbed(old))
+        if zero and was == ZERO_BYTE:
+            used = True
+            types[within] = ZERO_BYTE
+        else:
+            types[within] = MISC
+        frame.stack[at] = Slot(bytes(types))
+    if used and source >= 0:
+        env.precise(source)
+
+
+# -- reading
+
+
+def read(env: Env, reg: Reg, off: int, size: int, *, wanted: bool) -> Reg:
+    """What a load from the stack gives. Raises Refusal."""
+    low, high = _within(env, reg, off, size, write=False)
+    frame = env.state.frames[reg.frame]
+    if low != high:
+        given(env, reg, _register(env, reg), size, zero=False, write=False, raw=False, off=off)
+        return _bytes_read(env, frame, low, high + size)
+    at = _index(low)
+    env.scratched = stack_note(reg.frame, at)
+    held = frame.stack.get(at, EMPTY)
+    env.reads_stack(reg.frame, 1 << at)
+    types = held.types
+    within = low % 8
+    if types[0] == SPILL:
+        spilled = 8
+        while types[spilled - 1] != SPILL:
+            spilled -= 1
+        kept = held.reg
+        if size == 8 and spilled == 8:
+            if kept.is_pointer and not wanted and not env.privileged:
+                raise env.refuse("pointer-leak", f"leaking pointer from stack off {low}", "an address would become visible")
+            env.note = stack_note(reg.frame, at)
+            return kept
+        if kept.kind != SCALAR:
+            raise env.refuse("stack-bounds", "invalid size of register fill", "part of a pointer is read from the stack")
+        if within == 0 and size <= spilled:
+            env.note = stack_note(reg.frame, at)
+            if width(kept) > 8 * size and kept.id:
+                return Reg(SCALAR, kept.num)
+            return kept
+        zeros = spills = 0
+        for byte in range(within, within + size):
+            kind = types[byte]
+            if kind == SPILL:
+                spills += 1
+            elif kind == ZERO_BYTE:
+                zeros += 1
+            elif kind == INVALID and not env.lenient:
+                raise _uninitialised(env, low, byte - within, size)
+        if spills == size and kept.is_null:
+            env.note = stack_note(reg.frame, at)
+            return NULL
+        return NULL if zeros == size else ANY
+    zeros = 0
+    for byte in range(within, within + size):
+        kind = types[byte]
+        if kind == ZERO_BYTE:
+            zeros += 1
+        elif kind == MISC or (kind == INVALID and env.lenient):
+            continue
+        else:
+            raise _uninitialised(env, low, byte - within, size)
+    return NULL if zeros == size else ANY
+
+
+def _uninitialised(env: Env, low: int, index: int, size: int) -> Exception:
+    return env.refuse(
+        "uninitialised-stack",
+        f"invalid read from stack off {low}+{index} size {size}",
+        f"the stack is read at offset {low + index}, where nothing was written",
+        low=low,
+        index=index,
+        size=size,
+    )
+
+
+def _bytes_read(env: Env, frame: Frame, low: int, high: int) -> Reg:
+    for byte in range(low, high):
+        if frame.stack.get(_index(byte), EMPTY).types[byte % 8] != ZERO_BYTE:
+            return ANY
+    return NULL
+
+
+# -- memory that is given to helpers
+
+
+def given(env: Env, reg: Reg, at: int, size: int, *, zero: bool, write: bool, raw: bool, off: int = 0) -> None:
+    """Check `size` bytes of stack that a helper reads, or (`write`) may write; `raw`: what is there does not matter."""
+    if size == 0 and not zero:
+        raise env.refuse("zero-size", "invalid zero-sized read", "the size may not be zero")
+    low, high = _within(env, reg, off, size, write=write)
+    frame = env.state.frames[reg.frame]
+    if low != high and not env.code.bypass_spectre:
+        raise env.refuse(
+            "capability",
+            f"R{at} variable offset stack access prohibited for !root, var_off={offset_text(reg.num)}",
+            "without CAP_PERFMON the stack is reached at constant offsets alone",
+        )
+    if size == 0:
+        return
+    if raw and low == high:
+        for byte in range(low, high + size):
+            held = frame.stack.get(_index(byte), EMPTY)
+            if held.types[byte % 8] in _SPECIAL:
+                raise env.refuse(
+                    "stack-bounds", f"potential write to dynptr at off={byte} disallowed", "the helper would overwrite a dynptr"
+                )
+        _fill(env, frame, low, high + size)
+        return
+    mask = 0
+    for byte in range(low, high + size):
+        index = _index(byte)
+        held = frame.stack.get(index, EMPTY)
+        kind = held.types[byte % 8]
+        mask |= 1 << index
+        if kind == MISC:
+            continue
+        if kind == ZERO_BYTE or (kind == INVALID and env.lenient):
+            if write:
+                types = bytearray(held.types)
+                types[byte % 8] = MISC
+                frame.stack[index] = Slot(bytes(types), held.reg)
+            continue
+        if kind == SPILL and (held.reg.kind == SCALAR or env.privileged):
+            if write:
+                frame.stack[index] = Slot(_scrubbed(held))
+            continue
+        if low == high:
+            says = f"invalid read from stack R{at} off {low}+{byte - low} size {size}"
+        else:
+            says = f"invalid read from stack R{at} var_off {offset_text(reg.num)}+{byte - low} size {size}"
+        raise env.refuse(
+            "uninitialised-stack",
+            says,
+            f"argument {at} has {size} bytes on the stack, and byte {byte - low} was never written",
+            register=at,
+            low=low,
+            index=byte - low,
+            size=size,
+        )
+    env.reads_stack(reg.frame, mask)
+
+
+def _fill(env: Env, frame: Frame, low: int, high: int) -> None:
+    """Whatever was there, is something now."""
+    for index in range(_index(high - 1), _index(low) + 1):
+        first, last = max(low, -8 * (index + 1)), min(high, -8 * index)
+        if last - first == 8:
+            frame.stack[index] = Slot(_MISC8)
+            # Linux writes it byte by byte, which does not hide earlier readers; nor do we.
+            continue
+        held = frame.stack.get(index, EMPTY)
+        if not env.privileged and held.spilled and held.reg.kind != SCALAR:
+            raise env.refuse("stack-bounds", "attempt to corrupt spilled pointer on stack", "a pointer on the stack is overwritten in part")
+        types = bytearray(_scrubbed(held))
+        for byte in range(first % 8, first % 8 + last - first):
+            types[byte] = MISC
+        frame.stack[index] = Slot(bytes(types))
