@@ -1,0 +1,12 @@
+"""The sets of cases, and what makes each."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from bench.agreement import arrays
+from bench.agreement.case import Case
+
+MAKERS: Final[dict[str, Callable[[], Iterable[Case]]]] = {
+    "arrays-6.1": lambda: arrays.cases("6.1"),
+    "arrays-6.12": lambda: arrays.cases("6.12"),
+}
