@@ -28,6 +28,8 @@ class MapDesc:
     content: bytes | None = None
     #: Fields of the value that only helpers may touch: (offset, name, bytes).
     special: tuple[tuple[int, str, int], ...] = ()
+    #: Whether the types of its keys and values are known.
+    typed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

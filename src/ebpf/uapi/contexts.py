@@ -128,6 +128,19 @@ _ROWS: Final = (
         ),
     ),
     Context(
+        "bpf_tcp_sock",
+        112,
+        (
+            *_bulk("snd_cwnd srtt_us rtt_min snd_ssthresh rcv_nxt snd_nxt snd_una mss_cache ecn_flags rate_delivered", 0),
+            *_bulk("rate_interval_us packets_out retrans_out total_retrans segs_in data_segs_in segs_out data_segs_out", 40),
+            *_bulk("lost_out sacked_out", 72),
+            Field("bytes_received", 80, 8, narrow=False),
+            Field("bytes_acked", 88, 8, narrow=False),
+            *_bulk("dsack_dups delivered delivered_ce icsk_retransmits", 96),
+        ),
+    ),
+    Context("bpf_xdp_sock", 4, _bulk("queue_id", 0)),
+    Context(
         "bpf_sock_ops",
         224,
         (

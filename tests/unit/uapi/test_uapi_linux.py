@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ebpf.isa import asm, encode
-from ebpf.uapi import CONTEXTS, AttachType, Field, FieldKind, ProgType
+from ebpf.uapi import CONTEXTS, PROGRAM_TYPES, AttachType, Field, FieldKind, ProgType
 from support import linux_bpf
 
 A, P = AttachType, ProgType
@@ -33,7 +33,8 @@ TYPES = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 
 
 def test_every_context_with_fields_is_asked() -> None:
-    assert set(ASKED) == {row.name for row in CONTEXTS.values() if row.fields}
+    used = {row.context for row in PROGRAM_TYPES.values()}
+    assert set(ASKED) == {row.name for row in CONTEXTS.values() if row.fields and row.name in used}
 
 
 def _allowed(text: str, context: str) -> bool:

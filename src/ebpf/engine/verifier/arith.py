@@ -120,16 +120,16 @@ def execute(env: Env, insn: Insn) -> None:
                     "pointer-arithmetic", f"R{dst} pointer {_SIGNS[op]} pointer prohibited", "two pointers can only be subtracted"
                 )
             env.precise(dst)
-            regs[dst] = _pointer(env, insn, op, right, left.num, wide=wide, swapped=True)
+            regs[dst] = _pointer(env, insn, op, right, left, wide=wide, swapped=True)
             return
         if left.kind != SCALAR:
             env.precise(insn.src)
-            regs[dst] = _pointer(env, insn, op, left, right.num, wide=wide, swapped=False)
+            regs[dst] = _pointer(env, insn, op, left, right, wide=wide, swapped=False)
             return
     else:
         right = constant(insn.imm)
         if left.kind != SCALAR:
-            regs[dst] = _pointer(env, insn, op, left, right.num, wide=wide, swapped=False)
+            regs[dst] = _pointer(env, insn, op, left, right, wide=wide, swapped=False)
             return
     num = alu.binary(op, left.num, right.num, env.rules, wide=wide) if not (insn.off and op not in (_ADD, _SUB)) else UNKNOWN
     if left.id and op in (_ADD, _SUB):
@@ -182,8 +182,9 @@ def _move(env: Env, insn: Insn, *, wide: bool) -> Reg:
     return Reg(SCALAR, num, src.off, src.id, src.flags) if small and src.id else number(num)
 
 
-def _pointer(env: Env, insn: Insn, op: int, base: Reg, by: Num, *, wide: bool, swapped: bool) -> Reg:
+def _pointer(env: Env, insn: Insn, op: int, base: Reg, offset: Reg, *, wide: bool, swapped: bool) -> Reg:
     """A pointer plus or minus a number; `swapped`: the number stood on the left."""
+    by, linked = offset.num, offset.off
     dst = insn.dst
     if by.smin > by.smax or by.umin > by.umax:
         return ANY
@@ -206,8 +207,8 @@ def _pointer(env: Env, insn: Insn, op: int, base: Reg, by: Num, *, wide: bool, s
             f"R{dst} pointer arithmetic on {base.name} prohibited",
             f"a {base.name} pointer cannot be moved",
         )
-    _sane(env, by, base, offset=True)
-    _sane(env, base.num, base, offset=False, off=base.off)
+    _sane(env, by, base, off=linked)
+    _sane(env, base.num, base, off=base.off)
     num = base.num
     packet = base.kind in (PACKET, PACKET_META)
     if op == _ADD:
@@ -257,7 +258,7 @@ def _pointer(env: Env, insn: Insn, op: int, base: Reg, by: Num, *, wide: bool, s
             f"R{dst} pointer arithmetic with {_SIGNS[op]} operator prohibited",
             "a pointer can only be moved by adding and subtracting numbers",
         )
-    _sane(env, result.num, base, offset=False, off=result.off)
+    _sane(env, result.num, base, off=result.off)
     if not env.code.bypass_spectre:
         _bounded(env, dst, result)
     return result
@@ -287,7 +288,7 @@ def _plain(num: Num) -> Num:
     return settle(num.value, num.mask, num.smin, num.smax, num.umin, num.umax, S32_MIN, S32_MAX, 0, U32)
 
 
-def _sane(env: Env, num: Num, base: Reg, *, offset: bool, off: int = 0) -> None:
+def _sane(env: Env, num: Num, base: Reg, *, off: int) -> None:
     """Check that a pointer stays where offsets can be counted without overflow."""
     if not num.mask and not -_FAR < s64(num.value) < _FAR:
         raise env.refuse(
@@ -295,7 +296,7 @@ def _sane(env: Env, num: Num, base: Reg, *, offset: bool, off: int = 0) -> None:
             f"math between {base.name} pointer and {s64(num.value)} is not allowed",
             "a pointer moves further than any memory reaches",
         )
-    if not offset and not -_FAR < off < _FAR:
+    if not -_FAR < off < _FAR:
         raise env.refuse(
             "unbounded-offset", f"{base.name} pointer offset {off} is not allowed", "a pointer moves further than any memory reaches"
         )

@@ -3,16 +3,15 @@
 from typing import Final
 
 from ebpf.engine.program import MapDesc
-from ebpf.engine.verifier import memory
+from ebpf.engine.verifier import arguments, memory
+from ebpf.engine.verifier.arguments import expected
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.num import U32, U64, settle, unsigned_range
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import (
     ANY,
-    BTF_ID,
     BUF,
     CTX,
-    FUNC,
     MAP_KEY,
     MAP_PTR,
     MAP_VALUE,
@@ -28,7 +27,6 @@ from ebpf.engine.verifier.reg import (
     SOCKET,
     STACK,
     TCP_SOCK,
-    TRUSTED,
     Reg,
     number,
 )
@@ -129,10 +127,20 @@ MOVES_PACKET_NAMES: Final = frozenset(
 )
 MOVES_PACKET: Final = frozenset(row.id for row in HELPERS.values() if row.name in MOVES_PACKET_NAMES)
 _WRITES_MAPS: Final = frozenset({"map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "redirect_map"})
-_READS_MAPS: Final = frozenset({"map_lookup_elem", "map_peek_elem", "map_lookup_percpu_elem"})
 _MEMORY: Final = (Arg.MEM, Arg.MEM_OR_NULL, Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
-_WRITTEN: Final = (Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
-_NULLABLE: Final = (Arg.MEM_OR_NULL, Arg.MEM_UNINIT_OR_NULL, Arg.CTX_OR_NULL)
+_UNINIT: Final = (Arg.MEM_UNINIT, Arg.MEM_UNINIT_OR_NULL)
+_WRITTEN: Final = (*_UNINIT, Arg.MEM_WRITTEN)
+_NULLABLE: Final = (
+    Arg.MEM_OR_NULL,
+    Arg.MEM_UNINIT_OR_NULL,
+    Arg.CTX_OR_NULL,
+    Arg.VALUE_OR_NULL,
+    Arg.BTF_OR_NULL,
+    Arg.SOCK_OR_NULL,
+    Arg.SOCKET_OR_NULL,
+    Arg.STACK_OR_NULL,
+    Arg.KPTR_OR_NULL,
+)
 _MEMORY_KINDS: Final = frozenset((STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, BUF))
 _MEMORY_NAMES: Final = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
 #: Helpers that may read packets directly through a pointer.
@@ -142,25 +150,29 @@ _SEES_PACKETS: Final = frozenset(
 )
 _PACKET_HELPERS: Final = frozenset(
     [
-        "map_lookup_elem",
-        "map_update_elem",
-        "map_delete_elem",
-        "map_push_elem",
-        "map_pop_elem",
-        "map_peek_elem",
         "csum_diff",
-        "skb_store_bytes",
-        "skb_load_bytes_relative",
+        "map_delete_elem",
+        "map_lookup_elem",
+        "map_lookup_percpu_elem",
+        "map_push_elem",
+        "map_update_elem",
+        "sk_lookup_tcp",
+        "sk_lookup_udp",
+        "skc_lookup_tcp",
+        "tcp_check_syncookie",
+        "tcp_gen_syncookie",
+        "tcp_raw_check_syncookie_ipv4",
+        "tcp_raw_check_syncookie_ipv6",
+        "tcp_raw_gen_syncookie_ipv4",
+        "tcp_raw_gen_syncookie_ipv6",
     ]
 )
-_ZERO_RETURN: Final = (0, 0)
-_FLAG_RETURN: Final = (0, 1)
 
 
 class Call:
     """What the arguments of one call said: the map, the reference, the memory that is returned, the function called back."""
 
-    __slots__ = ("alloc", "function", "map", "most", "null_key", "ref", "released", "released_any", "row", "the_map")
+    __slots__ = ("alloc", "function", "map", "most", "null_key", "ref", "released", "released_any", "row", "the_map", "timer")
 
     def __init__(self, row: Helper) -> None:
         self.row = row
@@ -173,6 +185,7 @@ class Call:
         self.function = -1
         self.most = 0
         self.null_key = False
+        self.timer = False
 
 
 def helper(env: Env, id_: int) -> Call:
@@ -206,7 +219,7 @@ def call_release(row: Helper) -> int:
     """The register of the argument that is given back."""
     assert row.args is not None
     for place, arg in enumerate(row.args):
-        if arg.name in ("ALLOC_MEM", "SOCK_RELEASE"):
+        if arg in (Arg.ALLOC_MEM, Arg.SOCK_RELEASED):
             return place + 1
     return 1
 
@@ -235,7 +248,7 @@ def _row(env: Env, id_: int) -> Helper:
     if row.args is None:
         raise Unjudged(f"helper bpf_{row.name}", env.slot)
     held = env.state.held
-    if any(one.kind == "lock" for one in held) and row.name not in ("spin_unlock", "spin_lock") and not _allowed_under_lock(row):
+    if row.name != "spin_unlock" and any(one.kind == "lock" for one in held):
         raise env.refuse(
             "locked-call",
             "function calls are not allowed while holding a lock",
@@ -243,10 +256,6 @@ def _row(env: Env, id_: int) -> Helper:
             helper=id_,
         )
     return row
-
-
-def _allowed_under_lock(row: Helper) -> bool:
-    return False
 
 
 def _argument(env: Env, call: Call, place: int, arg: Arg) -> None:
@@ -274,24 +283,20 @@ def _argument(env: Env, call: Call, place: int, arg: Arg) -> None:
         call.ref = reg.ref
 
 
-def _expected(env: Env, at: int, reg: Reg, names: str) -> Exception:
-    reason = "maybe-null" if reg.maybe_null else "argument-type"
-    what = "it may be null: test it first" if reg.maybe_null else f"it is {_described(reg)}"
-    return env.refuse(
-        reason, f"R{at} type={reg.name} expected={names}", f"argument {at} must be of another kind ({names}): {what}", register=at
-    )
-
-
-def _described(reg: Reg) -> str:
-    return "a number" if reg.kind == SCALAR else f"a {reg.name}"
-
-
 def _check_map(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     del arg
     if reg.kind != MAP_PTR or reg.flags & MAYBE_NULL:
-        raise _expected(env, at, reg, "map_ptr")
+        raise expected(env, at, reg, "map_ptr")
     if reg.off or reg.num.mask or reg.num.value:
         memory.fixed_offset(env, reg, at)
+    if call.timer:
+        assert call.the_map is not None
+        if (call.the_map.fd, call.the_map.uid) != (reg.fd, reg.uid):
+            raise env.refuse(
+                "argument-type",
+                f"timer pointer in R1 map_uid={call.the_map.uid} doesn't match map pointer in R2 map_uid={reg.uid}",
+                "the timer lies in another map than the one named",
+            )
     call.the_map = reg
     call.map = env.map_of(reg)
     if env.call_map.setdefault(env.slot, reg.fd) != reg.fd:
@@ -301,7 +306,7 @@ def _check_map(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
 def _check_key(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     del arg
     assert call.map is not None
-    _memory_kind(env, at, reg)
+    memory.kind_of_memory(env, at, reg)
     memory.given(env, at, call.map.key_size, zero=False, write=False, raw=False)
     if call.row.name == "map_lookup_elem":
         call.null_key = _known_key(env, reg, call.map)
@@ -334,34 +339,26 @@ def _known_key(env: Env, reg: Reg, desc: MapDesc) -> bool:
 
 def _check_value(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     assert call.map is not None
-    _memory_kind(env, at, reg)
+    memory.kind_of_memory(env, at, reg)
     size = call.map.value_size
     if call.map.type in _SOCKS and call.row.name == "map_update_elem":
         if reg.kind not in (SOCKET, SOCK_COMMON, TCP_SOCK):
-            raise _expected(env, at, reg, "sock_common, sock, tcp_sock, xdp_sock, ptr_, trusted_ptr_")
+            raise expected(env, at, reg, "sock_common, sock, tcp_sock, xdp_sock, ptr_, trusted_ptr_")
         return
     written = arg == Arg.VALUE_UNINIT
     memory.given(env, at, size, zero=False, write=written, raw=written)
 
 
-def _memory_kind(env: Env, at: int, reg: Reg) -> None:
-    if reg.kind in _MEMORY_KINDS and not reg.flags & MAYBE_NULL:
-        return
-    if reg.kind == BTF_ID and reg.flags & TRUSTED and not reg.flags & MAYBE_NULL:
-        return
-    raise _expected(env, at, reg, _MEMORY_NAMES)
-
-
 def _check_memory(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """The memory itself is checked with its size, which is the next argument."""
     del call, arg
-    _memory_kind(env, at, reg)
+    memory.kind_of_memory(env, at, reg)
 
 
 def _check_size(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     zero = arg == Arg.SIZE_OR_ZERO
     if reg.kind != SCALAR:
-        raise _expected(env, at, reg, "scalar")
+        raise expected(env, at, reg, "scalar")
     assert call.row.args is not None
     before = call.row.args[at - 2]
     num = reg.num
@@ -391,23 +388,23 @@ def _check_size(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     pointer = env.regs[at - 1]
     if pointer.is_null and before in _NULLABLE:
         if num.umax:
-            raise _expected(env, at - 1, pointer, "fp")
+            raise expected(env, at - 1, pointer, "fp")
     else:
-        memory.given(env, at - 1, num.umax, zero=zero, write=before in _WRITTEN, raw=before in _WRITTEN and not num.mask)
+        memory.given(env, at - 1, num.umax, zero=zero, write=before in _WRITTEN, raw=before in _UNINIT and not num.mask)
     env.precise(at)
 
 
 def _check_context(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     del call, arg
     if reg.kind != CTX or reg.flags & MAYBE_NULL:
-        raise _expected(env, at, reg, "ctx")
+        raise expected(env, at, reg, "ctx")
     memory.fixed_offset(env, reg, at)
 
 
 def _check_alloc_size(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     del arg
     if reg.kind != SCALAR:
-        raise _expected(env, at, reg, "scalar")
+        raise expected(env, at, reg, "scalar")
     if reg.num.mask:
         raise env.refuse("argument-type", f"R{at} is not a known constant'", "the size to reserve must be a constant", register=at)
     call.alloc = reg.num.value
@@ -417,7 +414,7 @@ def _check_alloc_size(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None
 def _check_alloc(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     del arg
     if reg.kind != MEM or not reg.flags & RINGBUF or reg.flags & MAYBE_NULL:
-        raise _expected(env, at, reg, "ringbuf_mem")
+        raise expected(env, at, reg, "ringbuf_mem")
     if reg.off or reg.num.mask or reg.num.value:
         raise env.refuse(
             "reference-misuse",
@@ -439,7 +436,7 @@ def _check_alloc(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
 def _check_string(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     del call, arg
     if reg.kind != MAP_VALUE or reg.flags & MAYBE_NULL:
-        raise _expected(env, at, reg, "map_value")
+        raise expected(env, at, reg, "map_value")
     desc = env.map_of(reg)
     if not desc.flags & MapFlag.RDONLY_PROG or not desc.frozen:
         raise env.refuse("argument-type", f"R{at} does not point to a readonly map'", "the text must lie in a read-only map", register=at)
@@ -450,19 +447,6 @@ def _check_string(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
         start = reg.off + reg.num.value
         if b"\0" not in desc.content[start:]:
             raise env.refuse("argument-type", "string is not zero-terminated", "the text must end with a zero byte", register=at)
-
-
-def _check_fixed(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
-    del call
-    _memory_kind(env, at, reg)
-    memory.given(env, at, 8 if arg == Arg.LONG else 4, zero=False, write=True, raw=True)
-
-
-def _check_function(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
-    del arg
-    if reg.kind != FUNC:
-        raise _expected(env, at, reg, "func")
-    call.function = reg.uid
 
 
 _CHECKS: Final = {
@@ -481,8 +465,24 @@ _CHECKS: Final = {
     Arg.CONST_ALLOC_SIZE: _check_alloc_size,
     Arg.ALLOC_MEM: _check_alloc,
     Arg.CONST_STR: _check_string,
-    Arg.LONG: _check_fixed,
-    Arg.INT_PTR: _check_fixed,
+    Arg.MEM_WRITTEN: _check_memory,
+    Arg.VALUE_OR_NULL: _check_value,
+    Arg.SCALAR: arguments.number,
+    Arg.LONG: arguments.fixed,
+    Arg.INT_PTR: arguments.fixed,
+    Arg.INT_CHANGED: arguments.fixed,
+    Arg.IPV4_HEADER: arguments.fixed,
+    Arg.IPV6_HEADER: arguments.fixed,
+    Arg.TCP_HEADER: arguments.fixed,
+    Arg.SOCK_COMMON: arguments.socket,
+    Arg.SOCK: arguments.socket,
+    Arg.SOCK_OR_NULL: arguments.socket,
+    Arg.SOCK_RELEASED: arguments.socket,
+    Arg.SOCKET_OR_NULL: arguments.socket,
+    Arg.FUNC: arguments.function,
+    Arg.STACK_OR_NULL: arguments.stack_pointer,
+    Arg.SPIN_LOCK: arguments.lock,
+    Arg.TIMER: arguments.timer,
 }
 
 
@@ -500,8 +500,6 @@ def _map_fits(env: Env, call: Call) -> None:
         )
     if desc.flags & MapFlag.RDONLY_PROG and row.name in _WRITES_MAPS:
         raise env.refuse("read-only", "write into map forbidden", "the map is read-only for programs")
-    if desc.flags & MapFlag.WRONLY_PROG and row.name in _READS_MAPS:
-        raise env.refuse("read-only", "read from map forbidden", "the map is write-only for programs")
 
 
 def _special(env: Env, call: Call) -> None:
@@ -566,13 +564,34 @@ def _result(env: Env, call: Call) -> Reg:
     if row.ret == Ret.MAP_VALUE_OR_NULL:
         assert call.the_map is not None
         inside = call.the_map.fd
+        if call.map is not None and call.map.type in _SOCKS and row.name == "map_lookup_elem":
+            id = acquire(env)
+            return Reg(MAP_VALUE, id=id, fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid, ref=id)
         if call.null_key and call.map is not None and call.map.inner is None:
             return Reg(MAP_VALUE, fd=inside, uid=call.the_map.uid)
         return Reg(MAP_VALUE, id=env.new_id(), fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid)
     if row.ret == Ret.ALLOC_MEM_OR_NULL:
         id = acquire(env)
         return Reg(MEM, id=id, ref=id, flags=MAYBE_NULL | RINGBUF, size=call.alloc)
-    raise Unjudged(f"what bpf_{row.name} returns", env.slot)
+    if row.ret == Ret.MAP_VALUE:
+        assert call.the_map is not None
+        return Reg(MAP_VALUE, fd=call.the_map.fd, uid=call.the_map.uid)
+    kind = _SOCKETS.get(row.ret)
+    if kind is None:
+        raise Unjudged(f"what bpf_{row.name} returns", env.slot)
+    if row.name in _ACQUIRES:
+        id = acquire(env)
+        return Reg(kind, id=id, ref=id, flags=MAYBE_NULL)
+    return Reg(kind, id=env.new_id(), flags=MAYBE_NULL, ref=call.ref if row.name in _CASTS else 0)
+
+
+_SOCKETS: Final = {Ret.SOCKET_OR_NULL: SOCKET, Ret.SOCK_COMMON_OR_NULL: SOCK_COMMON, Ret.TCP_SOCK_OR_NULL: TCP_SOCK}
+_ACQUIRES: Final = frozenset({"sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp"})
+#: Helpers whose result is the same socket as their argument, seen as another type.
+_CASTS: Final = frozenset(
+    {"sk_fullsock", "tcp_sock", "skc_to_tcp_sock", "skc_to_tcp6_sock", "skc_to_udp6_sock", "skc_to_mptcp_sock"}
+    | {"skc_to_tcp_timewait_sock", "skc_to_tcp_request_sock", "skc_to_unix_sock"}
+)
 
 
 def acquire(env: Env, kind: str = "ref") -> int:

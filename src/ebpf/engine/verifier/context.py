@@ -79,20 +79,23 @@ def access(env: Env, reg: Reg, at: int, off: int, size: int, *, write: bool, sig
     raise _bad(env, off, size)
 
 
-#: Ranges of fields that lie side by side and may be reached as one: u32 cb[5] in 8 bytes, addresses of 16 bytes.
-_WIDE: Final = {
-    "__sk_buff": ((48, 68, True),),
-    "bpf_sock_addr": ((8, 24, True), (44, 60, True)),
+#: Fields that lie side by side and may be reached in other widths than one's: (from, to, widths of loads, of stores).
+_ARRAYS: Final = {
+    "__sk_buff": ((48, 68, (1, 2, 4, 8), (1, 2, 4, 8), "cb0"),),
+    "bpf_sock_addr": ((8, 24, (1, 2, 4, 8), (4, 8), "user_ip6_0"), (44, 60, (1, 2, 4, 8), (4, 8), "msg_src_ip6_0")),
+    "bpf_sock": ((48, 52, (4,), (), "dst_port"),),
+    "bpf_sk_lookup": ((36, 40, (1, 2, 4), (), "remote_port"),),
 }
 
 
 def _array(env: Env, name: str, off: int, size: int, *, write: bool) -> bool:
-    if size != 8 or off % 8:
-        return False
-    for low, high, writable in _WIDE.get(name, ()):
-        if low <= off and off + size <= high and (writable or not write):
-            row = PROGRAM_TYPES[ProgType(env.code.prog_type)]
-            return row.writes is None or not write or "cb0" in row.writes
+    row = PROGRAM_TYPES[ProgType(env.code.prog_type)]
+    for low, high, loads, stores, field in _ARRAYS.get(name, ()):
+        if low <= off and off + size <= high and (off - low) % min(size, 4) == 0 and size in (stores if write else loads):
+            # 8 bytes must not straddle what the kernel keeps apart.
+            if size == 8 and off % 8:
+                return False
+            return field not in row.hidden and (not write or row.writes is None or field in row.writes)
     return False
 
 

@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from ebpf.engine.program import Code
+from ebpf.engine.program import Code, MapDesc
 from ebpf.engine.verifier import arith, calls, functions, jumps, memory
 from ebpf.engine.verifier.compare import COVERS, SAME, WITHIN, covers
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.log import Log
 from ebpf.engine.verifier.num import ZERO, known
-from ebpf.engine.verifier.precision import Trace, everything, trace_back
+from ebpf.engine.verifier.precision import Trace, trace_back
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import (
     ANY,
@@ -21,7 +21,6 @@ from ebpf.engine.verifier.reg import (
     STACK,
     Reg,
     constant,
-    number,
 )
 from ebpf.engine.verifier.rules import Rules
 from ebpf.engine.verifier.state import Checkpoint, Frame, Slot, State
@@ -42,6 +41,9 @@ _STX: Final = int(Class.STX)
 _SIZES: Final = {int(size): count for size, count in BYTES.items()}
 _ATOMIC: Final = int(Mode.ATOMIC)
 _MEMSX: Final = int(Mode.MEMSX)
+_TRACING: Final = frozenset(
+    {ProgType.KPROBE, ProgType.TRACEPOINT, ProgType.PERF_EVENT, ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE}
+)
 _FORKS: Final = (int(Alu.AND), int(Alu.OR))
 _CHANGES: Final = calls.MOVES_PACKET
 
@@ -207,7 +209,7 @@ class Explorer:
                         add = False
                 else:
                     if masks is None:
-                        masks = [live[frame.back + 1] & 0x3C0 for frame in state.frames[1:]]
+                        masks = [live[frame.back] if frame.callback else live[frame.back + 1] & 0x3C0 for frame in state.frames[1:]]
                         masks.append(live[slot])
                     entry = point.loop_entry
                     exact = entry is not None and entry.branches > 0
@@ -386,17 +388,11 @@ class Explorer:
             value = ANY
         elif fetched == 10:
             raise env.refuse("invalid-instruction", "frame pointer is read only", "r10, the frame pointer, cannot be written")
-        memory.access(env, insn.dst, insn.off, size, write=True, value=None)
+        memory.access(env, insn.dst, insn.off, size, write=True, value=None, atomic=True)
         memory.same_kind(env, dst.kind)
         if fetched >= 0:
-            if value.is_pointer:
-                value = ANY
-            regs[fetched] = number(value.num) if value.kind == SCALAR else ANY
+            regs[fetched] = value
             env.note = note
-            if value.kind == SCALAR and note is not None:
-                # What was fetched came from the stack: keep it exact rather than follow it.
-                everything(state)
-                env.note = None
 
     def _ordered(self, insn: Insn, regs: list[Reg], size: int) -> None:
         env = self.env
@@ -407,14 +403,14 @@ class Explorer:
         if insn.imm == Atomic.LOAD_ACQ:
             src = env.readable(insn.src)
             self._atomic_place(insn.src, src)
-            value = memory.access(env, insn.src, insn.off, size, write=False, value=None)
+            value = memory.access(env, insn.src, insn.off, size, write=False, value=None, atomic=True)
             memory.same_kind(env, src.kind)
             regs[insn.dst] = value
             return
         value = env.readable(insn.src)
         dst = env.readable(insn.dst)
         self._atomic_place(insn.dst, dst)
-        memory.access(env, insn.dst, insn.off, size, write=True, value=value, source=insn.src)
+        memory.access(env, insn.dst, insn.off, size, write=True, value=value, source=insn.src, atomic=True)
         memory.same_kind(env, dst.kind)
 
     def _atomic_place(self, at: int, reg: Reg) -> None:
@@ -432,19 +428,34 @@ class Explorer:
             desc = env.code.maps.get(insn.imm)
             if desc is None:
                 raise env.refuse("missing-information", f"fd {insn.imm} is not pointing to valid bpf_map", f"there is no map {insn.imm}")
+            if source == PseudoSrc.MAP_FD and insn.imm_hi:
+                raise env.refuse("invalid-instruction", "unrecognized bpf_ld_imm64 insn", "an instruction is none that the kernel knows")
+            self._map_suits(desc)
             if source == PseudoSrc.MAP_FD:
                 return Reg(MAP_PTR, fd=insn.imm)
             off = insn.imm_hi & 0xFFFFFFFF
             if off >= desc.value_size * desc.max_entries:
                 raise env.refuse(
                     "out-of-bounds",
-                    f"direct value offset of {off} is not allowed",
+                    f"invalid access to map value pointer, value_size={desc.value_size} off={off}",
                     f"offset {off} is outside of the map's {desc.value_size} bytes",
                 )
             return Reg(MAP_VALUE, fd=insn.imm, off=off)
         if source == PseudoSrc.FUNC:
             return Reg(FUNC, off=0, uid=slot + 1 + insn.imm)
         raise Unjudged("addresses of kernel variables", slot)
+
+    def _map_suits(self, desc: MapDesc) -> None:
+        """Check that programs of this type may use the map. Raises Refusal."""
+        env = self.env
+        for _, what, _ in desc.special:
+            if what not in ("bpf_spin_lock", "bpf_timer"):
+                raise Unjudged(f"maps with a {what}", env.slot)
+            if env.code.prog_type in _TRACING or (env.code.prog_type == ProgType.SOCKET_FILTER and what == "bpf_spin_lock"):
+                who = "socket filter" if env.code.prog_type == ProgType.SOCKET_FILTER else "tracing"
+                raise env.refuse(
+                    "missing-information", f"{who} progs cannot use {what} yet", f"programs of this type cannot use maps with a {what}"
+                )
 
     def _load_packet(self, slot: int, insn: Insn, state: State) -> int:
         """LD_ABS and LD_IND: a word of the packet, or the program ends with 0."""
@@ -579,8 +590,6 @@ class Explorer:
             self._fork(call.function, other)
             return
         frame.called_back += 1
-        for at in range(6):
-            frame.regs[at] = NOTHING
         other.frames.append(inner)
         caller.called_back = 0
         self._fork(call.function, other)

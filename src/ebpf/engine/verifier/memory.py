@@ -27,6 +27,7 @@ from ebpf.engine.verifier.reg import (
     STACK,
     TCP_SOCK,
     TP_BUFFER,
+    TRUSTED,
     UNTRUSTED,
     XDP_SOCK,
     Reg,
@@ -60,7 +61,7 @@ def access(
 ) -> Reg:
     """Check an access of `size` bytes through register `at`; what a load gives. `value` is what a store writes."""
     reg = env.regs[at]
-    _aligned(env, reg, off, size)
+    aligned(env, reg, off, size, strict=atomic)
     start = off + reg.off
     kind = reg.kind
     result = ANY
@@ -180,11 +181,10 @@ def _leak(env: Env, value: Reg | None, at: int, where: str, source: int) -> None
     del source
 
 
-def _aligned(env: Env, reg: Reg, off: int, size: int) -> None:
+def aligned(env: Env, reg: Reg, off: int, size: int, *, strict: bool) -> None:
+    """Check that an access is aligned, where it must be. Raises Refusal."""
     kind = reg.kind
-    if size == 1 or (kind != STACK and not env.code.strict_alignment):
-        return
-    if not env.code.strict_alignment and reg.num.mask == 0 and (reg.off + off + reg.num.value) % size == 0:
+    if size == 1 or (kind != STACK and not strict and not env.code.strict_alignment):
         return
     num = reg.num
     if kind in (PACKET, PACKET_META):
@@ -352,7 +352,9 @@ def fixed_offset(env: Env, reg: Reg, at: int, *, movable: bool = False) -> None:
 
 
 _SOCK_CONTEXT: Final = {SOCKET: "bpf_sock", SOCK_COMMON: "bpf_sock", TCP_SOCK: "bpf_tcp_sock", XDP_SOCK: "bpf_xdp_sock"}
-_COMMON_FIELDS: Final = frozenset({"family", "type", "protocol"})
+#: What only a full socket has; where dst_port is, of which old programs read 4 bytes.
+_FULL_FIELDS: Final = frozenset({"type", "protocol", "mark", "priority"})
+_DST_PORT: Final = 48
 
 
 def _socket(env: Env, reg: Reg, at: int, off: int, size: int) -> None:
@@ -363,17 +365,14 @@ def _socket(env: Env, reg: Reg, at: int, off: int, size: int) -> None:
             f"the offset in r{at} may be negative",
         )
     start = reg.off + off
-    row = CONTEXTS.get(_SOCK_CONTEXT[reg.kind])
     good = False
-    if row is not None:
-        for field in row.fields:
-            if field.offset <= start and start + size <= field.offset + field.size and start % size == 0:
-                good = field.narrow or (start == field.offset and size == field.size)
-                if reg.kind == SOCK_COMMON and start >= 44:
-                    good = good and field.name in _COMMON_FIELDS
-                break
-    elif start >= 0 and size in (4, 8) and start % size == 0:
-        good = start + size <= 116
+    for field in CONTEXTS[_SOCK_CONTEXT[reg.kind]].fields:
+        if field.offset <= start and start + size <= field.offset + field.size and start % size == 0:
+            good = field.narrow or (start == field.offset and size == field.size)
+            good = good and not (reg.kind == SOCK_COMMON and field.name in _FULL_FIELDS)
+            break
+    if start == _DST_PORT and size == 4 and reg.kind in (SOCKET, SOCK_COMMON):
+        good = True
     if not good:
         raise env.refuse(
             "context-access",
@@ -389,6 +388,18 @@ def _load_map(env: Env, reg: Reg, at: int, start: int, size: int, *, write: bool
 
 
 # -- memory that a helper is given
+
+
+_GIVEN: Final = frozenset((STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, BUF))
+_GIVEN_NAMES: Final = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
+
+
+def kind_of_memory(env: Env, at: int, reg: Reg) -> None:
+    """Check that a register points to memory that helpers take. Raises Refusal."""
+    if reg.flags & MAYBE_NULL or not (reg.kind in _GIVEN or (reg.kind == BTF_ID and reg.flags & TRUSTED)):
+        from ebpf.engine.verifier.arguments import expected
+
+        raise expected(env, at, reg, _GIVEN_NAMES)
 
 
 def given(env: Env, at: int, size: int, *, zero: bool, write: bool, raw: bool) -> None:

@@ -152,7 +152,11 @@ def _step(structure: Structure, insn: Insn, slot: int, after: int, note: object,
         if kind == Class.STX and opcode & 0xE0 == _ATOMIC:
             # What was fetched is a number of its own.
             fetched = 1 if insn.imm == _CMPXCHG else 1 << insn.src if insn.imm & 1 else 0
-            wanted = regs[depth] = wanted & ~fetched
+            if wanted & fetched:
+                regs[depth] = wanted & ~fetched
+                if isinstance(note, int):
+                    trace.slots[note >> 8] |= 1 << (note & 0xFF)
+                return
         if wanted & dst:
             raise _Lost
         if isinstance(note, int):

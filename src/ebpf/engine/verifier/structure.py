@@ -44,6 +44,8 @@ class Structure:
                     if problem.startswith("unknown opcode"):
                         raise Refusal("invalid-instruction", problem, "an instruction is none that the kernel knows", slot)
                     self.problems[slot] = ("invalid-instruction", problem)
+                elif insn.dst > 10 or insn.src > 10:
+                    self.problems[slot] = ("invalid-instruction", f"R{insn.src if insn.src > 10 else insn.dst} is invalid")
         self._reach()
         self.live = self._liveness()
 
@@ -238,7 +240,9 @@ def _invalid(insn: Insn) -> str:
         if op > Alu.END:
             return f"unknown opcode {insn.opcode:02x}"
         if op == Alu.END:
-            if insn.imm not in (16, 32, 64) or insn.src or insn.off or (kind == Class.ALU64 and insn.opcode & 8):
+            if kind == Class.ALU64 and insn.opcode & 8:
+                return f"unknown opcode {insn.opcode:02x}"
+            if insn.imm not in (16, 32, 64) or insn.src or insn.off:
                 return "BPF_END uses reserved fields"
         elif op == Alu.NEG:
             if insn.opcode & 8 or insn.src or insn.off or insn.imm:
@@ -267,7 +271,7 @@ def _invalid(insn: Insn) -> str:
     mode = insn.opcode & 0xE0
     if kind == Class.LD:
         if insn.opcode == LD_IMM64:
-            return "invalid bpf_ld_imm64 insn" if insn.off else ""
+            return "BPF_LD_IMM64 uses reserved fields" if insn.off else ""
         if mode not in (Mode.ABS, Mode.IND) or insn.opcode & 0x18 == Size.DW:
             return f"unknown opcode {insn.opcode:02x}"
         if insn.dst or insn.off or (mode == Mode.ABS and insn.src):
