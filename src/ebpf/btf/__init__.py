@@ -4,10 +4,12 @@ from ebpf.btf.build import Builder
 from ebpf.btf.c import CPrinter, in_order
 from ebpf.btf.core import Answer, Matcher, Relo, compatible
 from ebpf.btf.edit import Editor, place_variables
+from ebpf.btf.header import c_header
 from ebpf.btf.index import Index, build_index, essential
 from ebpf.btf.names import prototype, type_name
 from ebpf.btf.parse import Btf
 from ebpf.btf.raw import fields, text
+from ebpf.btf.select import Selection, kfuncs, select
 from ebpf.btf.types import Enumerator, Kind, Member, SectionVar, Type
 from ebpf.btf.values import Address, Hex, Value, read_value, show_value, write_value
 
@@ -26,16 +28,20 @@ __all__ = [
     "Member",
     "Relo",
     "SectionVar",
+    "Selection",
     "Type",
     "Value",
     "fields",
     "in_order",
     "build_index",
+    "c_header",
     "compatible",
     "essential",
+    "kfuncs",
     "place_variables",
     "prototype",
     "read_value",
+    "select",
     "show_value",
     "text",
     "type_name",

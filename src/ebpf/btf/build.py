@@ -44,6 +44,14 @@ class Builder:
         extra = b"".join(struct.pack("<III", self.string(n), t, o * 8) for n, t, o in members)
         return self._add(Kind.STRUCT, name, size, extra, len(members))
 
+    def enum(self, name: str, values: "list[tuple[str, int]]") -> int:
+        """An enum of (name, value) enumerators, 4 bytes large."""
+        return self._add(Kind.ENUM, name, 4, b"".join(struct.pack("<II", self.string(n), v) for n, v in values), len(values))
+
+    def tag(self, name: str, of: int) -> int:
+        """A tag on a declaration."""
+        return self._add(Kind.DECL_TAG, name, of, struct.pack("<i", -1))
+
     def typedef(self, name: str, of: int) -> int:
         """A typedef."""
         return self._add(Kind.TYPEDEF, name, of)

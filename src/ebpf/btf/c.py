@@ -5,6 +5,7 @@ The text is libbpf's, character for character; so is the order, in which a type 
 
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from functools import cached_property
 
 from ebpf.btf.parse import Btf
 from ebpf.btf.types import Kind, Type
@@ -37,7 +38,7 @@ class CPrinter:
         self._order = [_State.NEW] * count
         self._emitted = [_State.NEW] * count
         self._forward = [False] * count
-        self._referenced = self._find_referenced()
+        self._inlined: set[int] = set()
         self._names: dict[int, str] = {}
         # How often a name was given out: structs, unions and enums have names of their own, typedefs and enumerators too.
         self._type_names: dict[str, int] = {}
@@ -62,6 +63,13 @@ class CPrinter:
         except RecursionError:
             raise FormatError("types are nested too deep", where="BTF") from None
 
+    def enumerators(self, ids: Iterable[int]) -> Iterator[str]:
+        """The enumerators of enums that no declaration has given yet."""
+        for id_ in ids:
+            if id_ not in self._inlined and self._emitted[id_] != _State.DONE:
+                self._emitted[id_] = _State.DONE
+                yield self._enum(self.btf.type(id_), 0) + ";\n\n"
+
     def declaration(self, id_: int, name: str = "", level: int = 0) -> str:
         """A declaration of `name` with a type, or the type alone."""
         chain = []
@@ -77,7 +85,8 @@ class CPrinter:
 
     # -- order
 
-    def _find_referenced(self) -> list[bool]:
+    @cached_property
+    def _referenced(self) -> list[bool]:
         found = [False] * len(self.btf)
         for type_ in self.btf:
             if type_.kind in _REFERS or type_.kind == Kind.ARRAY:
@@ -379,6 +388,7 @@ class CPrinter:
         if type_.kind in _COMPOSITE and not type_.name:
             return self._composite(type_, level)
         if type_.kind in _ENUMS and not type_.name:
+            self._inlined.add(type_.id)
             return self._enum(type_, level)
         if type_.kind in (*_COMPOSITE, *_ENUMS, Kind.FWD):
             return self._forward_text(type_)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ebpf.btf import Btf, CPrinter, Kind, fields, in_order, text
+from ebpf.btf import Btf, c_header, fields, in_order, kfuncs, text
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
@@ -19,37 +19,6 @@ from ebpf.uapi import Cmd
 _ENODATA, _EINVAL, _ENOTSUP = 61, 234, 161
 _KERNELS = "/sys/kernel/btf/"
 _MOST_ROOTS = 16
-_HEAD = """\
-#ifndef __VMLINUX_H__
-#define __VMLINUX_H__
-
-#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
-#pragma clang attribute push (__attribute__((preserve_access_index)), apply_to = record)
-#endif
-
-#ifndef __ksym
-#define __ksym __attribute__((section(".ksyms")))
-#endif
-
-#ifndef __weak
-#define __weak __attribute__((weak))
-#endif
-
-#ifndef __bpf_fastcall
-#if __has_attribute(bpf_fastcall)
-#define __bpf_fastcall __attribute__((bpf_fastcall))
-#else
-#define __bpf_fastcall
-#endif
-#endif
-
-"""
-_TAIL = """\
-#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
-#pragma clang attribute pop
-#endif
-
-#endif /* __VMLINUX_H__ */"""
 
 
 def run(context: Context, argv: list[str]) -> int:
@@ -269,30 +238,8 @@ def _raw(context: Context, btf: Btf, roots: Sequence[int]) -> None:
 
 
 def _as_c(context: Context, btf: Btf, roots: Sequence[int], *, ordered: bool) -> None:
-    printer = CPrinter(btf)
-    context.out.write(_HEAD)
-    for part in printer.definitions(roots or (in_order(btf) if ordered else range(1, len(btf)))):
+    for part in c_header(btf, roots or (in_order(btf) if ordered else range(1, len(btf))), None if roots else kfuncs(btf)):
         context.out.write(part)
-    if not roots:
-        context.out.write("\n/* BPF kfuncs */\n#ifndef BPF_NO_KFUNC_PROTOTYPES\n")
-        for line in _kfuncs(btf, printer):
-            context.write(line)
-        context.out.write("#endif\n\n")
-    context.write(_TAIL)
-
-
-def _kfuncs(btf: Btf, printer: CPrinter) -> list[str]:
-    """The prototypes of the functions that programs may call, by name."""
-    tags: dict[int, set[str]] = {}
-    for type_ in btf:
-        if type_.kind == Kind.DECL_TAG and type_.name in ("bpf_kfunc", "bpf_fastcall"):
-            tags.setdefault(type_.ref, set()).add(type_.name)
-    found = {btf.type(id_).name: id_ for id_, names in tags.items() if "bpf_kfunc" in names and btf.type(id_).kind == Kind.FUNC}
-    lines = []
-    for name, id_ in sorted(found.items()):
-        fast = " __bpf_fastcall" if "bpf_fastcall" in tags[id_] else ""
-        lines.append(f"extern {printer.declaration(btf.type(id_).ref, name)} __weak __ksym{fast};")
-    return lines
 
 
 _VERBS: dict[str, Verb] = {"show": show, "list": show, "help": help_verb("btf"), "dump": dump}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ebpf.compile.vmlinux import NAME as VMLINUX_H
+from ebpf.compile.vmlinux import header_folder, program_text
 from ebpf.errors import CompileError, Diagnostic, NotFoundError, UsageError
 from ebpf.toolchain import Clang, find_clang, run
 
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 INCLUDE = Path(__file__).parent / "include"
 # Text that is no file: its name in the line information is what the caller said, wherever we run.
 _NO_FOLDER = ("-fdebug-compilation-dir=/no", "-fdebug-prefix-map=/no=")
+# What clang says where a type, a member or an enumerator is not there.
+_LACKING = re.compile(r"unknown type name|incomplete|undeclared|no member named|undefined internal|invalid application|implicit")
 _MESSAGE = re.compile(r"^(?P<path>.+?):(?P<line>\d+):(?P<column>\d+): (?P<kind>fatal error|error|warning|note): (?P<text>.*)$")
 _BARE = re.compile(r"^(?:[\w.+-]+: )?(?P<kind>fatal error|error|warning|note): (?P<text>.*)$")
 _HINTS = (
     ("changed binding to STB_GLOBAL", 'a variable cannot be named as its section is: char LICENSE[] SEC("license") = "GPL";'),
-    ("'vmlinux.h' file not found", "vmlinux.h from BTF is not built yet; include <linux/bpf.h> and what you need of linux/*.h"),
     ("'gnu/stubs-32.h' file not found", "eBPF programs cannot use the C library: include linux/*.h instead"),
 )
 
@@ -103,29 +106,60 @@ def compile_c(
     if text is None and "-x" not in flags and not name.endswith((".c", ".i")):
         raise UsageError(f"{name}: is no C source: their names end in .c")
     chosen = options(clang, cpu=cpu, debug=debug, flags=flags, includes=includes, defines=defines, pch=pch)
-    names = {str(pch.header): pch.name} if pch else {}
-    with tempfile.TemporaryDirectory(prefix="ebpf-cc-") as folder:
-        out = os.path.join(folder, "out.o")
-        command = [*clang.command, *chosen, "-c", "-o", out]
-        if text is None:
-            # A name that begins with a dash is a file all the same.
-            answer = run([*command, name if not name.startswith("-") else f"./{name}"])
-        else:
-            # The text's own lines reach BTF only when they are embedded: its name is no file that clang could read.
-            path = os.path.join(folder, "text.c")
-            with open(path, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-            names[path] = name
-            embed = ["-gdwarf-5", "-gembed-source", f"-fdebug-prefix-map={path}={name}"] if debug else []
-            answer = run([*command, *_NO_FOLDER, *embed, *beside(name), path])
-        output = answer.stderr.decode("utf-8", "replace")
-        diagnostics = parse_diagnostics(output, names)
-        if answer.returncode:
-            raise failure(diagnostics, output)
-        if not os.path.isfile(out):
-            raise UsageError(f"{name}: clang was told to write no object ({' '.join(flags)})")
-        with open(out, "rb") as file:
-            return Compiled(file.read(), diagnostics)
+    job = _Job(clang, name, text, tuple(chosen), debug, pch)
+    found = None if pch else program_text(name, text, includes, flags, defines)
+    if found is None:
+        return job.compile()
+    try:
+        return job.compile(header_folder(clang, found))
+    except CompileError as error:
+        # A macro may have made the name of a type that no word of the text is.
+        if found.pasted or not _LACKING.search(error.output):
+            raise
+        return job.compile(header_folder(clang, found, whole=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One text, its options, and what else a compilation needs."""
+
+    clang: Clang
+    name: str
+    text: str | None
+    chosen: tuple[str, ...]
+    debug: bool
+    pch: "Pch | None"
+
+    def compile(self, kernel: Path | None = None) -> Compiled:
+        """Compile it, with the folder that has vmlinux.h."""
+        name = self.name
+        names = {str(self.pch.header): self.pch.name} if self.pch else {}
+        extra: list[str] = []
+        if kernel is not None:
+            extra = ["-isystem", str(kernel), f"-fdebug-prefix-map={kernel}{os.sep}="]
+            names[str(kernel / VMLINUX_H)] = VMLINUX_H
+        with tempfile.TemporaryDirectory(prefix="ebpf-cc-") as folder:
+            out = os.path.join(folder, "out.o")
+            command = [*self.clang.command, *self.chosen, *extra, "-c", "-o", out]
+            if self.text is None:
+                # A name that begins with a dash is a file all the same.
+                answer = run([*command, name if not name.startswith("-") else f"./{name}"])
+            else:
+                # The text's own lines reach BTF only when they are embedded: its name is no file that clang could read.
+                path = os.path.join(folder, "text.c")
+                with open(path, "w", encoding="utf-8", newline="") as file:
+                    file.write(self.text)
+                names[path] = name
+                embed = ["-gdwarf-5", "-gembed-source", f"-fdebug-prefix-map={path}={name}"] if self.debug else []
+                answer = run([*command, *_NO_FOLDER, *embed, *beside(name), path])
+            output = answer.stderr.decode("utf-8", "replace")
+            diagnostics = parse_diagnostics(output, names)
+            if answer.returncode:
+                raise failure(diagnostics, output)
+            if not os.path.isfile(out):
+                raise UsageError(f"{name}: clang was told to write no object ({' '.join(self.chosen)})")
+            with open(out, "rb") as file:
+                return Compiled(file.read(), diagnostics)
 
 
 def line_marker(name: str) -> str:

@@ -100,7 +100,6 @@ def test_text_includes_files_beside_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        pytest.param('#include "vmlinux.h"\n', "vmlinux.h from BTF is not built yet", id="vmlinux.h"),
         pytest.param('char a[] __attribute__((section("a"), used)) = "x";', "a variable cannot be named as", id="section's name"),
         pytest.param("int f(void) { return x; }", None, id="no hint"),
     ],
