@@ -51,7 +51,7 @@ class Oracle:
                 begin = time.perf_counter()
                 number, log = self._load(call, _STATS, _SMALL_LOG)
                 took = time.perf_counter() - begin
-                if number and (not log or number == _ENOTSUPP) and number != errno.EINVAL and number != errno.E2BIG:
+                if number and (not complaint(log) or number == _ENOTSUPP) and number != errno.EINVAL and number != errno.E2BIG:
                     return Answer("environment", errno=number, why=os.strerror(number), error=complaint(log))
                 walked = self._load(call, _PATH | _STATS, _LARGE_LOG)[1][-_KEPT:] if number and path else ""
         except EnvironmentMissing as missing:

@@ -12,6 +12,7 @@ _PARTS = (
     "tools/lib",
     "include/uapi",
     "samples/bpf",
+    "scripts/bpf_doc.py",
 )
 
 
