@@ -4,6 +4,7 @@ from ebpf.btf.build import Builder
 from ebpf.btf.c import CPrinter, in_order
 from ebpf.btf.core import Answer, Matcher, Relo, compatible
 from ebpf.btf.edit import Editor, place_variables
+from ebpf.btf.fields import kernel_fields
 from ebpf.btf.header import c_header
 from ebpf.btf.index import Index, build_index, essential
 from ebpf.btf.names import prototype, type_name
@@ -33,6 +34,7 @@ __all__ = [
     "Value",
     "fields",
     "in_order",
+    "kernel_fields",
     "build_index",
     "c_header",
     "compatible",

@@ -33,6 +33,7 @@ _ROWS = (
     Noun("run", "run a BCC script, with a command whose events it sees: run SCRIPT [ARGS] [-- COMMAND...]"),
     Noun("cc", "compile eBPF C: cc FILE.bpf.c [-o FILE.o] [clang's options]"),
     Noun("verify", "judge the programs of an object or C file: verify FILE"),
+    Noun("explain", "say what a kind of refusal means: explain [E0006|maybe-null]"),
     Noun("prog", "list, load, dump and run programs", bpftool=True),
     Noun("map", "list, dump, look up and update maps", bpftool=True),
     Noun("link", "list, pin and detach links", bpftool=True),

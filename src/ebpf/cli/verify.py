@@ -1,30 +1,40 @@
 """`ebpf verify FILE`: the verdict on the programs of an object or a C file, with no kernel."""
 
+import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ebpf.btf import kernel_fields
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.replay import read
 from ebpf.cli.words import Words, number
+from ebpf.debug import Explanation, Span, explain
 from ebpf.engine.program import Code, MapDesc, SourceLine, Verdict
-from ebpf.engine.verifier import verify
-from ebpf.errors import NotFoundError, NotSupportedError, UsageError
+from ebpf.engine.verifier import RULES, Rules, verify
+from ebpf.errors import FormatError, NotFoundError, NotSupportedError, UsageError
 from ebpf.isa import decode
-from ebpf.spec import ObjectSpec, ProgramSpec, RelocKind
+from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec, RelocKind
+from ebpf.uapi import ProgFlag, is_gpl
 
-USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--log-level 1]
+USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--log-level LEVEL] [--json|--sarif]
 
-Judge the programs of an object file, or of C source that is compiled first. Exit status: 0 all are accepted, 1 one is refused,
-2 the input cannot be used, 3 one uses what is not judged yet."""
+Judge the programs of an object file, or of C source that is compiled first, as Linux of a version would: {versions}
+(without one the running kernel's, if it is among them, else the newest). A refusal is explained; ebpf explain ID says more of its
+kind. --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
+
+Exit status: 0 all are accepted, 1 one is refused, 2 the input cannot be used, 3 one uses what is not judged yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A program and its verdict."""
+    """A program, the version that judged it, and the verdict."""
 
     spec: ProgramSpec
+    code: Code
+    rules: Rules
     verdict: Verdict
 
     @property
@@ -34,47 +44,73 @@ class _Judged:
             return "accepted"
         return "unknown" if self.verdict.unknown else "refused"
 
+    @property
+    def explanation(self) -> Explanation | None:
+        """Why it was not accepted."""
+        return None if self.verdict.accepted else explain(self.code, self.verdict)
+
 
 def run(context: Context, argv: list[str]) -> int:
     """Judge and print; the exit status is the worst verdict's."""
     words = Words(argv)
     if not words or words.peek() in ("help", "-h", "--help"):
-        print(USAGE)
+        print(USAGE.format(versions=", ".join(RULES)))
         return 0
-    path, wanted, level = None, "", 0
+    path, wanted, level, versions, sarif = None, "", 0, "", False
     while words:
         word = words.take("FILE")
         if word == "--prog":
             wanted = words.take(word)
         elif word == "--log-level":
             level = number(words.take(word), "log level")
+        elif word == "--linux":
+            versions = words.take(word)
         elif word in ("-j", "--json"):
             context.json = True
+        elif word == "--sarif":
+            sarif = True
         elif word.startswith("-") or path is not None:
             raise UsageError(f"verify: unexpected '{word}'; ebpf verify help")
         else:
             path = Path(word)
     if path is None:
         raise UsageError("verify: which file?")
+    rules = _rules(versions)
     spec = read(path)
     if wanted and wanted not in spec.programs:
         raise NotFoundError("program", wanted, where=str(path), near=list(spec.programs))
-    judged = list(_judge(spec, wanted, level))
+    judged = list(_judge(spec, wanted, level, rules))
     if not judged:
         raise UsageError(f"{path}: no program in it")
-    if context.json:
+    if sarif:
+        context.write(dumps(_sarif(judged), pretty=True))
+    elif context.json:
         context.write(dumps([_row(each) for each in judged], pretty=context.pretty))
     else:
-        for each in judged:
-            _show(context, each)
+        _print(context, judged, rules, level)
     found = {each.word for each in judged}
     return 1 if "refused" in found else 3 if "unknown" in found else 0
 
 
-def _judge(spec: ObjectSpec, wanted: str, level: int) -> Iterator[_Judged]:
+def _rules(versions: str) -> list[Rules]:
+    if not versions:
+        running = ".".join(platform.release().split(".")[:2]) if os.name == "posix" else ""
+        return [RULES.get(running, next(iter(RULES.values())))]
+    out = []
+    for version in versions.split(","):
+        rules = RULES.get(version.strip())
+        if rules is None:
+            raise UsageError(f"verify: Linux '{version}' is not known here; known are {', '.join(RULES)}")
+        out.append(rules)
+    return out
+
+
+def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules]) -> Iterator[_Judged]:
     for program in spec.programs.values():
         if not wanted or program.name == wanted:
-            yield _Judged(program, verify(code_of(spec, program), log_level=level))
+            code = code_of(spec, program)
+            for each in rules:
+                yield _Judged(program, code, each, verify(code, log_level=level, rules=each))
 
 
 def code_of(spec: ObjectSpec, program: ProgramSpec) -> Code:
@@ -89,45 +125,181 @@ def code_of(spec: ObjectSpec, program: ProgramSpec) -> Code:
         if reloc.kind not in (RelocKind.MAP_FD, RelocKind.MAP_VALUE):
             raise NotSupportedError(f"program {program.name!r}", f"{reloc.symbol!r} of the kernel is not judged yet")
         insns[index[reloc.slot]] = replace(insns[index[reloc.slot]], imm=numbers[reloc.symbol])
-    maps = {
-        numbers[name]: MapDesc(numbers[name], m.type, m.key_size, m.value_size, m.max_entries, m.flags, m.name, m.frozen)
-        for name, m in spec.maps.items()
-    }
+    maps = {numbers[name]: _described(spec, numbers[name], m) for name, m in spec.maps.items()}
     lines = tuple(SourceLine(i.slot, i.path, i.line, i.column, i.text) for i in program.line_infos)
-    gpl = program.license in ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
-    return Code(tuple(insns), program.type, maps, program.name, gpl, program.attach_type or 0, lines)
+    return Code(
+        tuple(insns),
+        program.type,
+        maps,
+        program.name,
+        is_gpl(program.license),
+        program.attach_type or 0,
+        lines,
+        btf=spec.btf,
+        functions=tuple((each.slot, each.type_id) for each in program.func_infos),
+        strict_alignment=bool(program.flags & ProgFlag.STRICT_ALIGNMENT),
+        sleepable=bool(program.flags & ProgFlag.SLEEPABLE),
+    )
 
 
-def _says(verdict: Verdict) -> str:
-    """The kernel's own line."""
-    return verdict.says.split("\n")[-1]
+def _described(spec: ObjectSpec, fd: int, m: MapSpec) -> MapDesc:
+    special: tuple[tuple[int, str, int], ...] = ()
+    if spec.btf is not None and m.value_type_id and m.initial is None:
+        try:
+            special = kernel_fields(spec.btf, m.value_type_id)
+        except FormatError:
+            special = ()
+    inner = _described(spec, 0, m.inner) if m.inner is not None else None
+    content = m.initial if m.frozen else None
+    return MapDesc(
+        fd,
+        m.type,
+        m.key_size,
+        m.value_size,
+        m.max_entries,
+        m.flags,
+        m.name,
+        m.frozen,
+        inner=inner,
+        content=content,
+        special=special,
+        typed=bool(spec.btf is not None and m.value_type_id),
+    )
+
+
+# -- for programs
+
+
+def _place(span: Span | None) -> Json:
+    return {"file": span.path, "line": span.line, "column": span.column} if span is not None else None
 
 
 def _row(each: _Judged) -> dict[str, Json]:
-    verdict = each.verdict
-    line = verdict.line
-    span: Json = {"file": line.path, "line": line.line, "column": line.column} if line is not None else None
+    verdict, why = each.verdict, each.explanation
+    related: list[Json] = []
+    if why is not None:
+        related = [{"file": span.path, "line": span.line, "column": span.column, "label": span.label} for span in why.related]
     return {
         "program": each.spec.name,
+        "linux": each.rules.name,
         "verdict": each.word,
+        "id": why.id if why is not None else None,
+        "name": why.name if why is not None else None,
         "cause": verdict.cause,
         "insn": verdict.insn,
-        "span": span,
-        "kernel_says": _says(verdict),
+        "span": _place(why.span) if why is not None else None,
+        "related": related,
+        "obligation": why.obligation if why is not None else "",
+        "fix": why.advice if why is not None else "",
+        "kernel_says": why.kernel_says if why is not None else "",
         "processed": verdict.processed,
     }
 
 
-def _show(context: Context, each: _Judged) -> None:
-    verdict = each.verdict
-    if verdict.log and verdict.accepted:
-        context.write(verdict.log.rstrip())
-    if verdict.accepted:
-        context.write(f"{each.spec.name}: accepted ({verdict.processed} instructions walked)")
-        return
-    context.write(f"{each.spec.name}: {each.word}: {verdict.cause}")
-    if verdict.line is not None:
-        line = verdict.line
-        context.write(f"  {line.path}:{line.line}:{line.column}")
-        context.write(f"    {line.text.strip()}")
-    context.write(f"  at insn {verdict.insn}; the kernel says: {_says(verdict)}")
+def _sarif(judged: list[_Judged]) -> dict[str, Json]:
+    """The refusals in SARIF 2.1.0, which editors and code hosts show at the lines."""
+    results: list[Json] = []
+    kinds: dict[str, Json] = {}
+    for each in judged:
+        why = each.explanation
+        if why is None:
+            continue
+        kinds[why.id] = {"id": why.id, "name": why.name, "shortDescription": {"text": why.title}}
+        places: list[Json] = [_location(why.span)] if why.span is not None else []
+        results.append(
+            {
+                "ruleId": why.id,
+                "level": "error" if each.word == "refused" else "warning",
+                "message": {"text": f"{each.spec.name} (Linux {each.rules.name}): {why.cause}"},
+                "locations": places,
+                "relatedLocations": [_location(span) for span in why.related],
+            }
+        )
+    return {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": {"name": "ebpf verify", "rules": list(kinds.values())}}, "results": results}],
+    }
+
+
+def _location(span: Span) -> Json:
+    return {
+        "physicalLocation": {
+            "artifactLocation": {"uri": span.path},
+            "region": {"startLine": span.line, "startColumn": max(span.column, 1)},
+        },
+        "message": {"text": span.label},
+    }
+
+
+# -- for people
+
+
+def _print(context: Context, judged: list[_Judged], rules: list[Rules], level: int) -> None:
+    if len(rules) > 1:
+        names = list(dict.fromkeys(each.spec.name for each in judged))
+        width = max(len(name) for name in names)
+        context.write(" " * width + "".join(f"  {each.name:<8}" for each in rules).rstrip())
+        for name in names:
+            row = [each for each in judged if each.spec.name == name]
+            context.write(f"{name:<{width}}" + "".join(f"  {each.word:<8}" for each in row).rstrip())
+    shown: set[tuple[str, str]] = set()
+    for each in judged:
+        if each.verdict.log and each.verdict.accepted:
+            context.write(each.verdict.log.rstrip())
+        if each.verdict.accepted:
+            if len(rules) == 1:
+                context.write(f"{each.spec.name}: accepted ({each.verdict.processed} instructions walked)")
+            continue
+        why = each.explanation
+        assert why is not None
+        if (each.spec.name, why.cause) in shown:
+            continue
+        shown.add((each.spec.name, why.cause))
+        if level:
+            context.write(each.verdict.log.rstrip())
+        context.write("\n".join(_explained(each, why)))
+
+
+def _explained(each: _Judged, why: Explanation) -> list[str]:
+    """A refusal as text, in the manner of compilers."""
+    head = "unknown" if each.word == "unknown" else f"refused [{why.id}]"
+    out = [f"{each.spec.name}: {head}: {why.cause}"]
+    spans = ([(why.span, True)] if why.span is not None else []) + [(span, False) for span in why.related]
+    if spans:
+        width = len(str(max(span.line for span, _ in spans)))
+        path = ""
+        for span, primary in spans:
+            if span.path != path:
+                path = span.path
+                out.append(f"{' ' * width}--> {_nearest(path)}:{span.line}:{span.column}")
+            text = span.text.expandtabs(4)
+            lead = len(text) - len(text.lstrip())
+            out.append(f"{span.line:>{width}} | {text.strip()}")
+            mark = max(span.column - 1 - lead, 0) if span.column else 0
+            mark = min(mark, max(len(text.strip()) - 1, 0))
+            sign = "^" if primary else "-"
+            out.append(f"{' ' * width} | {' ' * mark}{sign * max(1, _word(text.strip(), mark))} {span.label}")
+    if why.obligation:
+        out.append(f"  needed: {why.obligation}")
+    if why.advice:
+        rows = why.advice.split("\n")
+        out.append(f"  try: {rows[0]}")
+        out.extend(f"       {row}" for row in rows[1:])
+    if why.kernel_says:
+        out.append(f"  Linux {each.rules.name} says: {why.kernel_says} (insn {why.insn}; ebpf explain {why.id})")
+    return out
+
+
+def _nearest(path: str) -> str:
+    """A path as people would type it here."""
+    here = os.getcwd() + os.sep
+    return path.removeprefix(here)
+
+
+def _word(text: str, at: int) -> int:
+    """How long the word at a column is."""
+    end = at
+    while end < len(text) and (text[end].isalnum() or text[end] in "_->."):
+        end += 1
+    return end - at

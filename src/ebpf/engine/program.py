@@ -93,6 +93,8 @@ class Verdict:
     reason: str = ""
     says: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
+    #: The slots that were walked to the refusal, in order.
+    path: tuple[int, ...] = ()
     #: What the verifier cannot judge, if that is why it did not accept.
     unknown: str = ""
 

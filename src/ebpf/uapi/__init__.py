@@ -7,6 +7,7 @@ from ebpf.uapi.bpf import (
     LinkType,
     MapFlag,
     MapType,
+    ProgFlag,
     ProgType,
     PseudoSrc,
     UpdateFlag,
@@ -15,6 +16,7 @@ from ebpf.uapi.bpf import (
 )
 from ebpf.uapi.contexts import CONTEXTS, Context, Field, FieldKind
 from ebpf.uapi.helpers import HELPERS, HELPERS_BY_NAME, Arg, Helper, Ret
+from ebpf.uapi.licenses import is_gpl
 from ebpf.uapi.map_types import MAP_TYPES, MapKind
 from ebpf.uapi.prog_types import PROGRAM_TYPES, ProgramType
 from ebpf.uapi.sections import SECTIONS, Section, section_row
@@ -40,6 +42,7 @@ __all__ = [
     "MapFlag",
     "MapKind",
     "MapType",
+    "ProgFlag",
     "ProgType",
     "ProgramType",
     "PseudoSrc",
@@ -48,5 +51,6 @@ __all__ = [
     "UpdateFlag",
     "XdpAction",
     "XdpFlag",
+    "is_gpl",
     "section_row",
 ]

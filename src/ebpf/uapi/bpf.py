@@ -258,6 +258,20 @@ class PseudoSrc(IntEnum):
     MAP_IDX_VALUE = 6
 
 
+class ProgFlag(IntFlag):
+    """The flags of PROG_LOAD."""
+
+    STRICT_ALIGNMENT = 1 << 0
+    ANY_ALIGNMENT = 1 << 1
+    TEST_RND_HI32 = 1 << 2
+    TEST_STATE_FREQ = 1 << 3
+    SLEEPABLE = 1 << 4
+    XDP_HAS_FRAGS = 1 << 5
+    XDP_DEV_BOUND_ONLY = 1 << 6
+    TEST_REG_INVARIANTS = 1 << 7
+    TOKEN_FD = 1 << 16
+
+
 class CallSrc(IntEnum):
     """What the source register of a call says its immediate is."""
 

@@ -27,6 +27,7 @@ from ebpf.engine.verifier.reg import (
     SOCKET,
     STACK,
     TCP_SOCK,
+    VOID_PACKET,
     Reg,
     number,
 )
@@ -540,8 +541,9 @@ def release(env: Env, ref: int) -> None:
 
 def void(env: Env, reg: Reg) -> Reg:
     """What is left of a pointer that is void: a number for those who may see addresses."""
-    del reg
-    return ANY if env.privileged else NOTHING
+    if not env.privileged:
+        return NOTHING
+    return VOID_PACKET if reg.kind in (PACKET, PACKET_META, PACKET_END) else ANY
 
 
 def forget_packets(env: Env) -> None:

@@ -29,6 +29,7 @@ from ebpf.engine.verifier.reg import (
     TP_BUFFER,
     TRUSTED,
     UNTRUSTED,
+    VOID_PACKET,
     XDP_SOCK,
     Reg,
     constant,
@@ -158,6 +159,8 @@ def invalid(env: Env, reg: Reg, at: int) -> Exception:
     says = f"R{at} invalid mem access '{reg.name}'"
     if reg.flags & MAYBE_NULL:
         return env.refuse("maybe-null", says, f"r{at} may be null here: test it before it is used", register=at)
+    if reg is VOID_PACKET:
+        return env.refuse("packet-void", says, f"r{at} pointed into the packet, and a helper has moved the packet since", register=at)
     cause = "an address must be a pointer; this is a number" if reg.kind == SCALAR else f"a {reg.name} is no memory to reach through"
     return env.refuse("not-a-pointer", says, cause, register=at)
 

@@ -236,6 +236,8 @@ def equal(a: Reg, b: Reg) -> bool:
 NOTHING: Final = Reg(NOT_INIT, UNKNOWN)
 ANY: Final = Reg(SCALAR, UNKNOWN)
 NULL: Final = Reg(SCALAR, ZERO)
+#: What is left of a packet pointer after the packet moved: a number, but one whose use has a reason of its own.
+VOID_PACKET: Final = Reg(SCALAR, UNKNOWN)
 _CONSTANTS: dict[int, Reg] = {}
 
 

@@ -61,6 +61,15 @@ def _within(env: Env, reg: Reg, off: int, size: int, *, write: bool) -> tuple[in
             says = f"invalid variable-offset{extra} stack R{number} var_off={offset_text(num)} off={at} size={size}"
         else:
             says = f"invalid{extra} stack R{number} off={low} size={size}"
+        if low >= -SIZE and high + size <= 0 <= size:
+            raise env.refuse(
+                "uninitialised-stack",
+                says,
+                f"the stack is read at offset {low}, below all that was written to it",
+                low=low,
+                index=0,
+                size=size,
+            )
         raise env.refuse(
             "stack-bounds",
             says,

@@ -58,7 +58,22 @@ def _refused(code: Code, log: Log, level: int, refusal: Refusal, explorer: Explo
         says=refusal.says,
         unknown=refusal.feature if isinstance(refusal, Unjudged) else "",
         facts=refusal.facts,
+        path=_path(explorer, refusal.slot) if explorer is not None else (),
     )
+
+
+#: A longer way to the refusal is told by its end.
+_LONGEST = 10_000
+
+
+def _path(explorer: Explorer, slot: int) -> tuple[int, ...]:
+    out = [slot] if slot >= 0 else []
+    history = explorer.env.state.history
+    while history is not None and len(out) < _LONGEST:
+        history, at, _ = history
+        if at >= 0:
+            out.append(at)
+    return tuple(reversed(out))
 
 
 def _statistics(explorer: Explorer) -> str:

@@ -23,7 +23,7 @@ from ebpf.kernels.user.trace import TraceReader
 from ebpf.sys import calls
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import VMLINUX, Buffer, PerfSource, TcState, XdpState
-from ebpf.uapi import MapFlag, ProgType
+from ebpf.uapi import MapFlag, ProgType, is_gpl
 
 
 class UserKernel:
@@ -153,8 +153,12 @@ class UserKernel:
             return calls.Loaded(self.table.add(ProgramObject(program, dict(held), btf)), program.verdict.log)
 
         maps = {fd: m.map for fd, m in held.items()}
+        types = {fd: m.btf.btf for fd, m in held.items() if m.btf is not None}
         return Job(
-            self, [*held.values(), *([btf] if btf is not None else [])], lambda: loader.load(call, maps, btf.btf if btf else None), finish
+            self,
+            [*held.values(), *([btf] if btf is not None else [])],
+            lambda: loader.load(call, maps, btf.btf if btf else None, types),
+            finish,
         )
 
     def _run_job(self, call: calls.ProgTestRun) -> "Job":
@@ -212,7 +216,7 @@ class UserKernel:
             load_time_ns=held.loaded_ns,
             created_by_uid=os.getuid() if hasattr(os, "getuid") else 0,
             map_ids=tuple(ids.values()),
-            gpl_compatible=loader.is_gpl(source.license),
+            gpl_compatible=is_gpl(source.license),
             btf_id=held.btf.id if held.btf is not None else 0,
             func_info=source.func_info if call.images else b"",
             func_info_rec_size=source.func_info_rec_size,

@@ -8,8 +8,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ebpf.btf import Btf
-from ebpf.engine.program import Code, Prepared, SourceLine, Verdict
+from ebpf.btf import Btf, kernel_fields
+from ebpf.engine.program import Code, MapDesc, Prepared, SourceLine, Verdict
 from ebpf.engine.runtime import REWRITES, helper_address
 from ebpf.engine.verifier import verify
 from ebpf.errors import FormatError, KernelError, NotSupportedError
@@ -17,9 +17,8 @@ from ebpf.isa import Insn, decode, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
 from ebpf.kernels.user.maps import Map, ProgArray
 from ebpf.sys.calls import ProgLoad
-from ebpf.uapi import HELPERS, PROGRAM_TYPES, CallSrc, ProgType, PseudoSrc
+from ebpf.uapi import HELPERS, PROGRAM_TYPES, CallSrc, MapFlag, MapType, ProgFlag, ProgType, PseudoSrc, is_gpl
 
-_GPL = frozenset({"GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"})
 _DW = 0x18
 _SIZES = {1: 0x10, 2: 0x08, 4: 0x00, 8: _DW}
 _RUNS = frozenset(
@@ -93,8 +92,8 @@ class LoadedProgram:
         self.entry = 0
 
 
-def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None) -> LoadedProgram:
-    """Judge and compile a program. `maps` are those it names, by descriptor.
+def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types: Mapping[int, Btf] | None = None) -> LoadedProgram:
+    """Judge and compile a program. `maps` are those it names, by descriptor, `types` what is known of their elements.
 
     Raises KernelError with the verifier's log for a refusal, NotSupportedError for what user space does not have.
     """
@@ -113,8 +112,20 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None) -> Loa
         raise NotSupportedError(
             f"program {call.name!r}", f"programs of type {name} are not run in the user kernel yet", hint="Run with --kernel linux"
         )
-    descs = {fd: held.describe(fd) for fd, held in maps.items()}
-    code = Code(insns, call.prog_type, descs, call.name, is_gpl(call.license), call.expected_attach_type, source_lines(call, btf))
+    descs = {fd: _described(held, fd, (types or {}).get(fd)) for fd, held in maps.items()}
+    code = Code(
+        insns,
+        call.prog_type,
+        descs,
+        call.name,
+        is_gpl(call.license),
+        call.expected_attach_type,
+        source_lines(call, btf),
+        btf=btf,
+        functions=function_types(call),
+        strict_alignment=bool(call.flags & ProgFlag.STRICT_ALIGNMENT),
+        sleepable=bool(call.flags & ProgFlag.SLEEPABLE),
+    )
     verdict = verify(code, log_level=call.log_level)
     if not verdict.accepted:
         number = errno.EACCES if verdict.reason in _ACCESS else errno.EINVAL
@@ -136,6 +147,26 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None) -> Loa
         _compile(program)
     program.target = program.entry or next(_TARGETS)
     return program
+
+
+def _described(held: Map, fd: int, types: Btf | None) -> MapDesc:
+    """A map as the verifier sees it: with what is constant in it, and what belongs to the kernel."""
+    desc = held.describe(fd)
+    content = None
+    if desc.frozen and desc.flags & MapFlag.RDONLY_PROG and desc.type == MapType.ARRAY:
+        keys = (index.to_bytes(4, "little") for index in range(desc.max_entries))
+        content = b"".join(held.lookup(key, 0, b"") for key in keys)
+    value_type = held.spec.btf_value_type_id if types is not None else 0
+    special = kernel_fields(types, value_type) if types is not None and value_type else ()
+    return replace(desc, content=content, special=special, typed=bool(value_type))
+
+
+def function_types(call: ProgLoad) -> tuple[tuple[int, int], ...]:
+    """Of each function of the program its first slot and its type."""
+    size = call.func_info_rec_size
+    if size < 8:
+        return ()
+    return tuple(struct.unpack_from("<II", call.func_info, at) for at in range(0, len(call.func_info) - 7, size))
 
 
 def _compile(program: LoadedProgram) -> None:
@@ -221,8 +252,3 @@ def show_ids(insns: tuple[Insn, ...], ids: Mapping[int, int]) -> bytes:
             insn = replace(insn, imm=ids.get(insn.imm, 0))
         out.append(insn)
     return encode(out)
-
-
-def is_gpl(text: str) -> bool:
-    """Whether a licence counts as GPL-compatible, by the kernel's own list."""
-    return text in _GPL
