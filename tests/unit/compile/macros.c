@@ -50,7 +50,11 @@ SEC("kprobe/x") int f(struct pt_regs *ctx) { struct task_struct *t = (void *)bpf
 //// user
 SEC("kprobe/x") int f(struct pt_regs *ctx) { struct inner *t = (void *)PT_REGS_PARM1(ctx); char b[16];
     BPF_PROBE_READ_USER_STR_INTO(&b, t, next, name); return b[0] + BPF_PROBE_READ_USER(t, next, n)
-    + BPF_PROBE_READ(t, next, next, n) + BPF_CORE_READ_USER(t, next, n); }
+    + BPF_CORE_READ_USER(t, next, n); }
+
+//// probe_read
+SEC("kprobe/x") int f(struct pt_regs *ctx) { struct inner *t = (void *)PT_REGS_PARM1(ctx); char b[16];
+    BPF_PROBE_READ_STR_INTO(&b, t, next, name); return b[0] + BPF_PROBE_READ(t, next, next, n); }
 
 //// bits
 SEC("kprobe/x") int f(struct pt_regs *ctx) { struct inner *t = (void *)PT_REGS_PARM1(ctx);
@@ -58,6 +62,15 @@ SEC("kprobe/x") int f(struct pt_regs *ctx) { struct inner *t = (void *)PT_REGS_P
 
 //// bits2
 SEC("raw_tp/x") int BPF_PROG(f, struct inner *t) { return BPF_CORE_READ_BITFIELD(t, more); }
+
+//// bits_written
+SEC("raw_tp/x") int BPF_PROG(f, struct inner *t) { BPF_CORE_WRITE_BITFIELD(t, more, 5); BPF_CORE_WRITE_BITFIELD(t, sb, -3); return 0; }
+
+//// usdt
+#include <stdbool.h>
+#include <bpf/usdt.bpf.h>
+SEC("usdt") int BPF_USDT(f, int a, void *p, long c) { long v; bpf_usdt_arg(ctx, 11, &v);
+    return a + (long)p + c + v + bpf_usdt_arg_cnt(ctx) + bpf_usdt_cookie(ctx); }
 
 //// exists
 SEC("kprobe/x") int f(void *ctx) { struct task_struct *t = 0; return bpf_core_field_exists(t->pid)

@@ -15,13 +15,13 @@ from ebpf.uapi import HELPERS
 
 PEER = Path(os.environ.get("EBPF_LIBBPF_HEADERS", "/usr/include"))
 has_peer = pytest.mark.skipif(not (PEER / "bpf" / "bpf_helpers.h").is_file(), reason="libbpf's headers are not installed (libbpf-dev)")
-HEADERS = ("bpf_helpers.h", "bpf_tracing.h", "bpf_core_read.h", "bpf_endian.h")
+HEADERS = ("bpf_helpers.h", "bpf_tracing.h", "bpf_core_read.h", "bpf_endian.h", "usdt.bpf.h")
 
 BEFORE, *_REST = (Path(__file__).parent / "macros.c").read_text().split("\n//// ")
 CASES = {name: text for name, _, text in (part.partition("\n") for part in _REST)}
 # A defined zero first; words loaded in another order; what libbpf 1.1 lacks, or finds out at load (whether system calls have wrappers);
 # ours reads registers by the layout of linux/ptrace.h, libbpf's asks for a relocation that no kernel can satisfy ("rdi").
-OTHER_CODE = {"bits2", "prog2", "pairs12", "loops", "ksyscall", "syscall_regs", "uprobe", "kfuncs"}
+OTHER_CODE = {"bits2", "bits_written", "prog2", "pairs12", "loops", "ksyscall", "syscall_regs", "uprobe", "kfuncs", "probe_read", "usdt"}
 
 
 def test_the_helpers_header_is_what_the_generator_writes() -> None:
@@ -68,7 +68,7 @@ def _macros(text: str) -> set[str]:
 def _private(word: str) -> bool:
     """Names that no program writes: three underscores, include guards, machines that ours does not serve."""
     machines = ("bpf_target_", "__PT_", "PT_REGS_ARM64", "PT_REGS_S390", "__BPF_TARGET_MISSING", "__CORE_BITFIELD_PROBE_READ")
-    return word.startswith(("___", *machines)) or bool(re.fullmatch(r"__BPF_\w+_H?_*", word))
+    return word.startswith(("___", *machines)) or bool(re.fullmatch(r"__(USDT_)?BPF_\w+_H?_*", word))
 
 
 def _only_bpf(folder: Path) -> Path:

@@ -72,6 +72,24 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
                                       : ___value >> __CORE_RELO(s, field, RSHIFT_U64);             \
     })
 
+/* Writing one: its bytes are read, its bits replaced, and they are written again. */
+#define ___bpf_replace(type, at, mask, bits) *(type *)(at) = (*(type *)(at) & ~(mask)) | (bits)
+#define BPF_CORE_WRITE_BITFIELD(s, field, new_val)                                                 \
+    ({                                                                                             \
+        void *___at = (void *)s + __CORE_RELO(s, field, BYTE_OFFSET);                              \
+        unsigned int ___right = __CORE_RELO(s, field, RSHIFT_U64);                                 \
+        unsigned int ___left = __CORE_RELO(s, field, LSHIFT_U64);                                  \
+        unsigned long long ___mask = ~0ULL << ___right >> ___left;                                 \
+        unsigned long long ___bits = (unsigned long long)(new_val) << ___right >> ___left;         \
+        barrier_var(___at);                                                                        \
+        switch (__CORE_RELO(s, field, BYTE_SIZE)) {                                                \
+        case 1: ___bpf_replace(unsigned char, ___at, ___mask, ___bits); break;                     \
+        case 2: ___bpf_replace(unsigned short, ___at, ___mask, ___bits); break;                    \
+        case 4: ___bpf_replace(unsigned int, ___at, ___mask, ___bits); break;                      \
+        case 8: ___bpf_replace(unsigned long long, ___at, ___mask, ___bits); break;                \
+        }                                                                                          \
+    })
+
 /* BPF_CORE_READ(a, b, c): a->b->c, one read for each arrow. */
 #define ___bpf_last1(a) a
 #define ___bpf_last2(a, b) b
@@ -143,11 +161,11 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define BPF_CORE_READ_USER_STR_INTO(dst, src, a, args...) \
     ___bpf_core_read_into(bpf_core_read_user_str, bpf_core_read_user, dst, sizeof(*(dst)), src, a, ##args)
 #define BPF_PROBE_READ_INTO(dst, src, a, args...) \
-    ___bpf_core_read_into(bpf_probe_read, bpf_probe_read, dst, sizeof(*(dst)), src, a, ##args)
+    ___bpf_core_read_into(bpf_probe_read_kernel, bpf_probe_read_kernel, dst, sizeof(*(dst)), src, a, ##args)
 #define BPF_PROBE_READ_USER_INTO(dst, src, a, args...) \
     ___bpf_core_read_into(bpf_probe_read_user, bpf_probe_read_user, dst, sizeof(*(dst)), src, a, ##args)
 #define BPF_PROBE_READ_STR_INTO(dst, src, a, args...) \
-    ___bpf_core_read_into(bpf_probe_read_str, bpf_probe_read, dst, sizeof(*(dst)), src, a, ##args)
+    ___bpf_core_read_into(bpf_probe_read_kernel_str, bpf_probe_read_kernel, dst, sizeof(*(dst)), src, a, ##args)
 #define BPF_PROBE_READ_USER_STR_INTO(dst, src, a, args...) \
     ___bpf_core_read_into(bpf_probe_read_user_str, bpf_probe_read_user, dst, sizeof(*(dst)), src, a, ##args)
 

@@ -42,6 +42,9 @@
 #define __PT_IP_REG rip
 #endif
 #define __PT_REGS_CAST(x) (x)
+/* A seventh argument is on the stack: to ask for it is an error of the compiler's that says so. */
+#define __PT_PARM7_REG __unsupported__
+#define __PT_PARM8_REG __unsupported__
 #else
 #define __PT_PARM1_REG regs[0]
 #define __PT_PARM2_REG regs[1]
@@ -49,6 +52,8 @@
 #define __PT_PARM4_REG regs[3]
 #define __PT_PARM5_REG regs[4]
 #define __PT_PARM6_REG regs[5]
+#define __PT_PARM7_REG regs[6]
+#define __PT_PARM8_REG regs[7]
 #define __PT_PARM4_SYSCALL_REG regs[3]
 #define __PT_RET_REG regs[30]
 #define __PT_FP_REG regs[29]
@@ -64,6 +69,8 @@
 #define PT_REGS_PARM4(x) (__PT_REGS_CAST(x)->__PT_PARM4_REG)
 #define PT_REGS_PARM5(x) (__PT_REGS_CAST(x)->__PT_PARM5_REG)
 #define PT_REGS_PARM6(x) (__PT_REGS_CAST(x)->__PT_PARM6_REG)
+#define PT_REGS_PARM7(x) (__PT_REGS_CAST(x)->__PT_PARM7_REG)
+#define PT_REGS_PARM8(x) (__PT_REGS_CAST(x)->__PT_PARM8_REG)
 #define PT_REGS_RET(x) (__PT_REGS_CAST(x)->__PT_RET_REG)
 #define PT_REGS_FP(x) (__PT_REGS_CAST(x)->__PT_FP_REG)
 #define PT_REGS_RC(x) (__PT_REGS_CAST(x)->__PT_RC_REG)
@@ -83,6 +90,8 @@
 #define PT_REGS_PARM4_CORE(x) ___bpf_read_reg(x, __PT_PARM4_REG)
 #define PT_REGS_PARM5_CORE(x) ___bpf_read_reg(x, __PT_PARM5_REG)
 #define PT_REGS_PARM6_CORE(x) ___bpf_read_reg(x, __PT_PARM6_REG)
+#define PT_REGS_PARM7_CORE(x) ___bpf_read_reg(x, __PT_PARM7_REG)
+#define PT_REGS_PARM8_CORE(x) ___bpf_read_reg(x, __PT_PARM8_REG)
 #define PT_REGS_RET_CORE(x) ___bpf_read_reg(x, __PT_RET_REG)
 #define PT_REGS_FP_CORE(x) ___bpf_read_reg(x, __PT_FP_REG)
 #define PT_REGS_RC_CORE(x) ___bpf_read_reg(x, __PT_RC_REG)
@@ -97,12 +106,14 @@
 #define PT_REGS_PARM4_SYSCALL(x) (__PT_REGS_CAST(x)->__PT_PARM4_SYSCALL_REG)
 #define PT_REGS_PARM5_SYSCALL(x) PT_REGS_PARM5(x)
 #define PT_REGS_PARM6_SYSCALL(x) PT_REGS_PARM6(x)
+#define PT_REGS_PARM7_SYSCALL(x) (__PT_REGS_CAST(x)->__unsupported__)
 #define PT_REGS_PARM1_CORE_SYSCALL(x) PT_REGS_PARM1_CORE(x)
 #define PT_REGS_PARM2_CORE_SYSCALL(x) PT_REGS_PARM2_CORE(x)
 #define PT_REGS_PARM3_CORE_SYSCALL(x) PT_REGS_PARM3_CORE(x)
 #define PT_REGS_PARM4_CORE_SYSCALL(x) ___bpf_read_reg(x, __PT_PARM4_SYSCALL_REG)
 #define PT_REGS_PARM5_CORE_SYSCALL(x) PT_REGS_PARM5_CORE(x)
 #define PT_REGS_PARM6_CORE_SYSCALL(x) PT_REGS_PARM6_CORE(x)
+#define PT_REGS_PARM7_CORE_SYSCALL(x) ___bpf_read_reg(x, __unsupported__)
 
 #define BPF_KPROBE_READ_RET_IP(ip, ctx) ({ bpf_probe_read_kernel(&(ip), sizeof(ip), (void *)PT_REGS_RET(ctx)); })
 #define BPF_KRETPROBE_READ_RET_IP(ip, ctx) ({ bpf_probe_read_kernel(&(ip), sizeof(ip), (void *)(PT_REGS_FP(ctx) + sizeof(ip))); })
@@ -209,6 +220,8 @@ struct pt_regs;
 #define ___bpf_kprobe_args4(x, args...) ___bpf_kprobe_args3(args), (void *)PT_REGS_PARM4(ctx)
 #define ___bpf_kprobe_args5(x, args...) ___bpf_kprobe_args4(args), (void *)PT_REGS_PARM5(ctx)
 #define ___bpf_kprobe_args6(x, args...) ___bpf_kprobe_args5(args), (void *)PT_REGS_PARM6(ctx)
+#define ___bpf_kprobe_args7(x, args...) ___bpf_kprobe_args6(args), (void *)PT_REGS_PARM7(ctx)
+#define ___bpf_kprobe_args8(x, args...) ___bpf_kprobe_args7(args), (void *)PT_REGS_PARM8(ctx)
 #define ___bpf_kprobe_args(args...) ___bpf_apply(___bpf_kprobe_args, ___bpf_narg(args))(args)
 
 #define ___bpf_kprobe_like(name, spread, args...)                                                  \
@@ -231,23 +244,39 @@ struct pt_regs;
 #define BPF_UPROBE(name, args...) BPF_KPROBE(name, ##args)
 #define BPF_URETPROBE(name, args...) BPF_KRETPROBE(name, ##args)
 
-/* BPF_KSYSCALL(name, args...): the arguments of a system call, read from the caller's registers. */
+/* BPF_KSYSCALL(name, args...): the arguments of a system call. Kernels give them in the caller's registers, to which the function
+   has a pointer (then they are read), or as the function's own arguments: which, is found out when the program is loaded. */
+#define ___bpf_wrapped_args0() ctx
+#define ___bpf_wrapped_args1(x) ___bpf_wrapped_args0(), (void *)PT_REGS_PARM1_CORE_SYSCALL(regs)
+#define ___bpf_wrapped_args2(x, args...) ___bpf_wrapped_args1(args), (void *)PT_REGS_PARM2_CORE_SYSCALL(regs)
+#define ___bpf_wrapped_args3(x, args...) ___bpf_wrapped_args2(args), (void *)PT_REGS_PARM3_CORE_SYSCALL(regs)
+#define ___bpf_wrapped_args4(x, args...) ___bpf_wrapped_args3(args), (void *)PT_REGS_PARM4_CORE_SYSCALL(regs)
+#define ___bpf_wrapped_args5(x, args...) ___bpf_wrapped_args4(args), (void *)PT_REGS_PARM5_CORE_SYSCALL(regs)
+#define ___bpf_wrapped_args6(x, args...) ___bpf_wrapped_args5(args), (void *)PT_REGS_PARM6_CORE_SYSCALL(regs)
+#define ___bpf_wrapped_args7(x, args...) ___bpf_wrapped_args6(args), (void *)PT_REGS_PARM7_CORE_SYSCALL(regs)
+#define ___bpf_wrapped_args(args...) ___bpf_apply(___bpf_wrapped_args, ___bpf_narg(args))(args)
 #define ___bpf_syscall_args0() ctx
-#define ___bpf_syscall_args1(x) ___bpf_syscall_args0(), (void *)PT_REGS_PARM1_CORE_SYSCALL(regs)
-#define ___bpf_syscall_args2(x, args...) ___bpf_syscall_args1(args), (void *)PT_REGS_PARM2_CORE_SYSCALL(regs)
-#define ___bpf_syscall_args3(x, args...) ___bpf_syscall_args2(args), (void *)PT_REGS_PARM3_CORE_SYSCALL(regs)
-#define ___bpf_syscall_args4(x, args...) ___bpf_syscall_args3(args), (void *)PT_REGS_PARM4_CORE_SYSCALL(regs)
-#define ___bpf_syscall_args5(x, args...) ___bpf_syscall_args4(args), (void *)PT_REGS_PARM5_CORE_SYSCALL(regs)
-#define ___bpf_syscall_args6(x, args...) ___bpf_syscall_args5(args), (void *)PT_REGS_PARM6_CORE_SYSCALL(regs)
+#define ___bpf_syscall_args1(x) ___bpf_syscall_args0(), (void *)PT_REGS_PARM1_SYSCALL(regs)
+#define ___bpf_syscall_args2(x, args...) ___bpf_syscall_args1(args), (void *)PT_REGS_PARM2_SYSCALL(regs)
+#define ___bpf_syscall_args3(x, args...) ___bpf_syscall_args2(args), (void *)PT_REGS_PARM3_SYSCALL(regs)
+#define ___bpf_syscall_args4(x, args...) ___bpf_syscall_args3(args), (void *)PT_REGS_PARM4_SYSCALL(regs)
+#define ___bpf_syscall_args5(x, args...) ___bpf_syscall_args4(args), (void *)PT_REGS_PARM5_SYSCALL(regs)
+#define ___bpf_syscall_args6(x, args...) ___bpf_syscall_args5(args), (void *)PT_REGS_PARM6_SYSCALL(regs)
+#define ___bpf_syscall_args7(x, args...) ___bpf_syscall_args6(args), (void *)PT_REGS_PARM7_SYSCALL(regs)
 #define ___bpf_syscall_args(args...) ___bpf_apply(___bpf_syscall_args, ___bpf_narg(args))(args)
 
 #define BPF_KSYSCALL(name, args...)                                                                \
     name(struct pt_regs *ctx);                                                                     \
+    extern _Bool LINUX_HAS_SYSCALL_WRAPPER __kconfig;                                              \
     static __always_inline typeof(name(0)) ____##name(struct pt_regs *ctx, ##args);                \
     typeof(name(0)) name(struct pt_regs *ctx)                                                      \
     {                                                                                              \
-        struct pt_regs *regs __attribute__((unused)) = PT_REGS_SYSCALL_REGS(ctx);                  \
-        ___bpf_quiet_begin return ____##name(___bpf_syscall_args(args));                           \
+        struct pt_regs *regs = LINUX_HAS_SYSCALL_WRAPPER ? PT_REGS_SYSCALL_REGS(ctx) : ctx;        \
+        (void)regs;                                                                                \
+        ___bpf_quiet_begin                                                                         \
+        if (LINUX_HAS_SYSCALL_WRAPPER)                                                             \
+            return ____##name(___bpf_wrapped_args(args));                                          \
+        return ____##name(___bpf_syscall_args(args));                                              \
         ___bpf_quiet_end                                                                           \
     }                                                                                              \
     static __always_inline typeof(name(0)) ____##name(struct pt_regs *ctx, ##args)
