@@ -1,16 +1,21 @@
 """The adapter between cases and our verifier: the one file to change when the verifier's interface does."""
 
+import os
+import struct
+
 from bench.agreement.case import ALL, Answer, Case, MapCase
 from bench.agreement.folder import blob_path
 from bench.agreement.said import complaint, last_line
 
-from ebpf.btf import Btf
+from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.program import Code, MapDesc, SourceLine
+from ebpf.engine.verifier import RULES
 from ebpf.engine.verifier import verify as judge
 from ebpf.errors import FormatError
 from ebpf.isa import decode
-from ebpf.kernels.user.load import is_gpl, source_lines
+from ebpf.kernels.user.load import source_lines
 from ebpf.sys.calls import ProgLoad
+from ebpf.uapi import ProgFlag, is_gpl
 
 #: Maps get these for descriptors.
 _FIRST = 1
@@ -18,18 +23,15 @@ _FIRST = 1
 
 def verify(case: Case, profile: str, level: int = 0) -> Answer:
     """What our verifier says to a case, as a kernel of `profile` ("6.18")."""
-    if case.caps != ALL:
-        return Answer("unknown", why="capabilities: not judged yet")
     try:
-        verdict = judge(code_of(case), log_level=level)
+        verdict = judge(code_of(case), log_level=level, rules=RULES[profile])
     except FormatError as error:
         return Answer("refused", error.why, error.why)
     said = complaint(verdict.log)
     if verdict.accepted:
         return Answer("accepted", processed=verdict.processed, log=verdict.log)
-    if "not judged yet" in verdict.cause or any(line.startswith("unknown:") for line in verdict.log.splitlines()):
-        return Answer("unknown", last_line(verdict.log), said, verdict.processed, log=verdict.log, why=verdict.cause)
-    return Answer("refused", last_line(verdict.log), said, verdict.processed, log=verdict.log)
+    word = "unknown" if verdict.unknown else "refused"
+    return Answer(word, last_line(verdict.log), said, verdict.processed, log=verdict.log, why=verdict.unknown)
 
 
 def code_of(case: Case) -> Code:
@@ -37,10 +39,31 @@ def code_of(case: Case) -> Code:
     numbers = [_FIRST + n for n in range(len(case.maps))]
     insns = decode(case.with_maps(numbers))
     maps = {number: _map(each, number) for number, each in zip(numbers, case.maps, strict=True)}
-    return Code(insns, case.prog_type, maps, case.name, is_gpl(case.license), case.attach_type, _lines(case))
+    btf = Btf.parse(blob_path(case.btf).read_bytes()) if case.btf else None
+    size = case.func_info_size
+    functions = tuple(struct.unpack_from("<II", case.func_info, at) for at in range(0, len(case.func_info), size)) if size else ()
+    return Code(
+        insns,
+        case.prog_type,
+        maps,
+        case.name,
+        is_gpl(case.license),
+        case.attach_type,
+        _lines(case, btf),
+        btf=btf,
+        functions=functions,
+        privileged=case.caps == ALL,
+        bypass_spectre=case.caps == ALL,
+        strict_alignment=bool(case.flags & ProgFlag.STRICT_ALIGNMENT),
+        sleepable=bool(case.flags & ProgFlag.SLEEPABLE),
+        cpus=os.cpu_count() or 0,
+    )
 
 
 def _map(case: MapCase, number: int) -> MapDesc:
+    special: tuple[tuple[int, str, int], ...] = ()
+    if case.btf and case.value_type:
+        special = kernel_fields(Btf.parse(blob_path(case.btf).read_bytes()), case.value_type)
     return MapDesc(
         number,
         case.type,
@@ -51,11 +74,13 @@ def _map(case: MapCase, number: int) -> MapDesc:
         case.name,
         case.frozen,
         inner=_map(case.inner, 0) if case.inner is not None else None,
+        content=bytes.fromhex(case.initial) if case.frozen and case.initial else None,
+        special=special,
+        typed=bool(case.btf and case.value_type),
     )
 
 
-def _lines(case: Case) -> tuple[SourceLine, ...]:
-    if not case.btf or not case.line_info:
+def _lines(case: Case, btf: Btf | None) -> tuple[SourceLine, ...]:
+    if btf is None or not case.line_info:
         return ()
-    call = ProgLoad(case.prog_type, b"", "", line_info=case.line_info, line_info_rec_size=case.line_info_size)
-    return source_lines(call, Btf.parse(blob_path(case.btf).read_bytes()))
+    return source_lines(ProgLoad(case.prog_type, b"", "", line_info=case.line_info, line_info_rec_size=case.line_info_size), btf)
