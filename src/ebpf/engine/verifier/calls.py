@@ -32,7 +32,7 @@ from ebpf.engine.verifier.reg import (
     number,
 )
 from ebpf.engine.verifier.state import Held, Slot
-from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, Helper, MapFlag, MapType, ProgType, Ret
+from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, MapFlag, MapType, ProgType, Ret
 
 _MOST: Final = 1 << 29
 _KEYED: Final = frozenset(
@@ -97,6 +97,7 @@ _TAKES: Final[dict[str, frozenset[MapType]]] = {
 #: Helpers that may move the packet, so that pointers into it are void afterwards.
 MOVES_PACKET_NAMES: Final = frozenset(
     [
+        "tail_call",
         "skb_store_bytes",
         "l3_csum_replace",
         "l4_csum_replace",
@@ -340,12 +341,11 @@ def _known_key(env: Env, reg: Reg, desc: MapDesc) -> bool:
 
 def _check_value(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     assert call.map is not None
+    if call.map.type in _SOCKS and call.row.name == "map_update_elem":
+        arguments.socket(env, call, at, reg, Arg.SOCK)
+        return
     memory.kind_of_memory(env, at, reg)
     size = call.map.value_size
-    if call.map.type in _SOCKS and call.row.name == "map_update_elem":
-        if reg.kind not in (SOCKET, SOCK_COMMON, TCP_SOCK):
-            raise expected(env, at, reg, "sock_common, sock, tcp_sock, xdp_sock, ptr_, trusted_ptr_")
-        return
     written = arg == Arg.VALUE_UNINIT
     memory.given(env, at, size, zero=False, write=written, raw=written)
 
@@ -492,7 +492,7 @@ def _map_fits(env: Env, call: Call) -> None:
     if desc is None:
         return
     takes = _TAKES.get(row.name)
-    if takes is not None and desc.type not in takes:
+    if (takes is not None and desc.type not in takes) or (desc.type in _SOCKS and not _may_change_sockets(env, row)):
         raise env.refuse(
             "map-type",
             f"cannot pass map_type {desc.type} into func bpf_{row.name}#{row.id}",
@@ -501,6 +501,22 @@ def _map_fits(env: Env, call: Call) -> None:
         )
     if desc.flags & MapFlag.RDONLY_PROG and row.name in _WRITES_MAPS:
         raise env.refuse("read-only", "write into map forbidden", "the map is read-only for programs")
+
+
+#: Programs that may put sockets into maps with the helpers of all maps; sock_ops programs may only delete.
+_CHANGE_SOCKETS: Final = frozenset(
+    {ProgType.SOCKET_FILTER, ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.SK_REUSEPORT, ProgType.SK_LOOKUP}
+    | {ProgType.FLOW_DISSECTOR}
+)
+
+
+def _may_change_sockets(env: Env, row: Helper) -> bool:
+    if row.name not in ("map_update_elem", "map_delete_elem"):
+        return True
+    kind = env.code.prog_type
+    if kind == ProgType.TRACING:
+        return env.code.attach_type == AttachType.TRACE_ITER
+    return kind in _CHANGE_SOCKETS or (kind == ProgType.SOCK_OPS and row.name == "map_delete_elem")
 
 
 def _special(env: Env, call: Call) -> None:
@@ -570,14 +586,15 @@ def _result(env: Env, call: Call) -> Reg:
             id = acquire(env)
             return Reg(MAP_VALUE, id=id, fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid, ref=id)
         if call.null_key and call.map is not None and call.map.inner is None:
-            return Reg(MAP_VALUE, fd=inside, uid=call.the_map.uid)
+            return Reg(MAP_VALUE, id=_lock_id(env, call.map), fd=inside, uid=call.the_map.uid)
         return Reg(MAP_VALUE, id=env.new_id(), fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid)
     if row.ret == Ret.ALLOC_MEM_OR_NULL:
         id = acquire(env)
         return Reg(MEM, id=id, ref=id, flags=MAYBE_NULL | RINGBUF, size=call.alloc)
     if row.ret == Ret.MAP_VALUE:
         assert call.the_map is not None
-        return Reg(MAP_VALUE, fd=call.the_map.fd, uid=call.the_map.uid)
+        assert call.map is not None
+        return Reg(MAP_VALUE, id=_lock_id(env, call.map), fd=call.the_map.fd, uid=call.the_map.uid)
     kind = _SOCKETS.get(row.ret)
     if kind is None:
         raise Unjudged(f"what bpf_{row.name} returns", env.slot)
@@ -585,6 +602,11 @@ def _result(env: Env, call: Call) -> Reg:
         id = acquire(env)
         return Reg(kind, id=id, ref=id, flags=MAYBE_NULL)
     return Reg(kind, id=env.new_id(), flags=MAYBE_NULL, ref=call.ref if row.name in _CASTS else 0)
+
+
+def _lock_id(env: Env, desc: MapDesc) -> int:
+    """An id for a map's value that has a lock: which one is held must be known."""
+    return env.new_id() if any(what == "bpf_spin_lock" for _, what, _ in desc.special) else 0
 
 
 _SOCKETS: Final = {Ret.SOCKET_OR_NULL: SOCKET, Ret.SOCK_COMMON_OR_NULL: SOCK_COMMON, Ret.TCP_SOCK_OR_NULL: TCP_SOCK}

@@ -4,7 +4,7 @@ from typing import Final
 
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.num import sized
-from ebpf.engine.verifier.refusal import Refusal
+from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import (
     BTF_ID,
     FLOW_KEYS,
@@ -45,6 +45,8 @@ def access(env: Env, reg: Reg, at: int, off: int, size: int, *, write: bool, sig
         return number(sized(size))
     row = PROGRAM_TYPES[kind]
     context = CONTEXTS.get(row.context)
+    if kind == ProgType.NETFILTER and not write and size == 8 and off in (0, 8):
+        raise Unjudged("kernel structs known by BTF", env.slot)
     if context is None:
         if kind == ProgType.TRACEPOINT and not write and off >= 0 and off + size <= _TRACEPOINT_BYTES and off % size == 0:
             return number(sized(size))

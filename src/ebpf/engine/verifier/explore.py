@@ -92,6 +92,7 @@ class Explorer:
 
     def run(self) -> None:
         """Walk all paths of the program, then of each global function that it calls."""
+        functions.check_abnormal_returns(self.env)
         regs = [NOTHING] * 11
         regs[1] = Reg(CTX)
         regs[10] = Reg(STACK)
@@ -491,6 +492,13 @@ class Explorer:
         regs = state.frames[-1].regs
         for at in range(1, 6):
             regs[at] = NOTHING
+        if len(state.frames) > 1 and not state.frames[-1].callback:
+            # Where the packet is too short, the function returns 0 at once.
+            other = state.copy()
+            other.history = (state.history, slot, None)
+            back = other.frames.pop().back
+            other.frames[-1].regs[0] = constant(0)
+            self._fork(back + 1, other)
         regs[0] = ANY
         if len(state.frames) > 1 and not self._rules.iterators:
             raise env.refuse(

@@ -31,6 +31,7 @@ FRAMES: Final = 8
 STACK_BYTES: Final = 512
 _TAIL_BYTES: Final = 256
 _GLOBAL: Final = 1
+_TAIL_CALL: Final = 12
 #: C names of a program type's context besides the struct of contexts.py.
 _CONTEXT_NAMES: Final = {
     ProgType.KPROBE: ("bpf_user_pt_regs_t", "pt_regs"),
@@ -158,6 +159,31 @@ def _size(btf: Btf, row: Type) -> int | None:
         inner = _size(btf, btf.resolve(row.ref))
         return None if inner is None else inner * row.info
     return None
+
+
+def check_abnormal_returns(env: Env) -> None:
+    """Check that functions which may end at once, by a load from a packet or a tail call, return a number. Raises Refusal."""
+    structure, code = env.structure, env.code
+    types = dict(code.functions)
+    for start in structure.starts[1:]:
+        what = ""
+        for insn in structure.slots[start : structure.ends[start]]:
+            if insn is not None and insn.opcode & 7 == 0 and insn.opcode != 0x18:
+                what = "LD_ABS"
+            elif insn is not None and insn.opcode == 0x85 and insn.src == 0 and insn.imm == _TAIL_CALL:
+                what = what or "tail_call"
+        if not what:
+            continue
+        if code.btf is None or start not in types:
+            raise Refusal("function-arguments", f"{what} is not allowed in subprogs without BTF", f"a function with {what} needs types", -1)
+        result = code.btf.resolve(code.btf.type(code.btf.type(types[start]).ref).ref)
+        if result.kind not in (Kind.INT, Kind.ENUM, Kind.ENUM64):
+            raise Refusal(
+                "function-arguments",
+                f"{what} is only allowed in functions that return 'int'.",
+                f"a function with {what} must return a number",
+                -1,
+            )
 
 
 def call_static(env: Env, target: int) -> int:
@@ -340,7 +366,7 @@ def check_depth(env: Env, tail_calls: bool) -> None:
 
 def _tails(env: Env, start: int) -> bool:
     return any(
-        insn is not None and insn.opcode == 0x85 and insn.src == 0 and insn.imm == 12
+        insn is not None and insn.opcode == 0x85 and insn.src == 0 and insn.imm == _TAIL_CALL
         for insn in env.structure.slots[start : env.structure.ends[start]]
     )
 

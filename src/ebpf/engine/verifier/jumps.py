@@ -268,9 +268,9 @@ def _equal_pointers(env: Env, state: State, insn: Insn, left: Reg, right: Reg, *
     """A maybe-pointer that equals one that is not null, is not null."""
     if not equal or left.maybe_null == right.maybe_null or BTF_ID in (left.kind, right.kind):
         return
-    if right.maybe_null and _not_null(env, left):
+    if right.maybe_null:
         settle_null(env, state, right, is_null=False)
-    elif left.maybe_null and _not_null(env, right):
+    else:
         settle_null(env, state, left, is_null=False)
     del insn
 
