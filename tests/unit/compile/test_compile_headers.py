@@ -40,6 +40,16 @@ def test_what_the_macros_give_compiles_without_a_warning(case: str) -> None:
     assert programs["f"].insns[-8:] == bytes.fromhex("9500000000000000") or case == "weak"
 
 
+def test_what_programs_include_of_the_c_library_has_a_meaning_without_one() -> None:
+    names = ("string", "errno", "inttypes", "time", "features", "sys/types", "sys/socket", "netinet/in", "arpa/inet", "gnu/stubs-32")
+    head = "".join(f"#include <{name}.h>\n" for name in ("linux/bpf", *names, "bpf/bpf_helpers"))
+    body = """struct sockaddr_in a; struct sockaddr_in6 b; struct timespec t;
+    _Static_assert(ESRCH == 3 && AF_INET6 == 10 && IPPROTO_TCP == 6 && sizeof(time_t) == 8 && htons(1) == 256, "");
+    SEC("xdp") int f(struct xdp_md *ctx) { char x[64]; memset(x, ctx->data, 64); return x[ctx->data & 63]; }"""
+    compiled = compile_c("a.c", text=head + body, flags=["-Wall", "-Werror"])
+    assert not read_object(compiled.object).programs["f"].relocs
+
+
 @has_peer
 @pytest.mark.parametrize("case", [case for case in CASES if case not in OTHER_CODE])
 def test_the_same_code_comes_out_as_with_libbpfs_headers(case: str, tmp_path: Path) -> None:

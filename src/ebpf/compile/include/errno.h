@@ -1,0 +1,3 @@
+/* Error numbers. Written for the ebpf package. */
+#pragma once
+#include <linux/errno.h>

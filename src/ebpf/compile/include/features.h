@@ -1,0 +1,2 @@
+/* What a C library says of itself: there is none. Written for the ebpf package. */
+#pragma once

@@ -1,0 +1,3 @@
+/* Integers of a width. Written for the ebpf package. */
+#pragma once
+#include <stdint.h>
