@@ -92,6 +92,7 @@ class Explorer:
 
     def run(self) -> None:
         """Walk all paths of the program, then of each global function that it calls."""
+        functions.check_sleepable(self.env)
         functions.check_abnormal_returns(self.env)
         regs = [NOTHING] * 11
         regs[1] = Reg(CTX)
