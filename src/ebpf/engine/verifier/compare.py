@@ -25,6 +25,8 @@ from ebpf.engine.verifier.state import DYNPTR_BYTE, EMPTY, INVALID, ITER_BYTE, M
 COVERS: Final = 0
 WITHIN: Final = 1
 SAME: Final = 2
+#: The registers of a mask, by mask.
+_BITS: Final = tuple(tuple(at for at in range(10) if mask >> at & 1) for mask in range(1 << 10))
 _RANGED: Final = frozenset((MAP_KEY, MAP_VALUE, MEM, BUF, TP_BUFFER))
 _ANY: Final = Reg(SCALAR, UNKNOWN)
 
@@ -167,13 +169,16 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
         wanted = live[depth] if how == COVERS else 0x3FF
         precise = point.precise[depth]
         a_regs, b_regs = a.regs, b.regs
-        for at in range(10):
-            if wanted >> at & 1:
-                x, y = a_regs[at], b_regs[at]
-                if x is y and not x.id and not x.ref:
+        for at in _BITS[wanted & 0x3FF]:
+            x, y = a_regs[at], b_regs[at]
+            if x is y:
+                if not x.id and not x.ref:
                     continue
-                if not covers_reg(x, y, ids, how, precise=precise >> at & 1 != 0):
-                    return False
+            elif how == COVERS and x.kind == SCALAR and y.kind == SCALAR and not precise >> at & 1:
+                # Nothing that was proved depends on this number.
+                continue
+            if not covers_reg(x, y, ids, how, precise=precise >> at & 1 != 0):
+                return False
         if not _covers_stack(point, depth, a, b, ids, how, lenient=lenient):
             return False
     for x_, y_ in zip(old.held, new.held, strict=True):

@@ -133,6 +133,11 @@ UNKNOWN: Final = Num(0, U64, S64_MIN, S64_MAX, 0, U64, S32_MIN, S32_MAX, 0, U32)
 ZERO: Final = known(0)
 
 
+#: What was settled before: loops come by the same numbers again and again. Emptied when it is full.
+_SETTLED: dict[tuple[int, int, int, int, int, int, int, int, int, int, str], Num] = {}
+_MOST_SETTLED: Final = 1 << 15
+
+
 def settle(
     value: int,
     mask: int,
@@ -150,6 +155,28 @@ def settle(
 
     Parts that contradict each other (a path that cannot be) leave the bits alone and make all bounds unknown, as in Linux.
     """
+    key = (value, mask, smin, smax, umin, umax, smin32, smax32, umin32, umax32, rules.name)
+    found = _SETTLED.get(key)
+    if found is None:
+        if len(_SETTLED) >= _MOST_SETTLED:
+            _SETTLED.clear()
+        found = _SETTLED[key] = _settled(value, mask, smin, smax, umin, umax, smin32, smax32, umin32, umax32, rules)
+    return found
+
+
+def _settled(
+    value: int,
+    mask: int,
+    smin: int,
+    smax: int,
+    umin: int,
+    umax: int,
+    smin32: int,
+    smax32: int,
+    umin32: int,
+    umax32: int,
+    rules: Rules,
+) -> Num:
     for last in (False, True):
         # The bits bound the number.
         low_v, low_m = value & U32, mask & U32
