@@ -45,7 +45,8 @@ class Keeper:
     load: ProgLoad | None = None
 
     def bpf(self, call: Call[R]) -> R:
-        if isinstance(call, ProgLoad):
+        # A load without a name is our loader's own question whether the kernel has something.
+        if isinstance(call, ProgLoad) and call.name:
             self.load = call
             raise Kept
         if isinstance(call, ObjGet):
