@@ -18,6 +18,8 @@ _MODS = (*_QUALIFIERS, Kind.TYPE_TAG)
 _REFERS = (Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.PTR, Kind.TYPEDEF, Kind.FUNC, Kind.VAR, Kind.DECL_TAG, Kind.TYPE_TAG)
 # Padding is made of these, the widest that fits.
 _PADS = (("long", 64), ("int", 32), ("short", 16), ("char", 8))
+# No type has more padding than this, but a damaged size asks for millions of lines of it.
+_MOST_PADDING = 1 << 25
 _VA_LIST = "__gnuc_va_list"
 
 
@@ -46,6 +48,7 @@ class CPrinter:
         self._aligns: dict[int, int] = {}
         self._queue: list[int] = []
         self._out: list[str] = []
+        self._padding_room = _MOST_PADDING
 
     def definitions(self, ids: Iterable[int]) -> Iterator[str]:
         """The definitions that these types need and that were not given yet, each with the blank line after it.
@@ -89,16 +92,19 @@ class CPrinter:
     def _referenced(self) -> list[bool]:
         found = [False] * len(self.btf)
         for type_ in self.btf:
+            references = [member.type_id for member in type_.members] + [variable.type_id for variable in type_.variables]
             if type_.kind in _REFERS or type_.kind == Kind.ARRAY:
-                found[type_.ref] = True
-            for member in type_.members:
-                found[member.type_id] = True
-            for variable in type_.variables:
-                found[variable.type_id] = True
+                references.append(type_.ref)
+            for reference in references:
+                if reference >= len(found):
+                    raise FormatError(f"refers to type {reference} of {len(found)}", path=self.btf.path, where=f"BTF type {type_.id}")
+                found[reference] = True
         return found
 
     def _put_in_order(self, id_: int, *, through_pointer: bool) -> bool:
         """Queue what must be defined before `id_`, and `id_`. Returns whether whoever needs it needs its definition."""
+        if id_ >= len(self._order):
+            raise FormatError(f"refers to type {id_} of {len(self._order)}", path=self.btf.path, where="BTF")
         state = self._order[id_]
         if state == _State.DONE:
             return True
@@ -284,6 +290,9 @@ class CPrinter:
         """Nameless bit fields from bit `at` until the next member, as few as make a compiler put it there."""
         if at >= until:
             return ""
+        self._padding_room -= until - at
+        if self._padding_room < 0:
+            raise FormatError(f"{until - at} bits of padding are too many", path=self.btf.path, where="BTF")
         indent = "\n" + "\t" * level
         name, bits = next(((n, b) for n, b in _PADS if (at + b - 1) // b * b <= until), _PADS[-1])
         begin = (at + bits - 1) // bits * bits
@@ -341,7 +350,7 @@ class CPrinter:
         aligns = [(member, self._align(member.type_id)) for member in type_.members]
         if any(align and not member.bitfield and member.bits % (8 * align) for member, align in aligns):
             return True
-        return type_.size % max((align for _, align in aligns), default=1) != 0
+        return type_.size % max((1, *(align for _, align in aligns))) != 0
 
     # -- declarations
 

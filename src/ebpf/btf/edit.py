@@ -4,6 +4,7 @@ import struct
 
 from ebpf.btf.parse import MAGIC, Btf
 from ebpf.btf.types import Kind
+from ebpf.errors import FormatError
 
 
 class Editor:
@@ -17,7 +18,12 @@ class Editor:
         self.changed = False
 
     def set(self, id_: int, word: int, value: int) -> None:
-        """Put a value into word number `word` of a type (0 its name, 1 info, 2 size or reference, then what the kind has)."""
+        """Put a value into word number `word` of a type (0 its name, 1 info, 2 size or reference, then what the kind has).
+
+        Raises FormatError for a value that 32 bits do not hold.
+        """
+        if not 0 <= value < 1 << 32:
+            raise FormatError(f"{value} does not fit into 32 bits", path=self._btf.path, where=f"BTF type {id_}")
         at = self._btf.place(id_) + word
         if self._words[at] != value:
             self._words[at] = value
@@ -46,7 +52,10 @@ class Editor:
 
 
 def place_variables(btf: Btf, sizes: dict[str, int], offsets: dict[str, int]) -> Btf:
-    """Fill in what clang leaves to the loader: the sizes of DATASECs (`sizes` by section) and the offsets of variables."""
+    """Fill in what clang leaves to the loader: the sizes of DATASECs (`sizes` by section) and the offsets of variables.
+
+    Raises FormatError for damaged types, and for a variable that lies further away than 32 bits reach.
+    """
     editor = Editor(btf)
     for id_ in range(1, len(btf)):
         if btf.kind(id_) != Kind.DATASEC or btf.name(id_) not in sizes:

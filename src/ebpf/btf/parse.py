@@ -57,6 +57,11 @@ class Btf:
         return len(self._offsets) + self._first
 
     @property
+    def path(self) -> str:
+        """The file that this was read from, as errors name it ("": none)."""
+        return self._path
+
+    @property
     def own(self) -> range:
         """The ids of the types that stand here, without those of the base."""
         return range(self._first, len(self))

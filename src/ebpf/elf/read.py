@@ -1,7 +1,6 @@
 """Bytes of an object file to an ObjectSpec: sections to programs and maps, relocations resolved as far as no kernel is needed."""
 
 import re
-import struct
 from collections.abc import Mapping
 from pathlib import PurePath
 
@@ -70,10 +69,7 @@ def _types(elf: ElfFile) -> Btf | None:
     if not placed:
         return btf
     holding = {s.index for s in elf.sections if s.name in placed}
-    try:
-        return place_variables(btf, placed, {s.name: s.value for s in elf.symbols if s.section in holding and s.name})
-    except struct.error as error:
-        raise FormatError("a variable lies further away than 32 bits reach", path=elf.path, where="section '.BTF'") from error
+    return place_variables(btf, placed, {s.name: s.value for s in elf.symbols if s.section in holding and s.name})
 
 
 def _records(elf: ElfFile, btf: Btf | None) -> Ext:
