@@ -62,7 +62,8 @@ def socket(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
         kinds = _SOCKETS | {BTF_ID}
     elif arg == Arg.SOCKET_OR_NULL:
         names, kinds = "sock", frozenset((SOCKET,))
-    if reg.kind not in kinds or reg.flags & MAYBE_NULL:
+    nullable = arg in (Arg.SOCK_OR_NULL, Arg.SOCKET_OR_NULL)
+    if reg.kind not in kinds or (reg.flags & MAYBE_NULL and not nullable):
         raise expected(env, at, reg, names)
     memory.fixed_offset(env, reg, at)
     if arg == Arg.SOCK_RELEASED:

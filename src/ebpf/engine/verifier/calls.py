@@ -1,5 +1,6 @@
 """Calls of helpers: which may be called, what their arguments have to be, and what they return."""
 
+from dataclasses import replace
 from typing import Final
 
 from ebpf.engine.program import MapDesc
@@ -145,6 +146,25 @@ _NULLABLE: Final = (
 )
 _MEMORY_KINDS: Final = frozenset((STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, BUF))
 _MEMORY_NAMES: Final = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
+_RETVALS: Final = frozenset({"get_retval", "set_retval"})
+#: Helpers that may sleep, which only sleepable programs may call.
+_SLEEPS: Final = frozenset(
+    {"copy_from_user", "copy_from_user_task", "sys_bpf", "sys_close", "btf_find_by_name_kind", "ima_inode_hash", "ima_file_hash"}
+)
+#: Attach types whose programs must return 1.
+FIXED_ONE: Final = frozenset(
+    {
+        AttachType.CGROUP_UDP4_RECVMSG,
+        AttachType.CGROUP_UDP6_RECVMSG,
+        AttachType.CGROUP_UNIX_RECVMSG,
+        AttachType.CGROUP_INET4_GETPEERNAME,
+        AttachType.CGROUP_INET6_GETPEERNAME,
+        AttachType.CGROUP_UNIX_GETPEERNAME,
+        AttachType.CGROUP_INET4_GETSOCKNAME,
+        AttachType.CGROUP_INET6_GETSOCKNAME,
+        AttachType.CGROUP_UNIX_GETSOCKNAME,
+    }
+)
 #: Helpers that may read packets directly through a pointer.
 _SEES_PACKETS: Final = frozenset(
     {ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}
@@ -194,6 +214,8 @@ def helper(env: Env, id_: int) -> Call:
     """Check the call of helper `id_` and put its result into r0. Raises Refusal."""
     row = _row(env, id_)
     assert row.args is not None
+    row = _as_this_type_has_it(env, row)
+    assert row.args is not None
     call = Call(row)
     regs = env.regs
     for place, arg in enumerate(row.args):
@@ -217,6 +239,28 @@ def helper(env: Env, id_: int) -> Call:
     return call
 
 
+#: Helpers whose first arguments are others for a program type.
+_OTHER_ARGUMENTS: Final = {
+    ("get_socket_cookie", ProgType.SK_REUSEPORT): (Arg.SOCK_OR_NULL,),
+    ("get_socket_cookie", ProgType.TRACING): (Arg.SOCK_OR_NULL,),
+    ("sk_assign", ProgType.SK_LOOKUP): (Arg.CTX, Arg.SOCKET_OR_NULL),
+    ("sk_storage_get", ProgType.CGROUP_SOCK): (Arg.MAP, Arg.CTX),
+    ("getsockopt", ProgType.CGROUP_SOCKOPT): (Arg.SOCK,),
+    ("setsockopt", ProgType.CGROUP_SOCKOPT): (Arg.SOCK,),
+}
+
+
+def _as_this_type_has_it(env: Env, row: Helper) -> Helper:
+    other = _OTHER_ARGUMENTS.get((row.name, ProgType(env.code.prog_type)))
+    return row if other is None or row.args is None else replace(row, args=(*other, *row.args[len(other) :]))
+
+
+def _of_setsockopt(env: Env, row: Helper) -> bool:
+    """Whether a program on setsockopt(2) calls what only those may."""
+    setting = env.code.prog_type == ProgType.CGROUP_SOCKOPT and env.code.attach_type == AttachType.CGROUP_SETSOCKOPT
+    return setting and row.name in ("getsockopt", "setsockopt")
+
+
 def call_release(row: Helper) -> int:
     """The register of the argument that is given back."""
     assert row.args is not None
@@ -233,11 +277,25 @@ def _row(env: Env, id_: int) -> Helper:
     kind = PROGRAM_TYPES[ProgType(env.code.prog_type)]
     if kind.helpers is None:
         raise Unjudged(f"helpers of {kind.name} programs", env.slot)
-    if row.name not in kind.helpers:
+    if row.name not in kind.helpers and not _of_setsockopt(env, row):
         raise env.refuse(
             "helper-not-allowed",
             f"program of this type cannot use helper bpf_{row.name}#{id_}",
             f"{kind.name} programs cannot call bpf_{row.name}",
+            helper=id_,
+        )
+    if row.name in _RETVALS and env.code.attach_type in FIXED_ONE and env.code.prog_type == ProgType.CGROUP_SOCK_ADDR:
+        raise env.refuse(
+            "helper-not-allowed",
+            f"program of this type cannot use helper bpf_{row.name}#{id_}",
+            f"programs that cannot fail what they see have no use for bpf_{row.name}",
+            helper=id_,
+        )
+    if row.name in _SLEEPS and not env.code.sleepable:
+        raise env.refuse(
+            "helper-not-allowed",
+            "helper call might sleep in a non-sleepable prog",
+            f"bpf_{row.name} may sleep, and this program must not",
             helper=id_,
         )
     if row.gpl and not env.code.gpl:

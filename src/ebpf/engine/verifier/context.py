@@ -18,7 +18,7 @@ from ebpf.engine.verifier.reg import (
     Reg,
     number,
 )
-from ebpf.uapi import CONTEXTS, PROGRAM_TYPES, FieldKind, ProgType
+from ebpf.uapi import CONTEXTS, PROGRAM_TYPES, AttachType, FieldKind, ProgType
 
 _POINTER: Final = {FieldKind.PACKET: PACKET, FieldKind.PACKET_END: PACKET_END, FieldKind.PACKET_META: PACKET_META}
 _TRACEPOINT_BYTES: Final = 8192
@@ -60,7 +60,7 @@ def access(env: Env, reg: Reg, at: int, off: int, size: int, *, write: bool, sig
     for field in context.fields:
         if not (field.offset <= off and off + size <= field.offset + field.size):
             continue
-        if field.name in row.hidden:
+        if field.name in row.hidden or (field.name == "egress_ifindex" and env.code.attach_type != AttachType.XDP_DEVMAP):
             break
         if write:
             allowed = field.writable and (field.name in row.writes if row.writes is not None else True)
@@ -118,7 +118,7 @@ def _pointer(env: Env, name: str, off: int, size: int, start: int, width: int) -
             )
             else SOCK_COMMON
         )
-        nullable = env.code.prog_type not in (ProgType.CGROUP_SOCKOPT, ProgType.CGROUP_SOCK_ADDR)
+        nullable = kind == SOCK_COMMON or env.code.prog_type in (ProgType.SOCK_OPS, ProgType.SK_LOOKUP)
         return Reg(kind, id=env.new_id() if nullable else 0, flags=MAYBE_NULL if nullable else 0)
     if name == "migrating_sk":
         return Reg(SOCK_COMMON, id=env.new_id(), flags=MAYBE_NULL)

@@ -47,22 +47,6 @@ _TRACING: Final = frozenset(
 _FORKS: Final = (int(Alu.AND), int(Alu.OR))
 _CHANGES: Final = calls.MOVES_PACKET
 
-_FIXED_ONE: Final = frozenset(
-    getattr(AttachType, name)
-    for name in (
-        "CGROUP_UDP4_RECVMSG",
-        "CGROUP_UDP6_RECVMSG",
-        "CGROUP_UNIX_RECVMSG",
-        "CGROUP_INET4_GETPEERNAME",
-        "CGROUP_INET6_GETPEERNAME",
-        "CGROUP_UNIX_GETPEERNAME",
-        "CGROUP_INET4_GETSOCKNAME",
-        "CGROUP_INET6_GETSOCKNAME",
-        "CGROUP_UNIX_GETSOCKNAME",
-    )
-    if hasattr(AttachType, name)
-)
-
 
 class Explorer:
     """Walks a program. `run` returns when every path was accepted, and raises Refusal at the first that is not.
@@ -93,6 +77,7 @@ class Explorer:
     def run(self) -> None:
         """Walk all paths of the program, then of each global function that it calls."""
         functions.check_sleepable(self.env)
+        functions.check_exceptions(self.env)
         functions.check_abnormal_returns(self.env)
         regs = [NOTHING] * 11
         regs[1] = Reg(CTX)
@@ -555,7 +540,7 @@ class Explorer:
                 if target in self._changing:
                     calls.forget_packets(env)
                 return following
-            if any(held.kind == "lock" for held in state.held):
+            if not self._rules.locked_calls and any(held.kind == "lock" for held in state.held):
                 raise env.refuse(
                     "locked-call", "function calls are not allowed while holding a lock", "a function is called while a lock is held"
                 )
@@ -731,7 +716,7 @@ def _allowed(code: Code) -> tuple[int, int] | None:
     """What a program may return; None if anything."""
     kind, attach = ProgType(code.prog_type), code.attach_type
     if kind == ProgType.CGROUP_SOCK_ADDR:
-        if attach in _FIXED_ONE:
+        if attach in calls.FIXED_ONE:
             return (1, 1)
         if attach in (AttachType.CGROUP_INET4_BIND, AttachType.CGROUP_INET6_BIND):
             return (0, 3)

@@ -182,6 +182,17 @@ def check_sleepable(env: Env) -> None:
         )
 
 
+def check_exceptions(env: Env) -> None:
+    """Programs with a callback for exceptions are not judged. Raises Unjudged."""
+    btf = env.code.btf
+    if btf is None or not env.code.functions:
+        return
+    mine = {type_id for _, type_id in env.code.functions}
+    for id_ in btf.own:
+        if btf.kind(id_) == Kind.DECL_TAG and btf.type(id_).ref in mine and btf.name(id_).startswith("exception_callback:"):
+            raise Unjudged("callbacks for exceptions")
+
+
 def check_abnormal_returns(env: Env) -> None:
     """Check that functions which may end at once, by a load from a packet or a tail call, return a number. Raises Refusal."""
     structure, code = env.structure, env.code

@@ -40,7 +40,7 @@ from ebpf.uapi import CONTEXTS, MapFlag, MapType, ProgType
 
 MAX_OFFSET: Final = 1 << 29
 _WRITES_PACKETS: Final = frozenset(
-    {ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}
+    {ProgType.CGROUP_SOCKOPT, ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}
 )
 _SOCKETS: Final = frozenset((SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK))
 _SPECIAL: Final = frozenset((CTX, *_SOCKETS, BTF_ID))

@@ -202,7 +202,7 @@ def _settled(
         x = value | mask
         if x < umax:
             umax = x
-        if mask & (mask + 1) and rules.sharp_bits and umin <= umax:
+        if mask & (mask + 1) and rules.sharp_bits:
             only = _only(value, mask, umin, umax)
             if only >= 0:
                 return known(only)
@@ -293,12 +293,22 @@ def _settled(
 
 
 def _only(value: int, mask: int, low: int, high: int) -> int:
-    """The one number with these bits between `low` and `high`, or -1 if there are more (or none)."""
-    first = low if low & ~mask == value else _after(value, mask, low)
-    if first < 0 or first > high:
+    """The one number with these bits between `low` and `high`, or -1 if there are more.
+
+    Where there is none (a path that cannot be) it is the one that Linux takes.
+    """
+    most = value | mask
+    following = _after(value, mask, low)
+    if following < 0:
+        following = most
+    if low & ~mask == value:
+        return low if following > high else -1
+    if following == most:
+        return most
+    if following > high:
         return -1
-    second = _after(value, mask, first)
-    return first if second < 0 or second > high else -1
+    after = _after(value, mask, following)
+    return following if after > high or after < 0 else -1
 
 
 def _after(value: int, mask: int, x: int) -> int:

@@ -37,6 +37,7 @@ class Rules:
     iterators: bool = True
     bswap: bool = True
     nonnull_array: bool = True
+    locked_calls: bool = True
     jset_sharp: bool = True
 
 
@@ -81,6 +82,7 @@ _ROWS: Final = (
         load_acquire=False,
         iterators=False,
         bswap=False,
+        locked_calls=False,
         nonnull_array=False,
         jset_sharp=False,
     ),
