@@ -102,7 +102,7 @@ def packets(count: int) -> list[bytes]:
 
 def everything(loaded: Collection) -> tuple[object, ...]:
     """Variables and the elements of every map."""
-    maps = {name: sorted(held.items()) for name, held in loaded.maps.items() if not name.startswith(".")}
+    maps = {name: sorted(held.raw.items()) for name, held in loaded.maps.items() if not name.startswith(".")}
     return loaded.variables(), maps
 
 

@@ -21,7 +21,7 @@ class Table(MutableMapping[Any, Any]):
         self.map = held
         self.map_fd = held.fd
         self.name = held.name
-        self._btf = held.btf
+        self._btf = held.types.btf if held.types is not None else None
         self._event_type = event_type
         self._events: PerfBuffer | RingBuffer | None = None
         self._callback: Callable[..., Any] | None = None
@@ -83,11 +83,11 @@ class Table(MutableMapping[Any, Any]):
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[Any]:
-        for key in self.map.keys():  # noqa: SIM118  # the map's own keys, one by one
+        for key in self.map.walk():
             yield self.Key.from_buffer_copy(key)
 
     def __len__(self) -> int:
-        return self.map.spec.max_entries if self.map.spec.type in _ARRAYS else len(list(self.map.keys()))
+        return self.map.spec.max_entries if self.map.spec.type in _ARRAYS else len(list(self.map.walk()))
 
     def __contains__(self, key: object) -> bool:
         return self.map.lookup(self._key_bytes(key)) is not None
@@ -98,7 +98,7 @@ class Table(MutableMapping[Any, Any]):
 
     def iteritems(self) -> Iterator[tuple[Any, Any]]:
         """The elements, one by one."""
-        for key, value in self.map.items():
+        for key, value in self.map.pairs():
             yield self.Key.from_buffer_copy(key), self._leaf(value)
 
     def items(self) -> list[tuple[Any, Any]]:  # type: ignore[override]  # BCC gives a list
@@ -119,7 +119,7 @@ class Table(MutableMapping[Any, Any]):
 
     def items_lookup_and_delete_batch(self) -> Iterator[tuple[Any, Any]]:
         """The elements, taken out of the map."""
-        for key in list(self.map.keys()):
+        for key in list(self.map.walk()):
             value = self.map.take(key)
             if value is not None:
                 yield self.Key.from_buffer_copy(key), self._leaf(value)
@@ -129,13 +129,13 @@ class Table(MutableMapping[Any, Any]):
         if self.map.spec.type in _ARRAYS:
             self.zero()
             return
-        for key in list(self.map.keys()):
+        for key in list(self.map.walk()):
             self.map.delete(key)
 
     def zero(self) -> None:
         """Set all leaves to zero, keeping the keys."""
         empty = bytes(self.map.value_bytes)
-        for key in list(self.map.keys()):
+        for key in list(self.map.walk()):
             self.map.update(key, empty, UpdateFlag.ANY)
 
     # -- per-CPU values

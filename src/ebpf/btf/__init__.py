@@ -2,6 +2,7 @@
 
 from ebpf.btf.build import Builder
 from ebpf.btf.c import CPrinter, in_order
+from ebpf.btf.classes import Classes, Codec, number_codec, raw_codec
 from ebpf.btf.core import Answer, Matcher, Relo, compatible
 from ebpf.btf.edit import Editor, place_variables
 from ebpf.btf.fields import kernel_fields
@@ -20,6 +21,8 @@ __all__ = [
     "Btf",
     "Builder",
     "CPrinter",
+    "Classes",
+    "Codec",
     "Editor",
     "Enumerator",
     "Hex",
@@ -40,8 +43,10 @@ __all__ = [
     "compatible",
     "essential",
     "kfuncs",
+    "number_codec",
     "place_variables",
     "prototype",
+    "raw_codec",
     "read_value",
     "select",
     "show_value",

@@ -9,8 +9,9 @@ from ebpf.errors import FormatError
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
-_NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64, Kind.PTR})
-_FLOATS: Mapping[int, str] = {4: "<f", 8: "<d"}
+#: Kinds whose values are whole numbers, and struct's layouts of floating ones by their size.
+NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64, Kind.PTR})
+FLOATS: Mapping[int, str] = {4: "<f", 8: "<d"}
 # Types that contain themselves many times over could otherwise ask for any number of values.
 _MOST_VALUES = 100_000
 
@@ -56,10 +57,10 @@ class _Reader:
         self._left -= 1
         if self._left < 0:
             raise FormatError(f"{type_.kind.name.lower()} {type_.name!r} holds too many values", where="BTF")
-        if type_.kind in _NUMBERS:
+        if type_.kind in NUMBERS:
             return self.number(type_, self._bytes(at, self.btf.size_of(type_.id)))
         if type_.kind == Kind.FLOAT:
-            raw, layout = self._bytes(at, type_.size), _FLOATS.get(type_.size)
+            raw, layout = self._bytes(at, type_.size), FLOATS.get(type_.size)
             return float(struct.unpack(layout, raw)[0]) if layout else raw.hex()
         if type_.kind == Kind.ARRAY:
             return self._array(type_, at)
@@ -157,10 +158,10 @@ def write_value(btf: Btf, type_id: int, value: Value) -> bytes:
     """Encode a value by a type; a struct takes a dict (what is missing is zero). Raises FormatError when it does not fit."""
     type_ = btf.resolve(type_id)
     size = btf.size_of(type_id)
-    if type_.kind in _NUMBERS:
-        return _number(type_, value, size * 8).to_bytes(size, "little")
-    if type_.kind == Kind.FLOAT and isinstance(value, (int, float)) and size in _FLOATS:
-        return struct.pack(_FLOATS[size], value)
+    if type_.kind in NUMBERS:
+        return encode_number(type_, value, size * 8).to_bytes(size, "little")
+    if type_.kind == Kind.FLOAT and isinstance(value, (int, float)) and size in FLOATS:
+        return struct.pack(FLOATS[size], value)
     if type_.kind == Kind.ARRAY and isinstance(value, (str, list)):
         raw = value.encode() if isinstance(value, str) else b"".join(write_value(btf, type_.ref, v) for v in value)
         if len(raw) > size:
@@ -171,9 +172,9 @@ def write_value(btf: Btf, type_id: int, value: Value) -> bytes:
     raise FormatError(f"{value!r} is no {type_.kind.name.lower()} {type_.name}".rstrip(), where="BTF")
 
 
-def _number(type_: Type, value: Value, bits: int) -> int:
-    """The value as an unsigned number of `bits` bits."""
-    if isinstance(value, str) and type_.enumerators:
+def encode_number(type_: Type | None, value: Value, bits: int) -> int:
+    """The value as an unsigned number of `bits` bits; of an enum also by name. Raises FormatError when it does not fit."""
+    if isinstance(value, str) and type_ is not None and type_.enumerators:
         named = {e.name: e.value for e in type_.enumerators}
         if value not in named:
             raise FormatError(f"{type_.name or 'the enum'} has no {value!r}", where="BTF")
@@ -193,7 +194,7 @@ def _struct(btf: Btf, type_: Type, value: dict[str, Value]) -> bytes:
             raise FormatError(f"{type_.name or 'the struct'} has no member {name!r}", where="BTF")
         member, bit = places[name]
         if member.bitfield:
-            whole |= _number(btf.resolve(member.type_id), part, member.bitfield) << bit
+            whole |= encode_number(btf.resolve(member.type_id), part, member.bitfield) << bit
         else:
             whole |= int.from_bytes(write_value(btf, member.type_id, part), "little") << bit
     if whole >> 8 * type_.size:

@@ -210,7 +210,7 @@ def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequenc
             raise UsageError(
                 f"map {'idx' if isinstance(which, int) else 'name'} {which!r} is not in {spec.path}; it has {', '.join(by_name)}"
             )
-        taken[name] = Map(kernel, found.fd, spec.maps[name], spec.btf)
+        taken[name] = Map(kernel, found.fd, spec.maps[name])
     try:
         return Collection.load(spec, kernel, reuse=taken, types=_kernel_types(request.kernel_btf))
     except VerifierError as error:

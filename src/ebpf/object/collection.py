@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from ebpf.btf import Btf, Value, read_value, write_value
+from ebpf.btf import Btf, Classes, Value, read_value, write_value
 from ebpf.errors import KernelError, NotFoundError, PrivilegeError, UsageError
 from ebpf.object.map import Map
 from ebpf.object.program import Program
@@ -30,6 +30,8 @@ class Collection:
         self.kernel = kernel
         self.maps: dict[str, Map] = {}
         self.programs: dict[str, Program] = {}
+        #: Classes for the object's types: what its maps give and take.
+        self.types = Classes(spec.btf) if spec.btf is not None else None
         self._btf_fd = 0
         self._stack = ExitStack()
         self._resolver = Resolver(spec, kernel, types=types)
@@ -105,7 +107,7 @@ class Collection:
         path = f"{_PINS}/{name}" if spec.pinning == _BY_NAME else ""
         fd = self._pinned(path) if path else -1
         found = fd >= 0
-        held = self._stack.enter_context(Map(self.kernel, fd if found else self._create(spec), spec, self.spec.btf))
+        held = self._stack.enter_context(Map(self.kernel, fd if found else self._create(spec), spec, self.types))
         if found:
             # What is in a map that was there before is its users', and stays.
             _require_same(held, path)

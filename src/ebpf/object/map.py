@@ -1,13 +1,15 @@
-"""A map that is open: bytes in and out, and values by type where its types are known."""
+"""A map that is open: a mapping by its types, and the commands on its bytes."""
 
 import errno
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from ebpf.btf import Btf, Value, read_value, write_value
-from ebpf.errors import KernelError, NotSupportedError
+from ebpf.btf import Classes, Codec, number_codec, raw_codec
+from ebpf.errors import FormatError, KernelError, NotSupportedError
+from ebpf.object.elements import Elements
 from ebpf.spec import MapSpec
 from ebpf.sys.calls import (
     GetMapInfo,
@@ -25,20 +27,66 @@ from ebpf.sys.kernel import Kernel
 from ebpf.uapi import MAP_TYPES, MapType, UpdateFlag
 
 _BATCH = 4096
+_ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 
 
-class Map:
-    """An open map. Keys and values are bytes; a per-CPU value is `possible_cpus * round_up(value_size, 8)` bytes.
+class Map(Elements):
+    """An open map: a mapping of keys and values as its types say (numbers, texts, enums, dataclasses), of bytes where it has none.
 
+    A per-CPU value is a list, one for each possible CPU. `raw` is the same mapping in bytes, as lookup(), update() and delete()
+    have them: there a per-CPU value is `possible_cpus * round_up(value_size, 8)` bytes. `types` are those of the map's object.
     Close it, or use it in a with statement; closing twice does nothing.
     """
 
-    def __init__(self, kernel: Kernel, fd: int, spec: MapSpec, btf: Btf | None = None) -> None:
+    def __init__(self, kernel: Kernel, fd: int, spec: MapSpec, types: Classes | None = None) -> None:
         self.kernel = kernel
         self.fd = fd
         self.spec = spec
-        self.btf = btf
+        self.types = types
         self._closed = False
+        self._held = self
+
+    #: Maps are told apart, whatever is in them.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __bool__(self) -> bool:
+        return True
+
+    @cached_property
+    def key(self) -> Codec:  # type: ignore[override]  # made when it is first asked for
+        """How keys are read and written."""
+        size = self.spec.key_size
+        known = self._codec(self.spec.key_type_id, size)
+        if known is None and size in (1, 2, 4, 8) and self.typed:
+            return number_codec(size)
+        return known or raw_codec(size)
+
+    @cached_property
+    def value(self) -> Codec:  # type: ignore[override]
+        """How values are read and written."""
+        known = self._codec(self.spec.value_type_id, self.spec.value_size)
+        if known is None:
+            return raw_codec(self.value_bytes)
+        return _each_cpu(known, self.kernel.possible_cpus) if self.per_cpu else known
+
+    @property
+    def typed(self) -> bool:
+        """Whether values have a type."""
+        return self._codec(self.spec.value_type_id, self.spec.value_size) is not None
+
+    def _codec(self, type_id: int, size: int) -> Codec | None:
+        if self.types is None or not type_id:
+            return None
+        codec = self.types.codec(type_id)
+        return codec if codec.size == size else None
+
+    @cached_property
+    def raw(self) -> Elements:
+        """The same mapping in bytes."""
+        return Elements(self, raw_codec(self.spec.key_size), raw_codec(self.value_bytes))
 
     @property
     def name(self) -> str:
@@ -69,9 +117,15 @@ class Map:
                 return None
             raise
 
-    def update(self, key: bytes, value: bytes, flags: UpdateFlag = UpdateFlag.ANY) -> None:
-        """Write `value` under `key`. Raises KernelError: E2BIG when full, EEXIST, ENOENT by the flags, EPERM when frozen."""
-        self.kernel.bpf(MapUpdate(self.fd, key, value, int(flags)))
+    def update(self, key: Any, value: bytes | None = None, flags: UpdateFlag = UpdateFlag.ANY) -> None:  # type: ignore[override]
+        """Write the bytes `value` under the bytes `key`; or, given a mapping alone, all that is in it by type, as a dict's update does.
+
+        Raises KernelError: E2BIG when full, EEXIST, ENOENT by the flags, EPERM when frozen.
+        """
+        if value is None:
+            super().update(key)
+        else:
+            self.kernel.bpf(MapUpdate(self.fd, key, value, int(flags)))
 
     def delete(self, key: bytes) -> bool:
         """Remove `key`; False if it was not there."""
@@ -92,7 +146,7 @@ class Map:
                 return None
             raise
 
-    def keys(self) -> Iterator[bytes]:
+    def walk(self) -> Iterator[bytes]:
         """The keys, asked for one after the other; one that is deleted meanwhile may begin the walk anew."""
         key: bytes | None = None
         while True:
@@ -104,17 +158,23 @@ class Map:
                 raise
             yield key
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """The elements, in batches where the kernel has them."""
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        """The elements in bytes, in batches where the kernel has them."""
         try:
             yield from self._batches()
         except (NotSupportedError, KernelError) as error:
             if isinstance(error, KernelError) and error.errno not in (errno.EINVAL, errno.ENOTSUP, 524):
                 raise
-            for key in list(self.keys()):
+            for key in list(self.walk()):
                 value = self.lookup(key)
                 if value is not None:
                     yield key, value
+
+    def count(self) -> int:
+        """How many elements there are: of an array always as many as there may be."""
+        if self.spec.type in _ARRAYS:
+            return self.spec.max_entries
+        return sum(1 for _ in self.walk())
 
     def _batches(self) -> Iterator[tuple[bytes, bytes]]:
         place, size, count = b"", self.spec.key_size, _BATCH
@@ -140,21 +200,6 @@ class Map:
         """Give the map a path."""
         self.kernel.bpf(ObjPin(path, self.fd))
 
-    # -- by type
-
-    def read(self, value: bytes) -> Value:
-        """A value by the map's BTF type. Raises NotSupportedError if it has none."""
-        return read_value(self._types(), self.spec.value_type_id, value)
-
-    def write(self, value: Value) -> bytes:
-        """Bytes of a value by the map's BTF type."""
-        return write_value(self._types(), self.spec.value_type_id, value)
-
-    def _types(self) -> Btf:
-        if self.btf is None or not self.spec.value_type_id:
-            raise NotSupportedError(f"map {self.name!r}", "its types are not known: compile with -g")
-        return self.btf
-
     def close(self) -> None:
         """Close the descriptor. Idempotent."""
         if not self._closed:
@@ -170,3 +215,18 @@ class Map:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             warnings.warn(f"map {self.spec.name!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+def _each_cpu(inner: Codec, cpus: int) -> Codec:
+    """A list of values, one for each CPU, each at a multiple of 8 bytes."""
+    stride = (inner.size + 7) // 8 * 8
+
+    def read(data: bytes) -> list[Any]:
+        return [inner.read(data[at : at + inner.size]) for at in range(0, cpus * stride, stride)]
+
+    def write(value: Any) -> bytes:
+        if not isinstance(value, (list, tuple)) or len(value) != cpus:
+            raise FormatError(f"{value!r} is no list of {cpus} values, one for each CPU")
+        return b"".join(inner.write(each).ljust(stride, b"\0") for each in value)
+
+    return Codec(cpus * stride, read, write)
