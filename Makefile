@@ -23,6 +23,7 @@ format: .venv/tested
 
 bench: .venv/tested
 	@for f in bench/*.py; do echo "== $$f"; $(PY) $$f || exit 1; done
+	@$(PY) -m bench.engine
 
 # The two steps of an install: what the package needs from PyPI, then the package itself with its runtime compiled.
 .venv/installed: pyproject.toml

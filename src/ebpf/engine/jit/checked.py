@@ -16,7 +16,7 @@ from ebpf.engine.jit.translate import Module, Translator
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, NotSupportedError
 from ebpf.isa import Insn, by_slot, called_register, disasm_one
-from ebpf.isa.opcodes import LD_IMM64, Class
+from ebpf.isa.opcodes import FP, LD_IMM64, Class
 from ebpf.uapi import PseudoSrc
 
 FRAMES: Final = 8
@@ -192,9 +192,15 @@ class CheckedTranslator(Translator):
         self._emit("store i64 %fuel.in, ptr %fuel")
         self._fault_unless("icmp uge i64 %frame, %stack.lo", Kind.DEPTH, start)
         self._emit("%top = inttoptr i64 %R10 to ptr")
-        self._emit("%bottom = inttoptr i64 %frame to ptr")
-        self._emit(f"call void @llvm.memset.p0.i64(ptr align 8 %bottom, i8 0, i64 {STACK}, i1 false)")
+        if self._uses_stack(start):
+            self._emit("%bottom = inttoptr i64 %frame to ptr")
+            self._emit(f"call void @llvm.memset.p0.i64(ptr align 8 %bottom, i8 0, i64 {STACK}, i1 false)")
         self._emit(f"store i64 %frame, ptr {self._at('sp')}")
+
+    def _uses_stack(self, start: int) -> bool:
+        """Whether a function reads r10: only then it, or what it calls, can come by an address in its frame."""
+        end = next((other for other in self._starts if other > start), len(self._slots))
+        return any(insn is not None and FP in (insn.dst, insn.src) for insn in self._slots[start:end])
 
     def _past_the_end(self, slot: int) -> None:
         self._fault(Kind.END, slot)

@@ -55,12 +55,18 @@ _COMPARE = {
     Jmp.JSLT: "slt",
     Jmp.JSLE: "sle",
 }
+#: The helpers that a hash has a body of its own for.
+_OF_HASH = frozenset({"map_lookup_elem", "map_update_elem", "map_delete_elem"})
 _RMW = {Atomic.ADD: "add", Atomic.OR: "or", Atomic.AND: "and", Atomic.XOR: "xor"}
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What an entry of the image's table holds: "helper" (id), "map" (fd: the header's address) or "data" (fd: its data's)."""
+    """What an entry of the image's table holds.
+
+    "helper" (id), "hash" (id: the body of that helper for a map that is known to be a hash), "map" (fd: the header's address)
+    or "data" (fd: its data's).
+    """
 
     kind: str
     number: int
@@ -423,11 +429,17 @@ class Translator:
 
     def _call_helper(self, number: int, slot: int) -> None:
         args = ", ".join(f"i64 {self._get(i)}" for i in range(1, 6))
-        function = self._new(f"inttoptr i64 {self._entry('helper', number)} to ptr")
+        function = self._new(f"inttoptr i64 {self._entry(self._body(number, slot), number)} to ptr")
         result = self._new(f"call i64 {function}({args}, ptr %env)")
         if number == _TAIL_CALL:
             self._tail_call(slot, result)
         self._set(0, result)
+
+    def _body(self, number: int, slot: int) -> str:
+        """Whose body of a helper is called: a map's type may have a faster one, where the map is known here."""
+        row = self._program.maps.get(self._program.call_map.get(slot, -1))
+        known = row is not None and row.type == MapType.HASH and number in HELPERS and HELPERS[number].name in _OF_HASH
+        return "hash" if known else "helper"
 
     def _tail_call(self, slot: int, target: str) -> None:
         """Go on in another program, whose result is this function's; or go on here, where the helper found none."""

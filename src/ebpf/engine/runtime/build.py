@@ -5,14 +5,21 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from ebpf.errors import NotSupportedError
-from ebpf.toolchain import Clang, cache_folder, find_clang, run, write_atomically
+from ebpf.toolchain import cache_folder, find_clang, run, write_atomically
 
 SOURCES = Path(__file__).parent / "c"
 BUILT = Path(__file__).parent / "built"
+#: The oldest processors that the runtime is compiled for.
+_PROCESSOR = {"x86_64": ("-march=x86-64-v2",)}
+
+
+def _machine() -> str:
+    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 
 
 @lru_cache(maxsize=1)
@@ -42,10 +49,17 @@ def library_path() -> Path:
     return cached
 
 
-def build(clang: Clang | None = None) -> bytes:
+def build() -> bytes:
     """Compile and link the runtime. Raises NotSupportedError with the compiler's words if that fails."""
-    clang = clang or find_clang(None)
-    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    unity = "".join(f'#include "{name}"\n' for name, _ in sources() if name.endswith(".c"))
+    words = ("-fvisibility=hidden", "-fno-stack-protector", "-Wall", "-Wextra", "-Werror")
+    return shared_library(unity, (*_PROCESSOR.get(_machine(), ()), *words))
+
+
+def shared_library(text: str, options: Sequence[str] = ()) -> bytes:
+    """Compile C (at -O2, against glibc's headers and the runtime's) and link it. Raises NotSupportedError with the compiler's words."""
+    clang = find_clang(None)
+    machine = _machine()
     if platform.system() != "Linux" or machine not in ("x86_64", "aarch64"):
         raise NotSupportedError("the native runtime", f"is not built for {platform.system()} on {machine} yet")
     home = Path(clang.includes[0]).parent
@@ -56,40 +70,16 @@ def build(clang: Clang | None = None) -> bytes:
         libc / "generic-glibc",
         *map(Path, clang.includes[1:]),
     )
-    unity = "".join(f'#include "{SOURCES / name}"\n' for name, _ in sources() if name.endswith(".c"))
+    paths = [word for path in includes for word in ("-isystem", str(path))]
     with tempfile.TemporaryDirectory(prefix="ebpf-rt-") as folder:
-        out = os.path.join(folder, "rt.o")
-        library = os.path.join(folder, "rt.so")
+        out, library = os.path.join(folder, "rt.o"), os.path.join(folder, "rt.so")
+        compiler = [*clang.command, "-target", f"{machine}-linux-gnu", "-O2", "-std=gnu11", "-fPIC", "-D_GNU_SOURCE", "-nostdinc", *paths]
         steps = (
-            [
-                *clang.command,
-                "-target",
-                f"{machine}-linux-gnu",
-                *(["-march=x86-64-v2"] if machine == "x86_64" else []),
-                "-O2",
-                "-std=gnu11",
-                "-fPIC",
-                "-fvisibility=hidden",
-                "-fno-stack-protector",
-                "-D_GNU_SOURCE",
-                "-nostdinc",
-                *(word for path in includes for word in ("-isystem", str(path))),
-                "-I",
-                str(SOURCES),
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-x",
-                "c",
-                "-c",
-                "-",
-                "-o",
-                out,
-            ],
+            [*compiler, "-I", str(SOURCES), *options, "-x", "c", "-c", "-", "-o", out],
             [*clang.linker, "-shared", "-z", "now", "-z", "relro", "--strip-all", "-o", library, out],
         )
         for step in steps:
-            answer = run(step, stdin=unity.encode())
+            answer = run(step, stdin=text.encode())
             if answer.returncode:
                 raise NotSupportedError("the native runtime", "does not compile: " + answer.stderr.decode("utf-8", "replace").strip()[:800])
         return Path(library).read_bytes()

@@ -65,10 +65,10 @@ def address(name: str) -> int:
 
 
 @lru_cache(maxsize=512)
-def helper_address(id_: int) -> int:
-    """The address of a helper's body, 0 if it has none."""
+def helper_address(id_: int, family: str = "helper") -> int:
+    """The address of a helper's body ("hash": of the one for maps that are known to be hashes), 0 if it has none."""
     row = HELPERS.get(id_)
-    return address(f"rt_helper_{row.name}") if row is not None else 0
+    return address(f"rt_{family}_{row.name}") if row is not None else 0
 
 
 def helpers() -> list[Helper]:

@@ -175,8 +175,8 @@ def _compile(program: LoadedProgram) -> None:
     image, table = compile_image(program.prepared)
     values = []
     for slot in table:
-        if slot.kind == "helper":
-            values.append(helper_address(slot.number))
+        if slot.kind in ("helper", "hash"):
+            values.append(helper_address(slot.number, slot.kind))
         elif slot.kind == "map":
             values.append(program.maps[slot.number].address)
         else:

@@ -13,7 +13,7 @@
 enum { SPINS = 2000, LOOKS = 64 };
 
 /* Compiled programs have no thread-local state; this library may. */
-static __thread u32 self_;
+static __thread u32 self_ __attribute__((tls_model("initial-exec")));
 
 /* After a fork the child is another thread. */
 RT_API void rt_forked(void) { self_ = 0; }

@@ -38,7 +38,12 @@ static inline int evicts(const struct rt_map *map) { return map->type == RT_MAP_
 
 static inline u32 hash_of(const struct rt_map *map, const void *key)
 {
-    return (u32)(rt_mix(key, map->key_size, 0x9E3779B97F4A7C15ull ^ map->seed) >> 32);
+    u64 seed = 0x9E3779B97F4A7C15ull ^ map->seed;
+    if (map->key_size == 4)
+        return (u32)(rt_mix(key, 4, seed) >> 32);
+    if (map->key_size == 8)
+        return (u32)(rt_mix(key, 8, seed) >> 32);
+    return (u32)(rt_mix(key, map->key_size, seed) >> 32);
 }
 
 static inline int same_key(const struct rt_map *map, const struct element *e, const void *key)
@@ -122,25 +127,37 @@ static void lock(struct rt_map *map)
         mend(map);
 }
 
-/* Take an element off its chain, by its key or by itself: its number + 1, or 0. */
-static u32 unlink_element(struct rt_map *map, u32 hash, const void *key, const struct element *which)
+/* An element by its key or by itself: its number + 1, or 0; and the one before it in its chain, NULL for the first. */
+static u32 find_locked(struct rt_map *map, u32 hash, const void *key, const struct element *which, struct element **before)
 {
-    u32 bucket = hash & (map->buckets - 1), at = head_of(map, bucket);
-    struct element *before = NULL;
-    while (!(at & END)) {
+    *before = NULL;
+    for (u32 at = head_of(map, hash & (map->buckets - 1)); !(at & END);) {
         struct element *e = element(map, at - 1);
-        if (which ? e == which : e->hash == hash && same_key(map, e, key)) {
-            if (before)
-                __atomic_store_n(&before->next, e->next, __ATOMIC_RELEASE);
-            else
-                set_head(map, bucket, e->next);
-            e->linked = 0;
+        if (which ? e == which : e->hash == hash && same_key(map, e, key))
             return at;
-        }
-        before = e;
+        *before = e;
         at = e->next;
     }
     return 0;
+}
+
+static void unlink_after(struct rt_map *map, struct element *before, struct element *e)
+{
+    if (before)
+        __atomic_store_n(&before->next, e->next, __ATOMIC_RELEASE);
+    else
+        set_head(map, e->hash & (map->buckets - 1), e->next);
+    e->linked = 0;
+}
+
+/* Take an element off its chain, by its key or by itself: its number + 1, or 0. */
+static u32 unlink_element(struct rt_map *map, u32 hash, const void *key, const struct element *which)
+{
+    struct element *before;
+    u32 number = find_locked(map, hash, key, which, &before);
+    if (number)
+        unlink_after(map, before, element(map, number - 1));
+    return number;
 }
 
 /* Into the free list, where nobody finds it. */
@@ -187,7 +204,7 @@ static void hang_up(struct rt_map *map, u32 number, u32 hash, const void *key, c
     struct element *e = element(map, number - 1);
     __atomic_store_n(&e->version, e->version | 1, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
-    memcpy(e->key, key, map->key_size);
+    rt_copy(e->key, key, map->key_size);
     if (map->cpu_stride && !per_cpu)
         memset(value_of(map, e), 0, value_bytes(map));
     rt_fill(map, value_of(map, e), value, per_cpu, cpu);
@@ -206,7 +223,9 @@ static s64 hash_put(struct rt_map *map, const void *key, const void *value, u64 
     u32 hash = hash_of(map, key);
     s64 result = 0;
     lock(map);
-    struct element *e = find(map, key, hash);
+    struct element *before;
+    u32 old = find_locked(map, hash, key, NULL, &before);
+    struct element *e = old ? element(map, old - 1) : NULL;
     if (e && flags == PUT_NOEXIST) {
         result = -EEXIST;
     } else if (!e && flags == PUT_EXIST) {
@@ -217,7 +236,8 @@ static s64 hash_put(struct rt_map *map, const void *key, const void *value, u64 
         u32 number = take_free(map);
         hang_up(map, number, hash, key, value, per_cpu, cpu);
         element(map, number - 1)->referenced = 1;
-        give_back(map, unlink_element(map, hash, NULL, e));
+        unlink_after(map, before ? before : element(map, number - 1), e);
+        give_back(map, old);
     } else if (map->count >= map->max_entries && !evicts(map)) {
         result = -E2BIG;
     } else {
@@ -371,3 +391,23 @@ const struct rt_ops rt_hash_ops = {
     .take = hash_take,
     .next = hash_next,
 };
+
+/* Helpers for a hash that is known when a program is compiled: no search for its operations. */
+RT_API u64 rt_hash_map_lookup_elem(u64 map, u64 key, u64 c, u64 d, u64 e, struct rt_env *env)
+{
+    (void)c, (void)d, (void)e, (void)env;
+    struct element *found = find((struct rt_map *)map, (void *)key, hash_of((struct rt_map *)map, (void *)key));
+    return found ? (u64)value_of((struct rt_map *)map, found) : 0;
+}
+
+RT_API u64 rt_hash_map_update_elem(u64 map, u64 key, u64 value, u64 flags, u64 e, struct rt_env *env)
+{
+    (void)e, (void)env;
+    return flags > PUT_EXIST ? (u64)-EINVAL : (u64)hash_put((struct rt_map *)map, (void *)key, (void *)value, flags, 0, 0);
+}
+
+RT_API u64 rt_hash_map_delete_elem(u64 map, u64 key, u64 c, u64 d, u64 e, struct rt_env *env)
+{
+    (void)c, (void)d, (void)e, (void)env;
+    return (u64)hash_remove((struct rt_map *)map, (void *)key);
+}

@@ -28,18 +28,29 @@ const struct rt_ops *rt_ops_of(const struct rt_map *map);
 
 static inline u32 round8(u32 n) { return (n + 7) & ~7u; }
 
+/* Copy bytes; the sizes that keys and values mostly have cost no call, and four and eight are written whole. */
+static inline void rt_copy(void *to, const void *from, u64 size)
+{
+    if (size == 8)
+        __builtin_memcpy(to, from, 8);
+    else if (size == 4)
+        __builtin_memcpy(to, from, 4);
+    else
+        __builtin_memcpy(to, from, size);
+}
+
 /* Write a value: one CPU's (`per_cpu` 0) or, for a per-CPU map, all CPUs' side by side (`per_cpu` 1). */
 static inline void rt_fill(struct rt_map *map, u8 *to, const void *value, int per_cpu, u32 cpu)
 {
     if (!map->cpu_stride)
-        __builtin_memcpy(to, value, map->value_size);
+        rt_copy(to, value, map->value_size);
     else if (per_cpu)
         __builtin_memcpy(to, value, (u64)map->cpu_stride * map->ncpu);
     else
-        __builtin_memcpy(to + (u64)cpu * map->cpu_stride, value, map->value_size);
+        rt_copy(to + (u64)cpu * map->cpu_stride, value, map->value_size);
 }
 
-static inline u64 rt_mix(const u8 *at, u32 left, u64 h)
+static inline __attribute__((always_inline)) u64 rt_mix(const u8 *at, u32 left, u64 h)
 {
     while (left >= 8) {
         u64 word;

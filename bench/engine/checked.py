@@ -1,0 +1,46 @@
+"""Checked mode against plain machine code: the ten programs without maps, on memory of their own."""
+
+import ctypes
+import statistics
+from functools import partial
+
+from bench.engine.measure import alternate
+from bench.engine.subject import BARE, native, packet, spec
+
+from ebpf.engine.jit import compile_checked, compile_image, load_image
+from ebpf.engine.program import Prepared
+from ebpf.isa import decode
+
+WANTED = 2.0
+
+
+def table(rounds: int) -> None:
+    """Print each program's times and the mean of their ratios."""
+    loop = native().bench_time
+    programs = spec(bare=True).programs
+    ratios = []
+    print(f"{'':<10}{'plain, ns':>12}{'checked, ns':>13}{'ratio':>7}")
+    for name in BARE:
+        program = Prepared(tuple(decode(programs[f"{name}_program"].insns)), 0, name=name)
+        words = (ctypes.c_uint64 * 512)()
+        memory = (ctypes.c_char * 1040).from_buffer(words)
+        memory[:] = packet()
+        at = ctypes.addressof(memory)
+        image, values = compile_image(program, cache=False)
+        assert not values
+        plain, checked = load_image(image, ()), compile_checked(program, {})
+        answer = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)(plain.entry)(at, None)
+        assert checked.run(memory, 1040) == answer, name
+        checked.run(memory, 1040, limit=1 << 62)
+        entry = ctypes.cast(checked._entry, ctypes.c_void_p).value
+        runs = {"plain": (plain.entry, None), "checked": (entry, ctypes.addressof(checked._env))}
+        row = alternate({key: partial(_run, loop, at, *where) for key, where in runs.items()}, rounds)
+        ratios.append(row["checked"].ratio)
+        print(f"{name:<10}{row['plain'].ns:>12.1f}{row['checked'].ns:>13.1f}{ratios[-1]:>7.2f}")
+        plain.close()
+        checked.close()
+    print(f"{'geomean':<10}{'':>25}{statistics.geometric_mean(ratios):>7.2f}   (wanted: <= {WANTED})")
+
+
+def _run(loop, memory: int, entry: int, env: int | None, times: int) -> float:
+    return loop(entry, memory, env, times, None) / times
