@@ -10,6 +10,7 @@ _PARTS = (
     "tools/testing/selftests/bpf",
     "tools/include",
     "tools/lib",
+    "tools/arch/x86/include",
     "include/uapi",
     "samples/bpf",
     "scripts/bpf_doc.py",

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from ebpf.btf import kernel_fields
@@ -14,10 +15,10 @@ from ebpf.cli.words import Words, number
 from ebpf.debug import Explanation, Span, explain
 from ebpf.engine.program import Code, MapDesc, SourceLine, Verdict
 from ebpf.engine.verifier import RULES, Rules, verify
-from ebpf.errors import FormatError, NotFoundError, NotSupportedError, UsageError
+from ebpf.errors import EbpfError, FormatError, NotFoundError, UsageError
 from ebpf.isa import decode
 from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec, RelocKind
-from ebpf.uapi import ProgFlag, is_gpl
+from ebpf.uapi import CallSrc, ProgFlag, PseudoSrc, is_gpl
 
 USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--log-level LEVEL] [--json|--sarif]
 
@@ -26,6 +27,9 @@ Judge the programs of an object file, or of C source that is compiled first, as 
 kind. --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
 
 Exit status: 0 all are accepted, 1 one is refused, 2 the input cannot be used, 3 one uses what is not judged yet."""
+
+
+_UNUSABLE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,10 @@ def run(context: Context, argv: list[str]) -> int:
     if path is None:
         raise UsageError("verify: which file?")
     rules = _rules(versions)
-    spec = read(path)
-    if wanted and wanted not in spec.programs:
-        raise NotFoundError("program", wanted, where=str(path), near=list(spec.programs))
-    judged = list(_judge(spec, wanted, level, rules))
-    if not judged:
-        raise UsageError(f"{path}: no program in it")
+    try:
+        judged = list(_judge(_read(path, wanted), wanted, level, rules))
+    except (EbpfError, OSError) as error:
+        return unusable(context, error)
     if sarif:
         context.write(dumps(_sarif(judged), pretty=True))
     elif context.json:
@@ -90,6 +92,26 @@ def run(context: Context, argv: list[str]) -> int:
         _print(context, judged, rules, level)
     found = {each.word for each in judged}
     return 1 if "refused" in found else 3 if "unknown" in found else 0
+
+
+def _read(path: Path, wanted: str) -> ObjectSpec:
+    spec = read(path)
+    if wanted and wanted not in spec.programs:
+        raise NotFoundError("program", wanted, where=str(path), near=get_close_matches(wanted, spec.programs))
+    if not spec.programs:
+        raise FormatError("no program in it", path=str(path))
+    return spec
+
+
+def unusable(context: Context, error: Exception) -> int:
+    """Say what is wrong with the input; the exit status of that."""
+    from ebpf.cli.main import report_any
+
+    def fail() -> int:
+        raise error
+
+    report_any(context, fail)
+    return _UNUSABLE
 
 
 def _rules(versions: str) -> list[Rules]:
@@ -114,7 +136,7 @@ def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules]) -> Ite
 
 
 def code_of(spec: ObjectSpec, program: ProgramSpec) -> Code:
-    """A program as the verifier takes it, its maps numbered instead of open. Raises NotSupportedError for later relocations."""
+    """A program as the verifier takes it, its maps numbered instead of open. What names the kernel's stays without a number."""
     numbers = {name: place + 1 for place, name in enumerate(spec.maps)}
     insns = list(decode(program.insns))
     index, slot = {}, 0
@@ -122,9 +144,14 @@ def code_of(spec: ObjectSpec, program: ProgramSpec) -> Code:
         index[slot] = place
         slot += insn.slots
     for reloc in program.relocs:
-        if reloc.kind not in (RelocKind.MAP_FD, RelocKind.MAP_VALUE):
-            raise NotSupportedError(f"program {program.name!r}", f"{reloc.symbol!r} of the kernel is not judged yet")
-        insns[index[reloc.slot]] = replace(insns[index[reloc.slot]], imm=numbers[reloc.symbol])
+        insn = insns[index[reloc.slot]]
+        if reloc.kind == RelocKind.KFUNC:
+            insn = replace(insn, src=CallSrc.KFUNC_CALL, imm=0)
+        elif reloc.kind == RelocKind.KSYM:
+            insn = replace(insn, src=PseudoSrc.BTF_ID, imm=0, imm_hi=0)
+        else:
+            insn = replace(insn, imm=numbers[reloc.symbol])
+        insns[index[reloc.slot]] = insn
     maps = {numbers[name]: _described(spec, numbers[name], m) for name, m in spec.maps.items()}
     lines = tuple(SourceLine(i.slot, i.path, i.line, i.column, i.text) for i in program.line_infos)
     return Code(
@@ -263,7 +290,7 @@ def _print(context: Context, judged: list[_Judged], rules: list[Rules], level: i
 
 def _explained(each: _Judged, why: Explanation) -> list[str]:
     """A refusal as text, in the manner of compilers."""
-    head = "unknown" if each.word == "unknown" else f"refused [{why.id}]"
+    head = "not judged" if each.word == "unknown" else f"refused [{why.id}]"
     out = [f"{each.spec.name}: {head}: {why.cause}"]
     spans = ([(why.span, True)] if why.span is not None else []) + [(span, False) for span in why.related]
     if spans:

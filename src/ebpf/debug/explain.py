@@ -29,7 +29,7 @@ class Explanation:
     """Why a program was refused. `related` are the places that matter besides `span`, in the order of the walk.
 
     `obligation` says what is needed and what is proved, with numbers; `advice` what to write instead; `kernel_says` is
-    Linux's own line.
+    Linux's own line, if it is known.
     """
 
     id: str
@@ -63,11 +63,11 @@ def explain(code: Code, verdict: Verdict) -> Explanation:
         reason.name,
         reason.title,
         verdict.cause,
-        teller.span(verdict.insn, rows.label or "refused here"),
+        teller.span(verdict.insn, rows.label or ("not judged" if verdict.unknown else "refused here")),
         tuple(spans),
         rows.obligation,
         rows.advice,
-        _line(verdict.says),
+        "" if verdict.unknown else _line(verdict.says),
         verdict.insn,
     )
 

@@ -1108,7 +1108,7 @@ _ROWS: Final = (
         "struct bpf_map *map, void *callback_fn, void *ctx, u64 flags",
         (Arg.MAP, Arg.FUNC, Arg.STACK_OR_NULL, Arg.ANY),
         Ret.INT,
-        "6.2",
+        "6.1",
     ),
     Helper(
         210,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from ebpf.engine.program import Code, MapDesc, Verdict
-from ebpf.engine.verifier import verify
+from ebpf.engine.verifier import RULES, verify
 from ebpf.errors import KernelError
 from ebpf.isa import asm, encode
 from ebpf.kernels import open_kernel
@@ -125,3 +125,26 @@ def test_linux_says_the_same(row: Row) -> None:
             refusal = error.log or str(error)
     accepted = not row.cause
     assert (not refusal) == accepted, refusal
+
+
+#: What Linux 6.1 lacks and 6.12 has, and its words for it.
+NEWER = [
+    ("bswap", "r0 = 1; r0 = bswap16 r0; exit", "unknown opcode d7"),
+    ("a signed load", "*(u64 *)(r10 - 8) = 1; r0 = *(s8 *)(r10 - 8); exit", "BPF_LDX uses reserved fields"),
+    ("a signed move", "r1 = 1; r0 = (s8)r1; exit", "BPF_MOV uses reserved fields"),
+    ("signed division", "r0 = 7; r0 s/= 2; exit", "BPF_ALU uses reserved fields"),
+    ("a long jump", "gotol +0; r0 = 1; exit", "unknown opcode 06"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "says"), NEWER, ids=lambda x: str(x).replace(" ", "-"))
+def test_linux_6_1_refuses_what_it_lacks(name: str, text: str, says: str) -> None:
+    code = code_of(Row(name, text))
+    assert verify(code, rules=RULES["6.1"]).says == says
+    assert verify(code, rules=RULES["6.12"]).accepted
+
+
+def test_a_helper_newer_than_the_version_is_refused() -> None:
+    code = code_of(Row("cgrp_storage_delete", "r1 = MAP ll; r2 = 0; call 211; r0 = 0; exit", type=ProgType.CGROUP_SKB))
+    assert verify(code, rules=RULES["6.1"]).says == "invalid func unknown#211"
+    assert not verify(code, rules=RULES["6.12"]).says.startswith("invalid func")

@@ -1,8 +1,9 @@
 """Arguments of special kinds: sockets, functions, locks and timers in map values, fixed-size headers."""
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ebpf.engine.verifier import memory
+from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.reg import (
     BTF_ID,
@@ -20,9 +21,6 @@ from ebpf.engine.verifier.reg import (
 from ebpf.engine.verifier.state import Held
 from ebpf.uapi import Arg
 
-if TYPE_CHECKING:
-    from ebpf.engine.verifier.calls import Call
-
 _SOCKETS: Final = frozenset((SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK))
 _SIZES: Final = {Arg.IPV4_HEADER: 20, Arg.IPV6_HEADER: 40, Arg.TCP_HEADER: 20, Arg.LONG: 8, Arg.INT_PTR: 4, Arg.INT_CHANGED: 4}
 
@@ -36,14 +34,14 @@ def expected(env: Env, at: int, reg: Reg, names: str) -> Exception:
     )
 
 
-def number(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
+def number(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A number."""
     del call, arg
     if reg.kind != SCALAR:
         raise expected(env, at, reg, "scalar")
 
 
-def fixed(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
+def fixed(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """Memory whose size the helper knows."""
     del call
     memory.kind_of_memory(env, at, reg)
@@ -53,7 +51,7 @@ def fixed(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
     memory.given(env, at, _SIZES[arg], zero=False, write=written, raw=arg in (Arg.LONG, Arg.INT_PTR))
 
 
-def socket(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
+def socket(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A socket."""
     names = "sock_common, sock, tcp_sock, xdp_sock"
     kinds = _SOCKETS
@@ -78,7 +76,7 @@ def socket(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
         call.released_any = True
 
 
-def function(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
+def function(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A function of the program."""
     del arg
     if reg.kind != FUNC:
@@ -86,14 +84,14 @@ def function(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
     call.function = reg.uid
 
 
-def stack_pointer(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
+def stack_pointer(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A pointer to the stack."""
     del call, arg
     if reg.kind != STACK:
         raise expected(env, at, reg, "fp")
 
 
-def lock(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
+def lock(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A lock in a map's value: taken or given back."""
     del arg
     _field(env, at, reg, "bpf_spin_lock")
@@ -111,7 +109,7 @@ def lock(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
     state.held = tuple(one for one in state.held if one is not held[-1])
 
 
-def timer(env: Env, call: "Call", at: int, reg: Reg, arg: Arg) -> None:
+def timer(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A timer in a map's value."""
     del arg
     _field(env, at, reg, "bpf_timer")

@@ -13,7 +13,6 @@ from ebpf.engine.verifier.reg import (
     BTF_ID,
     CTX,
     MAP_KEY,
-    MAP_PTR,
     MAP_VALUE,
     MAYBE_NULL,
     MEM,
@@ -305,33 +304,6 @@ def enter_global(env: Env, start: int) -> State:
     return State([Frame(start, regs, {}, -1)])
 
 
-def callback_frame(env: Env, name: str, target: int, caller: Frame, the_map: Reg | None) -> Frame:
-    """The frame in which a helper runs a function of the program."""
-    if len(env.state.frames) >= FRAMES:
-        raise env.refuse(
-            "stack-total",
-            f"the call stack of {len(env.state.frames) + 1} frames is too deep",
-            f"functions call each other more than {FRAMES} deep",
-        )
-    regs = [NOTHING] * 10 + [Reg(STACK, frame=len(env.state.frames))]
-    if name == "loop":
-        regs[1], regs[2] = ANY, caller.regs[3]
-    elif name in ("for_each_map_elem", "timer_set_callback"):
-        if the_map is None:
-            raise Unjudged(f"callbacks of bpf_{name}", env.slot)
-        regs[1] = Reg(MAP_PTR, fd=the_map.fd, uid=the_map.uid)
-        regs[2] = Reg(MAP_KEY, fd=the_map.fd, uid=the_map.uid)
-        regs[3] = Reg(MAP_VALUE, fd=the_map.fd, uid=the_map.uid)
-        if name == "for_each_map_elem":
-            regs[4] = caller.regs[3]
-    else:
-        raise Unjudged(f"callbacks of bpf_{name}", env.slot)
-    frame = Frame(target, regs, {}, env.slot)
-    frame.callback = True
-    frame.callback_range = (0, 1) if name != "timer_set_callback" else (0, 0)
-    return frame
-
-
 def check_depth(env: Env, tail_calls: bool) -> None:
     """Check that the stacks of functions that call each other fit into one. Raises Refusal."""
     structure, slots = env.structure, env.structure.slots
@@ -403,4 +375,4 @@ def _tails(env: Env, start: int) -> bool:
     )
 
 
-__all__ = ["BTF_ID", "call_global", "call_static", "callback_frame", "check_depth", "enter_global", "globals_of", "name_of"]
+__all__ = ["BTF_ID", "call_global", "call_static", "check_depth", "enter_global", "globals_of", "name_of"]

@@ -12,8 +12,8 @@ class Rules:
     `deductions`: how often 64- and 32-bit bounds are brought to bear on each other. `crossing`: whether bounds that cross
     the sign are used. `sharp_add`: sums that overflow at both ends keep their bounds. `sharp_mul`: products of signed
     bounds. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
-    together. `private_stack`: the types whose stack is not counted with their callers'. `marks`: the log shows which
-    registers were written (`R1_w=0`).
+    together. `private_stack`: the types whose stack is not counted with their callers'. `cpu_v4`: there are the instructions
+    of cpu v4 (loads and moves that extend the sign, signed division, bswap, long jumps).
     """
 
     name: str
@@ -29,16 +29,21 @@ class Rules:
     linked_differences: bool = True
     overlap: bool = True
     private_stack: bool = True
-    marks: bool = False
-    live_table: bool = True
     uninit_stack_reads: bool = True
     may_goto: bool = True
     load_acquire: bool = True
     iterators: bool = True
-    bswap: bool = True
+    cpu_v4: bool = True
     nonnull_array: bool = True
     locked_calls: bool = True
-    jset_sharp: bool = True
+
+    def has(self, since: str) -> bool:
+        """Whether this Linux has what there is since version `since`."""
+        return _version(since) <= _version(self.name)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
 
 
 _ROWS: Final = (
@@ -56,8 +61,6 @@ _ROWS: Final = (
         overlap=False,
         linked_differences=False,
         private_stack=False,
-        marks=True,
-        live_table=False,
         load_acquire=False,
         nonnull_array=False,
     ),
@@ -75,16 +78,13 @@ _ROWS: Final = (
         overlap=False,
         linked_differences=False,
         private_stack=False,
-        marks=True,
-        live_table=False,
         uninit_stack_reads=False,
         may_goto=False,
         load_acquire=False,
         iterators=False,
-        bswap=False,
+        cpu_v4=False,
         locked_calls=False,
         nonnull_array=False,
-        jset_sharp=False,
     ),
 )
 RULES: Final[Mapping[str, Rules]] = {row.name: row for row in _ROWS}

@@ -112,7 +112,7 @@ History = tuple["History | None", int, object]
 class State:
     """A point on a path: frames, the innermost last; references held; sections entered; the history that led here."""
 
-    __slots__ = ("frames", "held", "history", "may_goto", "parent", "preempt", "rcu", "unrolled")
+    __slots__ = ("depth", "frames", "held", "history", "loop_entry", "may_goto", "parent", "preempt", "rcu", "unrolled")
 
     def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
@@ -123,6 +123,9 @@ class State:
         self.unrolled = 0
         self.history: History | None = None
         self.parent: Checkpoint | None = None
+        #: How many checkpoints lie behind it; the loop that it is part of.
+        self.depth = 0
+        self.loop_entry: Checkpoint | None = None
 
     @property
     def frame(self) -> Frame:
@@ -139,6 +142,8 @@ class State:
         new.unrolled = self.unrolled
         new.history = self.history
         new.parent = self.parent
+        new.depth = self.depth
+        new.loop_entry = self.loop_entry
         return new
 
 
@@ -146,11 +151,12 @@ class Checkpoint:
     """A remembered state at an instruction. `branches` counts the paths from it that have not ended.
 
     Per frame: `precise` and `precise_slots` have a bit for each register and slot whose number matters exactly, `read` for
-    each slot that some path from here reads.
+    each slot that some path from here reads. `depth` counts the checkpoints before it.
     """
 
     __slots__ = (
         "branches",
+        "depth",
         "hits",
         "loop_entry",
         "misses",
@@ -173,4 +179,5 @@ class Checkpoint:
         self.precise = [0] * depth
         self.precise_slots = [0] * depth
         self.read = [0] * depth
-        self.loop_entry: Checkpoint | None = None
+        self.depth = state.depth
+        self.loop_entry = state.loop_entry

@@ -13,7 +13,6 @@ _SUBPROGRAMS = 256
 #: Helpers that run a function of the program before they return.
 _CALL_BACK = frozenset({"for_each_map_elem", "loop", "find_vma", "user_ringbuf_drain"})
 _CALL_LATER = frozenset({"timer_set_callback"})
-_OUT, _IN = 1, 2
 
 
 class Structure:
@@ -23,12 +22,11 @@ class Structure:
     only if a path gets there; `calls_back` are calls of helpers that run a function of the program.
     """
 
-    def __init__(self, insns: tuple[Insn, ...], globals_: frozenset[int] = frozenset(), *, back_edges: bool = True) -> None:
+    def __init__(self, insns: tuple[Insn, ...], globals_: frozenset[int] = frozenset(), *, cpu_v4: bool = True) -> None:
         self.slots = by_slot(insns)
         if not insns:
             raise Refusal("invalid-instruction", "no instructions", "the program is empty")
         self.globals = globals_
-        self._back_edges = back_edges
         self.prunes: set[int] = set()
         self.forced: set[int] = set()
         self.calls_back: set[int] = set()
@@ -39,7 +37,7 @@ class Structure:
         self._check_jumps()
         for slot, insn in enumerate(self.slots):
             if insn is not None:
-                problem = _invalid(insn)
+                problem = _invalid(insn) or ("" if cpu_v4 else _too_new(insn))
                 if problem:
                     if problem.startswith("unknown opcode"):
                         raise Refusal("invalid-instruction", problem, "an instruction is none that the kernel knows", slot)
@@ -115,18 +113,17 @@ class Structure:
 
     def _reach(self) -> None:
         """Walk the graph as Linux does: find what cannot be reached, and where states are worth remembering."""
-        mark = [0] * len(self.slots)
+        found = [False] * len(self.slots)
         pending = [0]
         while pending:
             start = pending.pop()
-            if mark[start]:
+            if found[start]:
                 continue
             stack: list[tuple[int, list[int]]] = [(start, self._edges(start, pending))]
-            mark[start] = _IN
+            found[start] = True
             while stack:
                 slot, edges = stack[-1]
                 if not edges:
-                    mark[slot] = _OUT
                     stack.pop()
                     continue
                 target = edges.pop(0)
@@ -134,15 +131,11 @@ class Structure:
                     raise Refusal(
                         "control-flow", f"jump into the middle of ldimm64 insn {target}", "a jump leads into an instruction", slot
                     )
-                if mark[target] == _IN and not self._back_edges:
-                    raise Refusal(
-                        "control-flow", f"back-edge from insn {slot} to {target}", "without CAP_BPF a program may not jump back", slot
-                    )
-                if not mark[target]:
-                    mark[target] = _IN
+                if not found[target]:
+                    found[target] = True
                     stack.append((target, self._edges(target, pending)))
         for slot, insn in enumerate(self.slots):
-            if insn is not None and not mark[slot]:
+            if insn is not None and not found[slot]:
                 raise Refusal("control-flow", f"unreachable insn {slot}", "part of the program can never be reached", slot)
 
     def _edges(self, slot: int, pending: list[int]) -> list[int]:
@@ -292,6 +285,18 @@ def _invalid(insn: Insn) -> str:
             return f"BPF_ATOMIC uses invalid atomic opcode {insn.imm:02x}"
         return ""
     return f"unknown opcode {insn.opcode:02x}"
+
+
+def _too_new(insn: Insn) -> str:
+    """Why an instruction of cpu v4 is none for a Linux that does not know them, or ""."""
+    kind, op = insn.opcode & 7, insn.opcode & 0xF0
+    if insn.opcode in (GOTOL, Class.ALU64 | Alu.END):
+        return f"unknown opcode {insn.opcode:02x}"
+    if kind == Class.LDX and insn.opcode & 0xE0 == Mode.MEMSX:
+        return "BPF_LDX uses reserved fields"
+    if kind in (Class.ALU, Class.ALU64) and insn.off and op in (Alu.MOV, Alu.DIV, Alu.MOD):
+        return "BPF_MOV uses reserved fields" if op == Alu.MOV else "BPF_ALU uses reserved fields"
+    return ""
 
 
 def _invalid_jump(insn: Insn, op: int) -> str:

@@ -77,10 +77,10 @@ def _path(explorer: Explorer, slot: int) -> tuple[int, ...]:
 
 
 def _statistics(explorer: Explorer) -> str:
-    most = max((len(points) for points in explorer.seen.values()), default=0)
+    points = explorer.points
     return (
-        f"processed {explorer.processed} insns (limit {LIMIT}) max_states_per_insn {most} "
-        f"total_states {explorer.states} peak_states {explorer.peak} mark_read 0\n"
+        f"processed {explorer.processed} insns (limit {LIMIT}) max_states_per_insn {points.most()} "
+        f"total_states {points.made} peak_states {points.kept} mark_read 0\n"
     )
 
 

@@ -1,0 +1,65 @@
+"""Functions of the program that a helper runs: so many times, or not at all, or later."""
+
+from ebpf.engine.verifier.call import Call
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.functions import FRAMES
+from ebpf.engine.verifier.refusal import Unjudged
+from ebpf.engine.verifier.reg import ANY, MAP_KEY, MAP_PTR, MAP_VALUE, NOTHING, STACK, Reg
+from ebpf.engine.verifier.state import Frame, State
+
+
+def run(env: Env, call: Call, before: list[Reg]) -> tuple[int, State] | None:
+    """The way on into the function that a helper runs, if it runs it once more. `before` are the registers of the call."""
+    name, state = call.row.name, env.state
+    caller = state.frames[-1]
+    if name == "loop":
+        after = caller.regs
+        caller.regs = before
+        env.precise(1)
+        caller.regs = after
+        if caller.called_back >= before[1].num.umax:
+            caller.called_back = 0
+            return None
+    other = state.copy()
+    other.history = (state.history, env.slot, None)
+    other.unrolled += 1
+    frame = other.frames[-1]
+    frame.regs = before
+    inner = _frame(env, name, call.function, frame, call.the_map)
+    if name == "timer_set_callback":
+        inner.asynchronous = True
+        other.frames = [inner]
+        inner.regs[10] = Reg(STACK)
+        inner.back = -1
+        return call.function, other
+    frame.called_back += 1
+    other.frames.append(inner)
+    caller.called_back = 0
+    return call.function, other
+
+
+def _frame(env: Env, name: str, target: int, caller: Frame, the_map: Reg | None) -> Frame:
+    """The frame in which a helper runs a function of the program."""
+    if len(env.state.frames) >= FRAMES:
+        raise env.refuse(
+            "stack-total",
+            f"the call stack of {len(env.state.frames) + 1} frames is too deep",
+            f"functions call each other more than {FRAMES} deep",
+        )
+    regs = [NOTHING] * 10 + [Reg(STACK, frame=len(env.state.frames))]
+    if name == "loop":
+        regs[1], regs[2] = ANY, caller.regs[3]
+    elif name in ("for_each_map_elem", "timer_set_callback"):
+        if the_map is None:
+            raise Unjudged(f"callbacks of bpf_{name}", env.slot)
+        regs[1] = Reg(MAP_PTR, fd=the_map.fd, uid=the_map.uid)
+        regs[2] = Reg(MAP_KEY, fd=the_map.fd, uid=the_map.uid)
+        regs[3] = Reg(MAP_VALUE, fd=the_map.fd, uid=the_map.uid)
+        if name == "for_each_map_elem":
+            regs[4] = caller.regs[3]
+    else:
+        raise Unjudged(f"callbacks of bpf_{name}", env.slot)
+    frame = Frame(target, regs, {}, env.slot)
+    frame.callback = True
+    frame.callback_range = (0, 1) if name != "timer_set_callback" else (0, 0)
+    return frame

@@ -1,0 +1,145 @@
+"""States remembered where paths may meet: a path ends where what follows was proved already, and loops come to an end."""
+
+from typing import Final
+
+from ebpf.engine.verifier.compare import COVERS, SAME, WITHIN, covers
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.log import Log
+from ebpf.engine.verifier.loops import enters, entry_of
+from ebpf.engine.verifier.precision import Trace, trace_back
+from ebpf.engine.verifier.reg import SCALAR
+from ebpf.engine.verifier.state import Checkpoint, State
+
+#: A state is remembered after so many jumps and instructions; inside of a loop after so many more.
+_JUMPS: Final = 2
+_INSNS: Final = 8
+_JUMPS_IN_LOOP: Final = 20
+_INSNS_IN_LOOP: Final = 100
+
+
+class Checkpoints:
+    """The remembered states by slot. `jumps` and `processed` count what was walked, `made` and `kept` the states."""
+
+    def __init__(self, env: Env, log: Log) -> None:
+        self.env = env
+        self.log = log
+        self.at: dict[int, list[Checkpoint]] = {}
+        self.jumps = 0
+        self.made = 0
+        self.kept = 0
+        self._jumps_then = 0
+        self._processed_then = 0
+
+    def most(self) -> int:
+        """How many states the slot with most of them has."""
+        return max((len(points) for points in self.at.values()), default=0)
+
+    def proved(self, slot: int, state: State, processed: int) -> bool:
+        """Whether what follows was proved already; if not, remember the state here, when that seems worth it."""
+        forced = slot in self.env.structure.forced
+        jumps, insns = self.jumps - self._jumps_then, processed - self._processed_then
+        add = forced or (jumps >= _JUMPS and insns >= _INSNS)
+        points = self.at.get(slot)
+        if points:
+            keep: list[Checkpoint] = []
+            masks: list[int] = []
+            for place, point in enumerate(points):
+                if point.branches:
+                    hit = self._loops(slot, point, state)
+                    if not hit and not forced and jumps < _JUMPS_IN_LOOP and insns < _INSNS_IN_LOOP:
+                        add = False
+                else:
+                    if not masks:
+                        masks = self._live(slot, state)
+                    entry = entry_of(point)
+                    open_loop = entry is not None and entry.branches > 0
+                    hit = covers(point, state, masks, WITHIN if open_loop else COVERS, lenient=self.env.lenient)
+                    if hit and entry is not None and open_loop:
+                        enters(state, entry)
+                if hit:
+                    point.hits += 1
+                    self._learn_from(point, state)
+                    keep.extend(points[place:])
+                    self.at[slot] = keep
+                    return True
+                if add:
+                    point.misses += 1
+                n = 64 if forced and point.branches else 3
+                if point.misses > point.hits * n + n:
+                    # Not worth keeping: what is forgotten is walked again.
+                    self.kept -= 1
+                    continue
+                keep.append(point)
+            self.at[slot] = keep
+        if add:
+            self._remember(slot, state, processed)
+        return False
+
+    def _live(self, slot: int, state: State) -> list[int]:
+        """Per frame, a bit for each register that is still read."""
+        live = self.env.structure.live
+        masks = [live[frame.back] if frame.callback else live[frame.back + 1] & 0x3C0 for frame in state.frames[1:]]
+        masks.append(live[slot])
+        return masks
+
+    def _loops(self, slot: int, point: Checkpoint, state: State) -> bool:
+        """Whether a loop that came back here has been walked enough. Raises Refusal if it may never end."""
+        env = self.env
+        structure = env.structure
+        if slot in structure.forced:
+            if slot in structure.calls_back:
+                return covers(point, state, [], WITHIN, lenient=env.lenient)
+            if point.state.may_goto != state.may_goto and covers(point, state, [], WITHIN, lenient=env.lenient):
+                enters(state, point)
+                return True
+        if (
+            point.state.may_goto == state.may_goto
+            and point.state.unrolled == state.unrolled
+            and covers(point, state, [], SAME, lenient=env.lenient)
+        ):
+            raise env.refuse(
+                "endless-loop",
+                f"infinite loop detected at insn {slot}\ncur state:{self.log.state(env, state)}\n"
+                f"old state:{self.log.state(env, point.state)}",
+                "a loop comes back to where it was with nothing changed: it may never end",
+            )
+        return False
+
+    def _remember(self, slot: int, state: State, processed: int) -> None:
+        self._jumps_then, self._processed_then = self.jumps, processed
+        new = Checkpoint(slot, state.copy(), state.parent)
+        self.made += 1
+        self.kept += 1
+        self.at.setdefault(slot, []).insert(0, new)
+        state.parent = new
+        state.depth += 1
+        for frame in state.frames:
+            frame.written = 0
+        state.history = (state.history, -1, new)
+
+    def _learn_from(self, point: Checkpoint, state: State) -> None:
+        """The path ends at a state that was proved: what that proof read and needed exactly, this path did too."""
+        env = self.env
+        trace = Trace(len(state.frames) - 1)
+        found = False
+        for depth, frame in enumerate(point.state.frames):
+            if point.read[depth]:
+                env.reads_stack(depth, point.read[depth])
+            regs, slots = point.precise[depth], point.precise_slots[depth]
+            mine = state.frames[depth]
+            if regs:
+                wanted = 0
+                for at in range(10):
+                    if regs >> at & 1 and frame.regs[at].kind == SCALAR and mine.regs[at].kind == SCALAR:
+                        wanted |= 1 << at
+                trace.regs[depth] = wanted
+                found = found or wanted != 0
+            if slots:
+                wanted = 0
+                for at, held in frame.stack.items():
+                    if slots >> at & 1 and held.spilled and held.reg.kind == SCALAR:
+                        wanted |= 1 << at
+                trace.slots[depth] = wanted
+                found = found or wanted != 0
+        if found:
+            trace_back(env.structure, state, env.slot, trace)

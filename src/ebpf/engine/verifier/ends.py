@@ -1,0 +1,113 @@
+"""The ends of functions and programs: what may be returned, and that nothing is left behind."""
+
+from ebpf.engine.program import Code
+from ebpf.engine.verifier import loops
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.helper_tables import FIXED_ONE
+from ebpf.engine.verifier.reg import ANY, SCALAR, STACK, Reg
+from ebpf.engine.verifier.state import State
+from ebpf.uapi import PROGRAM_TYPES, AttachType, ProgType
+
+
+def leave(env: Env, state: State) -> int:
+    """The end of a function or of the program; where to go on, or -1. Raises Refusal."""
+    if len(state.frames) > 1:
+        return _return(env, state)
+    frame = state.frames[0]
+    for held in state.held:
+        if held.kind == "lock":
+            raise env.refuse(
+                "lock-misuse", "BPF_EXIT instruction cannot be used inside bpf_spin_lock-ed region", "the program ends with a lock held"
+            )
+        raise env.refuse(
+            "leaked-reference",
+            f"Unreleased reference id={held.id} alloc_insn={held.slot}\nBPF_EXIT instruction in main prog would lead to reference leak",
+            "the program ends, and what was acquired was not given back",
+            acquired=held.slot,
+        )
+    if frame.asynchronous:
+        _in_range(env, env.readable(0), (0, 0), "At async callback return")
+        return -1
+    code = env.code
+    reg = ANY if code.returns_nothing else env.readable(0)
+    if reg.is_pointer and not env.privileged:
+        raise env.refuse("pointer-leak", "R0 leaks addr as return value", "the program would return an address")
+    if frame.start:
+        if reg.kind != SCALAR:
+            raise env.refuse(
+                "return-value",
+                f"At subprogram exit the register R0 is not a scalar value ({reg.name})",
+                "a global function must return a number",
+            )
+        return -1
+    allowed = _allowed(code)
+    if allowed is not None:
+        _in_range(env, reg, allowed, "At program exit")
+    return -1
+
+
+def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str) -> None:
+    if reg.kind != SCALAR:
+        raise env.refuse("return-value", f"{where} the register R0 is not a known value ({reg.name})", "the program returns a pointer")
+    env.precise(0)
+    num = reg.num
+    if allowed[0] <= num.smin and num.smax <= allowed[1]:
+        return
+    known_ = (f" smin={num.smin}" if num.smin > -(1 << 63) else "") + (f" smax={num.smax}" if num.smax < (1 << 63) - 1 else "")
+    raise env.refuse(
+        "return-value",
+        f"{where} the register R0 has{known_ or ' unknown scalar value'} should have been in [{allowed[0]}, {allowed[1]}]",
+        f"the program may return {num.smin} to {num.smax}; only {allowed[0]} to {allowed[1]} mean something",
+        low=num.smin,
+        high=num.smax,
+        allowed=allowed,
+    )
+
+
+def _return(env: Env, state: State) -> int:
+    frame = state.frames[-1]
+    result = frame.regs[0]
+    if result.kind == STACK:
+        raise env.refuse("pointer-leak", "cannot return stack pointer to the caller", "a function returns a pointer to its own stack")
+    if frame.callback:
+        result = env.readable(0)
+        if result.kind != SCALAR:
+            raise env.refuse("return-value", "R0 not a scalar value", "a callback must return a number")
+        env.precise(0)
+        low, high = frame.callback_range or (0, 1)
+        if not (low <= result.num.smin and result.num.smax <= high):
+            num = result.num
+            known_ = (f" smin={num.smin}" if num.smin > -(1 << 63) else "") + (f" smax={num.smax}" if num.smax < (1 << 63) - 1 else "")
+            raise env.refuse(
+                "return-value",
+                f"At callback return the register R0 has{known_ or ' unknown scalar value'} should have been in [{low}, {high}]",
+                f"a callback may return {num.smin} to {num.smax}; only {low} to {high} mean something",
+            )
+        state.frames.pop()
+        loops.widen(frame.back, state, state.parent)
+        return frame.back
+    state.frames.pop()
+    state.frames[-1].regs[0] = result
+    return frame.back + 1
+
+
+def _allowed(code: Code) -> tuple[int, int] | None:
+    """What a program may return; None if anything."""
+    kind, attach = ProgType(code.prog_type), code.attach_type
+    if kind == ProgType.CGROUP_SOCK_ADDR:
+        if attach in FIXED_ONE:
+            return (1, 1)
+        if attach in (AttachType.CGROUP_INET4_BIND, AttachType.CGROUP_INET6_BIND):
+            return (0, 3)
+        return (0, 1)
+    if kind == ProgType.CGROUP_SKB:
+        return (0, 3) if attach == AttachType.CGROUP_INET_EGRESS else (0, 1)
+    if kind == ProgType.TRACING:
+        if attach in (AttachType.TRACE_FENTRY, AttachType.TRACE_FEXIT):
+            return (0, 0)
+        return (0, 1) if attach == AttachType.TRACE_ITER else None
+    if kind == ProgType.SOCK_OPS:
+        return (0, 1)
+    if kind == ProgType.NETFILTER:
+        return (0, 1)
+    return PROGRAM_TYPES[kind].returns

@@ -1,0 +1,59 @@
+"""LD_ABS and LD_IND: loads of a word of the packet that end the function where the packet is too short."""
+
+from ebpf.engine.verifier import memory
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.reg import ANY, CTX, NOTHING, constant
+from ebpf.engine.verifier.state import State
+from ebpf.isa import Insn
+from ebpf.isa.opcodes import Mode
+from ebpf.uapi import ProgType
+
+
+def load(env: Env, insn: Insn) -> tuple[int, State] | None:
+    """Check LD_ABS or LD_IND: a word of the packet, or the function ends with 0: where it goes on then. Raises Refusal."""
+    state = env.state
+    if env.code.prog_type not in (ProgType.SOCKET_FILTER, ProgType.SCHED_CLS, ProgType.SCHED_ACT):
+        raise env.refuse(
+            "helper-not-allowed",
+            "BPF_LD_[ABS|IND] instructions not allowed for this program type",
+            "programs of this type cannot load from packets this way",
+        )
+    if state.held:
+        held = state.held[0]
+        if held.kind == "lock":
+            raise env.refuse(
+                "locked-call", "BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region", "the load may end the program"
+            )
+        raise env.refuse(
+            "leaked-reference",
+            f"Unreleased reference id={held.id} alloc_insn={held.slot}\nBPF_LD_[ABS|IND] would lead to reference leak",
+            "the load may end the program and leave what was acquired behind",
+            acquired=held.slot,
+        )
+    context = env.readable(6)
+    if context.kind != CTX:
+        raise env.refuse(
+            "argument-type",
+            "at the time of BPF_LD_ABS|IND R6 != pointer to skb",
+            "r6 must be the context where a packet is loaded from",
+        )
+    if insn.opcode & 0xE0 == Mode.IND:
+        env.readable(insn.src)
+    memory.fixed_offset(env, context, 6)
+    if len(state.frames) > 1 and not env.rules.iterators:
+        raise env.refuse(
+            "control-flow", "BPF_LD_[ABS|IND] instructions cannot be mixed with bpf-to-bpf calls", "functions cannot load from packets"
+        )
+    regs = env.regs
+    for at in range(1, 6):
+        regs[at] = NOTHING
+    ended = None
+    if len(state.frames) > 1 and not state.frames[-1].callback:
+        # Where the packet is too short, the function returns 0 at once.
+        other = state.copy()
+        other.history = (state.history, env.slot, None)
+        back = other.frames.pop().back
+        other.frames[-1].regs[0] = constant(0)
+        ended = (back + 1, other)
+    regs[0] = ANY
+    return ended

@@ -1,0 +1,82 @@
+"""What helpers return."""
+
+from typing import Final
+
+from ebpf.engine.program import MapDesc
+from ebpf.engine.verifier.call import Call
+from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.num import U32, U64, settle, unsigned_range
+from ebpf.engine.verifier.references import acquire
+from ebpf.engine.verifier.refusal import Unjudged
+from ebpf.engine.verifier.reg import (
+    ANY,
+    MAP_VALUE,
+    MAYBE_NULL,
+    MEM,
+    NOTHING,
+    RINGBUF,
+    SOCK_COMMON,
+    SOCKET,
+    TCP_SOCK,
+    Reg,
+    number,
+)
+from ebpf.uapi import MapType, Ret
+
+_SOCKETS: Final = {Ret.SOCKET_OR_NULL: SOCKET, Ret.SOCK_COMMON_OR_NULL: SOCK_COMMON, Ret.TCP_SOCK_OR_NULL: TCP_SOCK}
+_ACQUIRES: Final = frozenset({"sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp"})
+#: Helpers whose result is the same socket as their argument, seen as another type.
+_CASTS: Final = frozenset(
+    {"sk_fullsock", "tcp_sock", "skc_to_tcp_sock", "skc_to_tcp6_sock", "skc_to_udp6_sock", "skc_to_mptcp_sock"}
+    | {"skc_to_tcp_timewait_sock", "skc_to_tcp_request_sock", "skc_to_unix_sock"}
+)
+#: Helpers whose result is at most the size that they are given, or an error.
+_SIZED_RESULT: Final = frozenset({"get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str"})
+_ERRORS: Final = 4095
+
+
+def result(env: Env, call: Call) -> Reg:
+    """What the helper leaves in r0. Raises Unjudged where that is not known."""
+    row = call.row
+    if row.ret == Ret.INT:
+        return _bounded_result(env, call)
+    if row.ret == Ret.VOID:
+        return NOTHING
+    if row.ret == Ret.MAP_VALUE_OR_NULL:
+        assert call.the_map is not None
+        inside = call.the_map.fd
+        if call.map is not None and call.map.type in (MapType.SOCKMAP, MapType.SOCKHASH) and row.name == "map_lookup_elem":
+            id = acquire(env)
+            return Reg(MAP_VALUE, id=id, fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid, ref=id)
+        if call.null_key and call.map is not None and call.map.inner is None:
+            return Reg(MAP_VALUE, id=_lock_id(env, call.map), fd=inside, uid=call.the_map.uid)
+        return Reg(MAP_VALUE, id=env.new_id(), fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid)
+    if row.ret == Ret.ALLOC_MEM_OR_NULL:
+        id = acquire(env)
+        return Reg(MEM, id=id, ref=id, flags=MAYBE_NULL | RINGBUF, size=call.alloc)
+    if row.ret == Ret.MAP_VALUE:
+        assert call.the_map is not None
+        assert call.map is not None
+        return Reg(MAP_VALUE, id=_lock_id(env, call.map), fd=call.the_map.fd, uid=call.the_map.uid)
+    kind = _SOCKETS.get(row.ret)
+    if kind is None:
+        raise Unjudged(f"what bpf_{row.name} returns", env.slot)
+    if row.name in _ACQUIRES:
+        id = acquire(env)
+        return Reg(kind, id=id, ref=id, flags=MAYBE_NULL)
+    return Reg(kind, id=env.new_id(), flags=MAYBE_NULL, ref=call.ref if row.name in _CASTS else 0)
+
+
+def _lock_id(env: Env, desc: MapDesc) -> int:
+    """An id for a map's value that has a lock: which one is held must be known."""
+    return env.new_id() if any(what == "bpf_spin_lock" for _, what, _ in desc.special) else 0
+
+
+def _bounded_result(env: Env, call: Call) -> Reg:
+    name = call.row.name
+    if name == "get_smp_processor_id":
+        return number(unsigned_range(0, env.code.cpus - 1)) if env.code.cpus else ANY
+    if name in _SIZED_RESULT:
+        most = call.most
+        return number(settle(0, U64, -_ERRORS, most, 0, U64, -_ERRORS, most, 0, U32, env.rules))
+    return ANY

@@ -1,0 +1,71 @@
+"""`ebpf verify` and `ebpf explain`: exit statuses, what is not judged, names that are nearly right."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ebpf.cli.main import main
+
+Write = Callable[..., str]
+HEAD = """#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+GOOD = HEAD + 'SEC("xdp")\nint passes(struct xdp_md *ctx) { return XDP_PASS; }\n'
+BAD = GOOD + 'SEC("xdp")\nint reads(struct xdp_md *ctx) { return *(char *)(long)ctx->data; }\n'
+#: A function that no kernel has: nothing can be said of a program that calls it.
+FOREIGN = (
+    GOOD + "extern int ebpf_no_such_function(struct xdp_md *ctx) __ksym;\n"
+    'SEC("xdp")\nint calls(struct xdp_md *ctx) { return ebpf_no_such_function(ctx); }\n'
+)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def made(text: str, name: str = "p.bpf.c") -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return made
+
+
+@pytest.mark.parametrize(("text", "status"), [(GOOD, 0), (BAD, 1), (FOREIGN, 3), ("int x = ;", 2), (HEAD, 2)])
+def test_the_exit_status_tells_the_verdict(write: Write, text: str, status: int) -> None:
+    assert main(["verify", write(text)]) == status
+
+
+@pytest.mark.parametrize("text", ["", "no ELF at all"])
+def test_what_is_no_object_cannot_be_used(write: Write, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", write(text, "p.o")]) == 2
+    assert "p.o" in capsys.readouterr().err
+
+
+def test_a_missing_file_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path / "none.o")]) == 2
+    assert "none.o" in capsys.readouterr().err
+
+
+def test_what_is_not_judged_says_so_and_puts_no_words_into_linux_s_mouth(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["verify", write(FOREIGN), "--prog", "calls"])
+    out = capsys.readouterr().out
+    assert "calls: not judged: " in out
+    assert " says: " not in out
+    main(["verify", write(FOREIGN), "--prog", "calls", "--json"])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["verdict"], row["kernel_says"]) == ("unknown", "")
+
+
+@pytest.mark.parametrize(("wanted", "meant"), [("pases", "did you mean 'passes'?"), ("quite_another", "no program 'quite_another'")])
+def test_only_near_names_are_suggested(write: Write, wanted: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", write(BAD), "--prog", wanted]) == 2
+    said = capsys.readouterr().err
+    assert meant in said
+    assert ("did you mean" in said) == ("did you mean" in meant)
+
+
+@pytest.mark.parametrize(("wanted", "suggested"), [("maybe-nul", True), ("zzz", False)])
+def test_explain_suggests_only_near_names(wanted: str, suggested: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", wanted]) == 1
+    assert ("did you mean 'maybe-null'" in capsys.readouterr().err) == suggested
