@@ -9,7 +9,7 @@ from typing import Any
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.kernel import Kernel
 
-__all__ = ["daemon_log", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
+__all__ = ["daemon_log", "daemon_status", "lost_pins", "open_kernel", "open_lab", "stop_daemon"]
 
 
 def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = False) -> Kernel:
@@ -36,6 +36,15 @@ def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = 
 
         return LinuxKernel()
     raise UsageError(f"no kernel '{name}'; there is user, linux and auto")
+
+
+def lost_pins(kernel: Kernel) -> list[str] | None:
+    """What an ebpfd that ended unexpectedly had pinned, told once; None if none did, and for a kernel that is not in ebpfd."""
+    if kernel.name != "user" or not kernel.lasting:
+        return None
+    from ebpf.kernels.remote import RemoteKernel
+
+    return kernel.take_lost() if isinstance(kernel, RemoteKernel) else None
 
 
 def daemon_status() -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,40 +32,7 @@ from ebpf.sys.calls import (
     ProgTestRun,
 )
 from ebpf.uapi import Cmd, MapFlag, MapType, ProgType
-
-RETURN_2 = bytes.fromhex("b700000002000000 9500000000000000")
-HASH = MapCreate(MapType.HASH, 4, 8, 64, name="counts")
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for a daemon of its own, which is ended at the end."""
-    folder = tmp_path / "run"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    monkeypatch.setenv("EBPF_DAEMON_IDLE_S", "30")
-    monkeypatch.delenv("EBPF_DAEMON", raising=False)
-    yield folder / "ebpf"
-    pid = running()
-    if pid:
-        os.kill(pid, signal.SIGKILL)
-
-
-def running() -> int:
-    """The daemon's pid, 0 if it does not run."""
-    try:
-        with RemoteKernel(start=False) as kernel:
-            return int(kernel.status()["pid"])
-    except (KernelError, UsageError):
-        return 0
-
-
-def wait_for(condition: object, seconds: float = 10) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from support.daemon import HASH, RETURN_2, running, wait_for
 
 
 def programs(kernel: RemoteKernel) -> list[int]:
@@ -151,8 +117,17 @@ def test_an_end_by_force_is_told_and_the_next_command_starts_it_again() -> None:
     kernel.shutdown()
     with RemoteKernel() as again:
         assert again.lost == ["/sys/fs/bpf/counts (map counts)"]
+        # Until somebody takes the news they wait, for a further end too.
+        again.bpf(ObjPin("/sys/fs/bpf/other", again.bpf(HASH)))
+        os.kill(int(again.status()["pid"]), signal.SIGKILL)
     with RemoteKernel() as third:
-        assert third.lost == []
+        assert third.take_lost() == ["/sys/fs/bpf/counts (map counts)", "/sys/fs/bpf/other (map counts)"]
+    with RemoteKernel() as fourth:
+        assert fourth.lost is None
+        fourth.stop()
+    wait_for(lambda: not running())
+    with RemoteKernel() as fifth:
+        assert fifth.lost is None
 
 
 def test_who_meets_a_daemon_that_is_just_ending_starts_the_next(place: Path) -> None:

@@ -174,8 +174,12 @@ class Client:
             )
         self.greeted = True
         state = self.server.state
-        lost, self.server.lost = self.server.lost, []
+        lost = self.server.journal.lost
         self.reply(sequence, {"cpus": state.possible_cpus, "system_wide": state.running is not None, "lost": lost})
+
+    def _told(self, sequence: int) -> None:
+        self.server.journal.told()
+        self.reply(sequence, None)
 
     def _bpf(self, sequence: int, call: Call[Any]) -> None:
         job = self.kernel.job(call)
@@ -253,6 +257,7 @@ class Client:
 
 _METHODS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "hello": (Client._hello, (int,)),
+    "told": (Client._told, ()),
     "bpf": (Client._bpf, (Call,)),
     "close": (Client._close, (int,)),
     "mmap": (Client._mmap, (int, int, int)),

@@ -1,7 +1,7 @@
 """The daemon: one thread that serves every client, and threads for what takes long."""
 
-import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -16,6 +16,7 @@ from typing import Any
 
 from ebpf.errors import EbpfError, KernelError
 from ebpf.kernels.daemon.client import Client
+from ebpf.kernels.daemon.journal import Journal
 from ebpf.kernels.user.kernel import Job
 from ebpf.kernels.user.objects import Account, BtfObject, LinkObject, MapObject, ProgramObject
 from ebpf.kernels.user.state import State
@@ -26,6 +27,8 @@ DESCRIPTORS = 8192
 MEMORY = 1 << 31
 CPU_S = 10.0
 _CLIENTS = 4096
+# How long nobody is let in when there are no descriptors left.
+_DEAF_S = 0.1
 
 
 class Server:
@@ -42,7 +45,6 @@ class Server:
     ) -> None:
         self.path = path
         self.state = state
-        self.lost: list[str] = []
         self.began = time.monotonic()
         self.served = 0
         self._idle_s = idle_s
@@ -56,11 +58,13 @@ class Server:
         self._wake_in, self._wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector.register(self._wake_in, selectors.EVENT_READ, None)
         self._quiet_since = time.monotonic()
-        self._journal = path.with_suffix(".pins")
+        self._deaf_until = 0.0
         #: A folder that shows pins as files, where there is one.
         self.pins_folder: str | None = None
         self._listen()
-        self._recall()
+        self.journal = Journal(path.with_suffix(".pins"))
+        if self.journal.lost is not None:
+            log("the last ebpfd ended unexpectedly and lost: " + (", ".join(self.journal.lost) or "no pins"))
         state.pinned = self._remember
 
     def _listen(self) -> None:
@@ -100,6 +104,7 @@ class Server:
                 while self._done:
                     self._done.popleft()()
                 self._bid_farewell()
+                self._listen_again()
                 self._maybe_leave()
             return self._stop
         finally:
@@ -108,6 +113,8 @@ class Server:
     def _patience(self) -> float | None:
         if self._done:
             return 0
+        if self._deaf_until:
+            return _DEAF_S
         return None if self._idle_s is None else max(min(self._idle_s / 4, 1.0), 0.01)
 
     def _accept(self) -> None:
@@ -117,7 +124,9 @@ class Server:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # Out of descriptors: those who are here go on.
+                # Out of descriptors: those who are here go on, and newcomers wait until there may be some again.
+                self._selector.unregister(self._socket)
+                self._deaf_until = time.monotonic() + _DEAF_S
                 return
             _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid != os.getuid() or len(self._clients) >= _CLIENTS:
@@ -129,6 +138,11 @@ class Server:
             self._clients.add(client)
             self.served += 1
             self._selector.register(peer, selectors.EVENT_READ, client)
+
+    def _listen_again(self) -> None:
+        if self._deaf_until and time.monotonic() >= self._deaf_until:
+            self._deaf_until = 0.0
+            self._selector.register(self._socket, selectors.EVENT_READ, None)
 
     def watch(self, client: Client) -> None:
         """Wait for what a client is ready for."""
@@ -200,24 +214,12 @@ class Server:
 
         threading.Thread(target=run, name="ebpfd-work", daemon=True).start()
 
-    # -- pins outlive clients; what an unexpected end takes with it is told
+    # -- pins outlive clients
 
     def _remember(self) -> None:
-        rows = [f"{path} ({_what(held)})" for path, held in self.state.pins.items()]
-        temporary = self._journal.with_suffix(".new")
-        temporary.write_text(json.dumps(rows))
-        os.replace(temporary, self._journal)
+        self.journal.remember([f"{path} ({_what(held)})" for path, held in self.state.pins.items()])
         if self.pins_folder is not None:
             show_pins(Path(self.pins_folder), list(self.state.pins))
-
-    def _recall(self) -> None:
-        with suppress(OSError, ValueError):
-            rows = json.loads(self._journal.read_text())
-            self.lost = [str(row) for row in rows]
-        with suppress(OSError):
-            self._journal.unlink()
-        if self.lost:
-            self._log("the last ebpfd ended unexpectedly and lost: " + ", ".join(self.lost))
 
     # -- its end
 
@@ -251,6 +253,7 @@ class Server:
             "links": registry.count(LinkObject),
             "btfs": registry.count(BtfObject),
             "pins": sorted(self.state.pins),
+            "lost": self.journal.lost,
             "resident_bytes": resident,
         }
 
@@ -266,8 +269,7 @@ class Server:
             self._socket.close()
             with suppress(OSError):
                 self.path.unlink()
-        with suppress(OSError):
-            self._journal.unlink()
+        self.journal.close()
         self._selector.close()
         for fd in (self._wake_in, self._wake_out):
             with suppress(OSError):
@@ -294,6 +296,14 @@ def _what(held: object) -> str:
     if isinstance(held, MapObject):
         return f"map {held.map.spec.name}"
     return "link"
+
+
+def raise_descriptors() -> None:
+    """Let this process have as many descriptors as it may: maps and clients need one each, or two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def stop_on_signals(server: Server) -> None:

@@ -36,8 +36,8 @@ class RemoteKernel:
         self._events: dict[int, int] = {}
         self._connection, hello = self._greeted(connection, start)
         self.possible_cpus = int(hello["cpus"])
-        #: What an ebpfd that ended unexpectedly had pinned, told once.
-        self.lost: list[str] = [str(line) for line in hello["lost"]]
+        #: What an ebpfd that ended unexpectedly had pinned, if one did and nobody has taken the news yet.
+        self.lost: list[str] | None = None if hello["lost"] is None else [str(line) for line in hello["lost"]]
         self.lab = RemoteLab(system_wide=bool(hello["system_wide"]))
 
     def _greeted(self, connection: Connection | None, start: bool) -> tuple[Connection, Any]:
@@ -188,6 +188,13 @@ class RemoteKernel:
     def status(self) -> dict[str, Any]:
         """What the daemon tells of itself."""
         return dict(self._ask("status"))
+
+    def take_lost(self) -> list[str] | None:
+        """What an ebpfd that ended unexpectedly had pinned; None if none did. It is told once, to whoever asks first."""
+        lost, self.lost = self.lost, None
+        if lost is not None:
+            self._ask("told")
+        return lost
 
     def stop(self) -> None:
         """Have the daemon end."""

@@ -91,16 +91,7 @@ def _start(path: Path) -> socket.socket | None:
         if peer is not None:
             return peer
         log = path.with_suffix(".log")
-        with open(log, "ab") as out:
-            os.chmod(log, 0o600)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ebpf.kernels.daemon", os.fspath(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                cwd="/",
-            )
+        process = _launch(path, log)
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             peer = _try(path)
@@ -108,8 +99,25 @@ def _start(path: Path) -> socket.socket | None:
                 # It lives on by itself: nobody waits for it here.
                 process.returncode = 0
                 return peer
-            if process.poll() is not None:
+            status = process.poll()
+            if status is not None and status < 0:
+                # Somebody killed it while it started.
+                process = _launch(path, log)
+            elif status is not None:
                 break
             time.sleep(0.005)
         tail = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise KernelError(errno.ECONNREFUSED, "connect", f"ebpfd did not start: {tail[0]} (see {log})")
+
+
+def _launch(path: Path, log: Path) -> "subprocess.Popen[bytes]":
+    with open(log, "ab") as out:
+        os.chmod(log, 0o600)
+        return subprocess.Popen(
+            [sys.executable, "-m", "ebpf.kernels.daemon", os.fspath(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            cwd="/",
+        )

@@ -19,24 +19,24 @@ class Grace:
     """The surroundings that programs may run in at any time, and what waits for them."""
 
     def __init__(self) -> None:
-        self._envs: list[Env] = []
+        # By identity; threads that run programs come and go here, so each step is one that they cannot come between.
+        self._envs: dict[int, Env] = {}
         self._waiting: list[tuple[list[tuple[Env, int]], Callable[[], None]]] = []
         self._barrier = _barrier()
 
     def watch(self, env: Env) -> None:
         """Programs will run in these surroundings, which stay where they are until `forget`."""
-        self._envs.append(env)
+        self._envs[id(env)] = env
 
     def forget(self, env: Env) -> None:
-        """No program runs in these surroundings any more."""
-        self._envs = [each for each in self._envs if each is not env]
-        self.poll()
+        """No program runs in these surroundings any more. For any thread: what waits for it is done in a later `poll`."""
+        self._envs.pop(id(env), None)
 
     def after(self, act: Callable[[], None]) -> None:
         """Do something once all programs that run now have ended: at once, or in a later call."""
         # Every thread's mark that it runs a program must be seen, if the program began before this.
         self._barrier()
-        running = [(env, env.runs) for env in self._envs if env.runs & 1]
+        running = [(env, env.runs) for env in list(self._envs.values()) if env.runs & 1]
         if running:
             self._waiting.append((running, act))
         else:

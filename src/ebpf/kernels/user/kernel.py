@@ -454,6 +454,7 @@ class Job:
 
     def __init__(self, kernel: UserKernel, needs: list[Object], work: Callable[[], Any], finish: Callable[[Any], Any]) -> None:
         self._registry = kernel.state.registry
+        self._grace = kernel.state.grace
         self._needs = needs
         self.work = work
         self._finish = finish
@@ -469,6 +470,7 @@ class Job:
         finally:
             for held in self._needs:
                 self._registry.release(held)
+            self._grace.poll()
 
     def here(self) -> Any:
         """Both steps at once."""

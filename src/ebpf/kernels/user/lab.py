@@ -41,4 +41,7 @@ class UserLab(HeldSlot[Launch]):
     ) -> ReplayStats:
         """Run an XDP program over every packet of a capture."""
         held = self._kernel.program_at(prog_fd, "replay")
-        return replay(self._kernel, held, capture, repeat=repeat, sinks=sinks, limit=limit)
+        try:
+            return replay(self._kernel, held, capture, repeat=repeat, sinks=sinks, limit=limit)
+        finally:
+            self._kernel.state.grace.poll()

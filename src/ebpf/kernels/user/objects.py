@@ -158,7 +158,7 @@ class Registry:
 
     def all(self, kind: type[T]) -> list[T]:
         """All objects of a kind."""
-        return [held for held in self._objects.values() if isinstance(held, kind)]
+        return [held for held in list(self._objects.values()) if isinstance(held, kind)]
 
     def count(self, kind: type[Object]) -> int:
         """How many objects of a kind there are."""
