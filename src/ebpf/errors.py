@@ -12,6 +12,7 @@
     └── UsageError          the request itself makes no sense
 
 The text of each is one line: what, where, why, in lower case. The commands print it and, where there is one, `hint`.
+`errno` is the number that libbpf's functions give for it, `program` the program that it is about, where that is known.
 """
 
 import errno as _errno
@@ -24,6 +25,8 @@ class EbpfError(Exception):
     """Anything that ebpf refuses to do, as one line."""
 
     hint: str | None = None
+    errno: int = _errno.EINVAL
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,8 @@ class AttachError(EbpfError):
 class NotFoundError(EbpfError):
     """The name `name` of a `kind` of thing means nothing here; `near` are names like it."""
 
-    def __init__(self, kind: str, name: str, *, where: str = "", near: Sequence[str] = ()) -> None:
-        self.kind, self.name, self.where, self.near = kind, name, where, tuple(near)
+    def __init__(self, kind: str, name: str, *, where: str = "", near: Sequence[str] = (), errno: int = _errno.ENOENT) -> None:
+        self.kind, self.name, self.where, self.near, self.errno = kind, name, where, tuple(near), errno
         text = f"no {kind} {name!r}" + (f" in {where}" if where else "")
         if self.near:
             text += "; did you mean " + " or ".join(repr(n) for n in self.near) + "?"
@@ -111,6 +114,8 @@ class NotFoundError(EbpfError):
 
 class NotSupportedError(EbpfError):
     """`what` is not offered here, for the reason `why`; `hint` names the way out."""
+
+    errno = _errno.EOPNOTSUPP
 
     def __init__(self, what: str, why: str, *, hint: str | None = None) -> None:
         self.what, self.why, self.hint = what, why, hint

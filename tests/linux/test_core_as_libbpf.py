@@ -235,6 +235,6 @@ def test_what_the_kernel_has_not_is_named(extern: str, use: str, why: str, tmp_p
     text = HEAD + f'{extern}\nSEC("tp_btf/sched_switch") int f(void *ctx) {{ wide[0] = {use}; return 0; }}\n'
     got = compare(text, tmp_path / "missing.bpf.o")
     theirs, ours = got["f"]
-    assert theirs.errno
     assert isinstance(ours, NotFoundError | FormatError)
+    assert ours.errno == theirs.errno
     assert why in str(ours)

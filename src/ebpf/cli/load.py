@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,11 @@ from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.noun import Silent, done, pin_object, prepare_pin
 from ebpf.cli.words import Words, number
-from ebpf.errors import FormatError, NotSupportedError, UsageError, VerifierError
+from ebpf.errors import FormatError, KernelError, NotFoundError, NotSupportedError, UsageError, VerifierError
 from ebpf.object import Collection, Map, Program
 from ebpf.spec import ObjectSpec
 from ebpf.sys.calls import MapInfo
-from ebpf.uapi import SECTIONS, section_row
+from ebpf.uapi import SECTIONS, ProgType, section_row
 
 _OPTIONS = "'type', 'map', 'offload_dev', 'xdpmeta_dev', 'pinmaps', 'autoattach', or 'kernel_btf'"
 
@@ -159,12 +159,12 @@ def _read(context: Context, request: Request) -> ObjectSpec:
     try:
         spec = read_object(data, request.path, section=request.section)
     except FormatError as error:
-        section = error.where.partition("section '")[2].partition("'")[0]
-        if error.why == "is no section name of a program" and section and context.command == "bpftool":
-            _unknown_section(context, section)
         for line in _reading(error, data, request.path):
             _say(context, line)
         raise _opening(context, error) from error
+    free = next((program for program in spec.programs.values() if program.type == ProgType.UNSPEC), None)
+    if free is not None and context.command == "bpftool":
+        _unknown_section(context, free.section)
     return spec
 
 
@@ -213,13 +213,27 @@ def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequenc
         taken[name] = Map(kernel, found.fd, spec.maps[name])
     try:
         return Collection.load(spec, kernel, reuse=taken, types=_kernel_types(request.kernel_btf))
-    except VerifierError as error:
-        if context.command != "bpftool":
+    except (VerifierError, NotFoundError, KernelError) as error:
+        if context.command != "bpftool" or not error.program:
             raise
-        code = errno.errorcode.get(error.errno, str(error.errno))
-        _say(context, f"prog '{error.program}': BPF program load failed: -{code}")
-        if error.log:
-            _say(context, f"prog '{error.program}': -- BEGIN PROG LOAD LOG --\n{error.log.rstrip()}\n-- END PROG LOAD LOG --")
-        _say(context, f"prog '{error.program}': failed to load: -{code}")
+        for line in _refused(error):
+            _say(context, line)
         _say(context, f"failed to load object '{spec.path}'")
         raise UsageError("failed to load object file") from error
+
+
+def _refused(error: VerifierError | NotFoundError | KernelError) -> Iterator[str]:
+    """What libbpf says of a program that cannot be loaded."""
+    code = errno.errorcode.get(error.errno, str(error.errno))
+    prog = f"prog '{error.program}'"
+    if isinstance(error, NotFoundError):
+        if not error.where.endswith(repr(error.program)):
+            yield f"extern (func ksym) '{error.name}': not found in kernel or module BTFs"
+            return
+        yield f"{prog}: failed to find kernel BTF type ID of '{error.name}': -{code}"
+        yield f"{prog}: failed to prepare load attributes: -{code}"
+    else:
+        yield f"{prog}: BPF program load failed: -{code}"
+        if error.log:
+            yield f"{prog}: -- BEGIN PROG LOAD LOG --\n{error.log.rstrip()}\n-- END PROG LOAD LOG --"
+    yield f"{prog}: failed to load: -{code}"

@@ -39,7 +39,7 @@ def run(context: Context, words: Words) -> int:
     kernel = context.kernel(here=True)
     capture = Capture.open(options["--pcap"])
     trace_fd = kernel.trace_open() if trace else -1
-    with Collection.load(spec, kernel) as collection:
+    with Collection.load(spec, kernel, load=False) as collection:
         program = _choose(collection, wanted, path)
         sinks = _sinks(options["--write"]) if "--write" in options else None
         stats = kernel.lab.replay(

@@ -18,7 +18,7 @@ from ebpf.engine.verifier import RULES, Rules, verify
 from ebpf.errors import EbpfError, FormatError, NotFoundError, UsageError
 from ebpf.isa import decode
 from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec, RelocKind
-from ebpf.uapi import CallSrc, ProgFlag, PseudoSrc, is_gpl
+from ebpf.uapi import CallSrc, ProgFlag, ProgType, PseudoSrc, is_gpl
 
 USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--log-level LEVEL] [--json|--sarif]
 
@@ -130,6 +130,11 @@ def _rules(versions: str) -> list[Rules]:
 def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules]) -> Iterator[_Judged]:
     for program in spec.programs.values():
         if not wanted or program.name == wanted:
+            if program.type == ProgType.UNSPEC:
+                why = f"section {program.section!r} is no section name of a program, so that nothing says what it may do"
+                free = Code((), program.type, {}, program.name)
+                yield from (_Judged(program, free, each, Verdict(False, cause=why, unknown=why)) for each in rules)
+                continue
             code = code_of(spec, program)
             for each in rules:
                 yield _Judged(program, code, each, verify(code, log_level=level, rules=each))

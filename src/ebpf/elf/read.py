@@ -13,17 +13,21 @@ from ebpf.elf.maps import btf_maps, data_map, is_data, kconfig_map
 from ebpf.errors import FormatError
 from ebpf.isa import Insn, by_slot, decode
 from ebpf.spec import Extern, MapSpec, ObjectSpec, ProgramSpec
+from ebpf.uapi import ProgType
+from ebpf.uapi.sections import Section as SectionRow
 from ebpf.uapi.sections import section_row
 
 _FUNC, _LOCAL = 2, 0
 _SLEEPABLE, _XDP_FRAGS = 1 << 4, 1 << 5
 _MOST_DATA = 1 << 26
+_FREE_FORM = SectionRow("", ProgType.UNSPEC)
 
 
 def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec:
     """Read a compiled eBPF object. The same bytes give the same spec on any machine.
 
-    `section` is what every program is taken for, whatever section it stands in ("": its own).
+    `section` is what every program is taken for, whatever section it stands in ("": its own). A program whose section's name says
+    nothing has no type (UNSPEC): only who loads it needs one.
     `ObjectSpec.maps` is keyed by the C name, and for global variables by the section (".bss"); `MapSpec.name` is the kernel's.
 
     Raises FormatError (path, where, why) for anything that is not a whole eBPF object.
@@ -39,8 +43,8 @@ def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec
     linker = Linker(elf, btf, _records(elf, btf), functions, maps, externs)
     programs: dict[str, ProgramSpec] = {}
     for function in functions.values():
-        # The functions of .text are subprograms: each program that calls one gets its own copy.
-        if function.section.name == ".text":
+        # The functions of .text are subprograms: each program that calls one gets its own copy. One that is alone is a program.
+        if function.section.name == ".text" and len(functions) > 1:
             continue
         if function.name in programs:
             raise FormatError("is defined twice", path=path, where=f"program {function.name!r}")
@@ -144,16 +148,11 @@ def _function(symbol: Symbol, section: Section, code: list[Insn | None], path: s
 def _program(linker: Linker, function: Function, licence: str, taken_for: str = "") -> ProgramSpec:
     section, path = function.section.name, linker.elf.path
     where = f"section {section!r}, program {function.name!r}"
-    found = section_row(taken_for or section.removeprefix("?"))
-    if found is None:
-        error = FormatError("is no section name of a program", path=path, where=where)
-        error.hint = 'SEC("xdp"), SEC("kprobe/do_unlinkat"), SEC("tracepoint/syscalls/sys_enter_openat") are such names'
-        raise error
-    if function.binding == _LOCAL:
+    if function.binding == _LOCAL and section != ".text":
         error = FormatError("a static function cannot be a program", path=path, where=where)
         error.hint = "leave 'static' out, or SEC() if it is a subprogram"
         raise error
-    row, target = found
+    row, target = section_row(taken_for or section.removeprefix("?")) or (_FREE_FORM, "")
     linked = linker.link(function)
     return ProgramSpec(
         name=function.name,

@@ -1,5 +1,6 @@
 """A program: relocated, and loaded when it is first needed, because only its attachment may tell as what."""
 
+import errno
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ebpf.btf import Btf, Kind
-from ebpf.errors import KernelError, NotFoundError, UsageError, VerifierError
+from ebpf.errors import EbpfError, FormatError, KernelError, NotFoundError, PrivilegeError, UsageError, VerifierError
 from ebpf.object.relocate import Code
 from ebpf.object.resolve import Resolver
 from ebpf.spec import ProgramSpec
@@ -19,7 +20,6 @@ from ebpf.uapi import AttachType, Cmd, ProgType
 
 _LOG = 1 << 20
 _LARGEST_LOG = 1 << 26
-_E2BIG, _EPERM, _ENOSPC = 7, 1, 28
 
 
 class Program:
@@ -68,18 +68,26 @@ class Program:
         return self._fd
 
     def load(self) -> None:
-        """Load it as what its section says. Raises VerifierError when it is refused."""
+        """Load it as what its section says. Raises VerifierError when it is refused; `program` of any EbpfError is its name."""
         if self._fd < 0:
-            insns = self.insns
-            target = attach_target(self.spec, self._resolver, self._target)
             try:
-                self._fd = load_program(self.kernel, self.spec, insns, self.btf_fd, target=target, modules=self._code.modules)
-            except VerifierError as error:
-                missing = self._code.missing.get(error.insn)
-                if missing is None:
-                    raise
-                cause = f"needs {missing}, which this kernel has not"
-                raise VerifierError(error.program, cause, insn=error.insn, source=error.source, log=error.log) from error
+                self._load()
+            except EbpfError as error:
+                error.program = self.name
+                raise
+
+    def _load(self) -> None:
+        require_type(self.spec, self._resolver.spec.path)
+        insns = self.insns
+        target = attach_target(self.spec, self._resolver, self._target)
+        try:
+            self._fd = load_program(self.kernel, self.spec, insns, self.btf_fd, target=target, modules=self._code.modules)
+        except VerifierError as error:
+            missing = self._code.missing.get(error.insn)
+            if missing is None:
+                raise
+            cause = f"needs {missing}, which this kernel has not"
+            raise VerifierError(error.program, cause, insn=error.insn, source=error.source, log=error.log) from error
 
     def info(self, *, images: bool = False) -> ProgInfo:
         """What the kernel says of the program."""
@@ -109,6 +117,15 @@ class Program:
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
             warnings.warn(f"program {self.spec.name!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+def require_type(spec: ProgramSpec, path: str = "") -> None:
+    """Insist that a program's section says what it is. Raises FormatError."""
+    if spec.type == ProgType.UNSPEC:
+        where = f"section {spec.section!r}, program {spec.name!r}"
+        error = FormatError("is no section name of a program", path=path, where=where)
+        error.hint = 'SEC("xdp"), SEC("kprobe/do_unlinkat"), SEC("tracepoint/syscalls/sys_enter_openat") are such names'
+        raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +166,8 @@ def attach_target(spec: ProgramSpec, resolver: Resolver, program: "Program | Non
     found = resolver.find(f"{module}{colon}{prefix}{plain}", wanted)
     if found is None:
         what = {"btf_trace_": "raw tracepoint", "bpf_lsm_": "LSM hook", "bpf_iter_": "iterator"}.get(prefix, "kernel function")
-        raise NotFoundError(what, spec.attach_to, where="this kernel's types", near=resolver.near(prefix, wanted, plain))
+        near = resolver.near(prefix, wanted, plain)
+        raise NotFoundError(what, spec.attach_to, where=f"this kernel's types, for program {spec.name!r}", near=near, errno=errno.ESRCH)
     return Target(found.id, found.module.fd if found.module is not None else 0)
 
 
@@ -158,7 +176,7 @@ def _in_program(spec: ProgramSpec, program: "Program") -> Target:
     kernel = program.kernel
     id_ = program.info().btf_id
     if not id_:
-        raise NotFoundError("function", spec.attach_to, where=f"program {program.name!r}, which has no types")
+        raise NotFoundError("function", spec.attach_to, where=f"program {program.name!r}, which has no types", errno=errno.EINVAL)
     fd = kernel.bpf(FdById(Cmd.BTF_GET_FD_BY_ID, id_))
     try:
         btf = Btf.parse(kernel.bpf(GetBtfInfo(fd)).data)
@@ -166,7 +184,7 @@ def _in_program(spec: ProgramSpec, program: "Program") -> Target:
         kernel.close(fd)
     type_ = btf.find(spec.attach_to, Kind.FUNC)
     if type_ is None:
-        raise NotFoundError("function", spec.attach_to, where=f"program {program.name!r}")
+        raise NotFoundError("function", spec.attach_to, where=f"program {program.name!r}", errno=errno.ESRCH)
     return Target(type_.id, program.fd)
 
 
@@ -198,9 +216,29 @@ def load_program(
     try:
         return kernel.bpf(call).fd
     except KernelError as error:
-        if error.errno in (_EPERM, _ENOSPC) and not error.log:
+        if error.errno in (errno.EPERM, errno.ENOSPC) and not error.log:
+            if error.errno == errno.EPERM and not isinstance(error, PrivilegeError) and needs_trampoline(spec):
+                raise _no_trampolines(spec) from error
             raise
         raise _refusal(kernel, spec, insns, call, error) from error
+
+
+_TRAMPOLINES = frozenset({AttachType.TRACE_FENTRY, AttachType.TRACE_FEXIT, AttachType.MODIFY_RETURN, AttachType.TRACE_FSESSION})
+
+
+def needs_trampoline(spec: ProgramSpec) -> bool:
+    """Whether a program runs by code that the kernel patches into a function (fentry and its like, LSM, freplace)."""
+    return spec.type in (ProgType.LSM, ProgType.EXT) or (spec.type == ProgType.TRACING and spec.attach_type in _TRAMPOLINES)
+
+
+def _no_trampolines(spec: ProgramSpec) -> KernelError:
+    """Some hosts let nothing patch the kernel's functions: they refuse with EPERM and say nothing, whoever asks."""
+    kind = spec.section.removeprefix("?").partition("/")[0]
+    why = f"program {spec.name!r}: the kernel refuses it without a word, though this process has the privileges"
+    error = KernelError(errno.EPERM, "bpf(PROG_LOAD)", f"{why}: some hosts forbid all trampolines (fentry, fexit, fmod_ret, lsm, freplace)")
+    others = "a kprobe, a tracepoint or tp_btf" if kind.startswith(("fentry", "fexit", "fsession", "lsm")) else "another hook"
+    error.hint = f"use {others} instead of {kind}, if there is one at that place; ebpf doctor says what this kernel lets attach"
+    return error
 
 
 def _refusal(kernel: Kernel, spec: ProgramSpec, insns: bytes, call: ProgLoad, first: KernelError) -> VerifierError:
@@ -210,7 +248,7 @@ def _refusal(kernel: Kernel, spec: ProgramSpec, insns: bytes, call: ProgLoad, fi
         try:
             kernel.close(kernel.bpf(replace(call, log_level=1, log_size=size)).fd)
         except KernelError as error:
-            if error.errno == _ENOSPC and size < _LARGEST_LOG:
+            if error.errno == errno.ENOSPC and size < _LARGEST_LOG:
                 size *= 4
                 continue
             log, why = error.log, error.why or why

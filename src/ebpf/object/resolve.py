@@ -1,5 +1,6 @@
 """What a kernel gives to the programs of one object: its types for CO-RE, its functions and variables by name, its options."""
 
+import errno
 import gzip
 import os
 import re
@@ -125,7 +126,7 @@ class Resolver:
         if found is not None:
             raise FormatError(f"is declared with another type than the kernel's {what}", path=self.spec.path, where=extern.name)
         near = self.near("", kind, extern.name) if kind == Kind.FUNC else []
-        raise NotFoundError(what, extern.name, where="this kernel's types", near=near)
+        raise NotFoundError(what, extern.name, where="this kernel's types", near=near, errno=errno.EINVAL)
 
     def _same_type(self, extern: Extern, found: Found) -> bool:
         btf = found.module.btf if found.module is not None else self.types
@@ -136,7 +137,7 @@ class Resolver:
         """The address of a kernel symbol; 0 if a weak one is missing."""
         found = self._symbols.get(extern.name)
         if found is None and not extern.weak:
-            raise NotFoundError("kernel symbol", extern.name, where=_KALLSYMS)
+            raise NotFoundError("kernel symbol", extern.name, where=_KALLSYMS, errno=errno.ESRCH)
         return found or 0
 
     @cached_property
@@ -174,7 +175,7 @@ class Resolver:
         if text is None:
             if extern.weak:
                 return bytes(extern.size)
-            error = NotFoundError("kernel option", extern.name, where="this kernel's configuration")
+            error = NotFoundError("kernel option", extern.name, where="this kernel's configuration", errno=errno.ESRCH)
             error.hint = f"it is not set, or the configuration is not to be read; declare it {extern.name} __kconfig __weak to see 0 then"
             raise error
         return self._encode(extern, text)

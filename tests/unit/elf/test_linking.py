@@ -87,7 +87,6 @@ def test_sections_of_variables_are_maps_that_can_be_mapped() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('SEC("nosuch") int p(void *c) { return 0; }', r"section 'nosuch', program 'p': is no section name"),
         ('SEC("xdp") __attribute__((used)) static int p(void *c) { return 0; }', "static function cannot be a program"),
         ('struct { int x; } m SEC("maps"); SEC("xdp") int p(void *c) { return (long)&m; }', "legacy map definitions"),
         ('struct { __uint(max_entries, 1); } m SEC(".maps"); SEC("xdp") int p(void *c) { return (long)&m; }', "map 'm': has no type"),
@@ -95,11 +94,29 @@ def test_sections_of_variables_are_maps_that_can_be_mapped() -> None:
         ('struct { __uint(type, 1); __uint(key_size, 4); __type(key, long); } m SEC(".maps");', "8 bytes, but key_size says 4"),
         ('struct { __uint(type, 1); __type(value, char[1u << 31][4]); } m SEC(".maps");', "larger than 4 GiB"),
     ],
-    ids=["section", "static program", "legacy", "no type", "field", "key size", "4 GiB"],
+    ids=["static program", "legacy", "no type", "field", "key size", "4 GiB"],
 )
 def test_what_cannot_be_read_is_said(text: str, why: str) -> None:
     with pytest.raises(FormatError, match=why):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "programs"),
+    [
+        ('SEC("nosuch") int p(void *c) { return 0; } SEC("xdp") int q(void *c) { return 2; }', {"p": 0, "q": 6}),
+        ("int p(void *c) { return 0; }", {"p": 0}),
+        ('int p(void *c) { return 0; } SEC("xdp") int q(void *c) { return 2; }', {"q": 6}),
+    ],
+    ids=["free-form", "alone without SEC", "beside a program without SEC"],
+)
+def test_a_section_that_says_nothing_gives_a_program_without_a_type(text: str, programs: dict[str, int]) -> None:
+    assert {name: program.type for name, program in read(text).programs.items()} == programs
+
+
+def test_a_section_that_says_nothing_is_what_the_reader_says() -> None:
+    object_ = compile_c("t.bpf.c", text=HEAD + 'SEC("nosuch") int p(void *c) { return 0; }').object
+    assert read_object(object_, section="xdp").programs["p"].type == 6
 
 
 def elf(code: bytes, functions: list[tuple[int, int]], *, name: bytes = b"f", section: bytes = b"xdp") -> bytes:
