@@ -33,6 +33,8 @@ class Codec:
     letter: str = ""
     #: Of a struct, union or enum: its class.
     cls: type | None = None
+    #: Whether values are nothing but bytes, or a whole number with a letter.
+    plain: bool = False
 
 
 def raw_codec(size: int) -> Codec:
@@ -45,7 +47,7 @@ def raw_codec(size: int) -> Codec:
             raise FormatError(f"{len(value)} bytes, where {size} are wanted")
         return bytes(value)
 
-    return Codec(size, bytes, write)
+    return Codec(size, bytes, write, plain=True)
 
 
 def number_codec(size: int, *, signed: bool = False) -> Codec:
@@ -61,7 +63,7 @@ def number_codec(size: int, *, signed: bool = False) -> Codec:
         except struct.error:
             return encode_number(None, value, size * 8).to_bytes(size, "little")
 
-    return Codec(size, read, write, layout.format[1:])
+    return Codec(size, read, write, layout.format[1:], plain=True)
 
 
 class Classes:

@@ -1,6 +1,6 @@
 """A map as a mapping: keys and values as Python has them, by codecs over the map's bytes."""
 
-from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
 from typing import Any, Protocol
 
 from ebpf.btf import Codec
@@ -22,16 +22,22 @@ class Elements(MutableMapping[Any, Any]):
     Going through takes elements in batches: what is written meanwhile may be seen or not.
     """
 
-    def __init__(self, held: Bytes, key: Codec, value: Codec) -> None:
+    key: Codec
+    value: Codec
+    #: Looks a key up at once: the value, None if there is none, NotImplemented if lookup() is to be asked.
+    finder: Callable[[Any], Any]
+
+    def __init__(self, held: Bytes) -> None:
         self._held = held
-        self.key = key
-        self.value = value
 
     def __getitem__(self, key: Any) -> Any:
-        raw = self._held.lookup(self._key_bytes(key))
-        if raw is None:
+        found = self.finder(key)
+        if found is NotImplemented:
+            raw = self._held.lookup(self._key_bytes(key))
+            found = self.value.read(raw) if raw is not None else None
+        if found is None:
             raise KeyError(key)
-        return self.value.read(raw)
+        return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._held.update(self._key_bytes(key), self._value_bytes(value))

@@ -2,18 +2,21 @@
 
 import errno
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
 from ebpf.btf import Classes, Codec, number_codec, raw_codec
 from ebpf.errors import FormatError, KernelError, NotSupportedError
+from ebpf.object.columns import Columns, columns
 from ebpf.object.elements import Elements
 from ebpf.spec import MapSpec
 from ebpf.sys.calls import (
+    Batch,
     GetMapInfo,
     MapDelete,
+    MapDeleteBatch,
     MapFreeze,
     MapInfo,
     MapLookup,
@@ -21,12 +24,14 @@ from ebpf.sys.calls import (
     MapLookupBatch,
     MapNextKey,
     MapUpdate,
+    MapUpdateBatch,
     ObjPin,
 )
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import MAP_TYPES, MapType, UpdateFlag
 
 _BATCH = 4096
+_LARGEST = 64 << 20
 _ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 
 
@@ -77,6 +82,11 @@ class Map(Elements):
         """Whether values have a type."""
         return self._codec(self.spec.value_type_id, self.spec.value_size) is not None
 
+    @property
+    def key_typed(self) -> bool:
+        """Whether keys have a type."""
+        return self._codec(self.spec.key_type_id, self.spec.key_size) is not None
+
     def _codec(self, type_id: int, size: int) -> Codec | None:
         if self.types is None or not type_id:
             return None
@@ -84,21 +94,26 @@ class Map(Elements):
         return codec if codec.size == size else None
 
     @cached_property
+    def finder(self) -> Callable[[Any], Any]:  # type: ignore[override]
+        """Looks a key up with nothing in between, where the kernel can."""
+        return _finder(self, self.key, self.value)
+
+    @cached_property
     def raw(self) -> Elements:
         """The same mapping in bytes."""
-        return Elements(self, raw_codec(self.spec.key_size), raw_codec(self.value_bytes))
+        return _Raw(self)
 
     @property
     def name(self) -> str:
         """The map's name in the kernel."""
         return self.spec.name
 
-    @property
+    @cached_property
     def per_cpu(self) -> bool:
         """Whether an element has a value for each CPU."""
         return MAP_TYPES[MapType(self.spec.type)].per_cpu
 
-    @property
+    @cached_property
     def value_bytes(self) -> int:
         """The size of what lookup() returns."""
         size = self.spec.value_size
@@ -160,15 +175,25 @@ class Map(Elements):
 
     def pairs(self) -> Iterator[tuple[bytes, bytes]]:
         """The elements in bytes, in batches where the kernel has them."""
+        size, width = self.spec.key_size, self.value_bytes
+        for batch in self.batches(_BATCH):
+            keys, values = batch.keys, batch.values
+            for i in range(batch.count):
+                yield keys[i * size : (i + 1) * size], values[i * width : (i + 1) * width]
+
+    def batches(self, count: int | None = None) -> Iterator[Batch]:
+        """The elements in bytes, end to end: `count` at a time, or as many as 64 MB hold. A kernel without batches gives one at a time."""
+        each = max(self.spec.key_size + self.value_bytes, 1)
+        count = count or max(min(self.spec.max_entries, _LARGEST // each), 1)
         try:
-            yield from self._batches()
+            yield from self._batches(count)
         except (NotSupportedError, KernelError) as error:
             if isinstance(error, KernelError) and error.errno not in (errno.EINVAL, errno.ENOTSUP, 524):
                 raise
             for key in list(self.walk()):
                 value = self.lookup(key)
                 if value is not None:
-                    yield key, value
+                    yield Batch(1, key, value, b"")
 
     def count(self) -> int:
         """How many elements there are: of an array always as many as there may be."""
@@ -176,21 +201,45 @@ class Map(Elements):
             return self.spec.max_entries
         return sum(1 for _ in self.walk())
 
-    def _batches(self) -> Iterator[tuple[bytes, bytes]]:
-        place, size, count = b"", self.spec.key_size, _BATCH
+    def _batches(self, count: int) -> Iterator[Batch]:
+        place = b""
         while True:
             try:
-                batch = self.kernel.bpf(MapLookupBatch(self.fd, place, count, size, self.value_bytes))
+                batch = self.kernel.bpf(MapLookupBatch(self.fd, place, count, self.spec.key_size, self.value_bytes))
             except KernelError as error:
                 if error.errno == errno.ENOSPC and count < 1 << 22:
                     count *= 2
                     continue
                 raise
-            for i in range(batch.count):
-                yield batch.keys[i * size : (i + 1) * size], batch.values[i * self.value_bytes : (i + 1) * self.value_bytes]
+            if batch.count:
+                yield batch
             place = batch.next
             if not place:
                 return
+
+    def put_batch(self, keys: bytes, values: bytes) -> int:
+        """Write elements whose keys and values stand end to end; the answer is how many.
+
+        Raises KernelError, whose `done` says how many went before the one that failed.
+        """
+        return self.kernel.bpf(MapUpdateBatch(self.fd, keys, values, len(keys) // max(self.spec.key_size, 1)))
+
+    def delete_batch(self, keys: bytes) -> int:
+        """Remove keys that stand end to end; the answer is how many. Raises KernelError (ENOENT for one that is not there)."""
+        return self.kernel.bpf(MapDeleteBatch(self.fd, keys, len(keys) // max(self.spec.key_size, 1)))
+
+    def columns(self) -> Columns:
+        """All elements as two pieces of memory, which numpy and others read as they are."""
+        return columns(self.key, self.value, list(self.batches()))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """All elements for readers of Arrow (pyarrow, polars, pandas, duckdb): the columns `key` and `value`.
+
+        Structs are nested columns; see `ebpf.object.arrow`. The memory is the reader's own, and outlives the map.
+        """
+        from ebpf.object.arrow import open_stream
+
+        return open_stream(self, requested_schema)
 
     def freeze(self) -> None:
         """Forbid later writes from user space."""
@@ -215,6 +264,38 @@ class Map(Elements):
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             warnings.warn(f"map {self.spec.name!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+class _Raw(Elements):
+    """A map's elements in bytes."""
+
+    def __init__(self, held: Map) -> None:
+        super().__init__(held)
+        self.key = raw_codec(held.spec.key_size)
+        self.value = raw_codec(held.value_bytes)
+        self.finder = _finder(held, self.key, self.value)
+
+
+def _unknown(key: Any) -> Any:
+    """What a finder answers that knows nothing."""
+    return NotImplemented
+
+
+def _finder(held: Map, key: Codec, value: Codec) -> Callable[[Any], Any]:
+    """The kernel's own way to look up a map without a call, around it what the types need."""
+    direct = key.plain and value.plain
+    find = held.kernel.finder(held.fd, key.letter if direct else "", value.letter if direct else "")
+    if find is None:
+        return _unknown
+    if direct:
+        return find
+    write, read = key.write, value.read
+
+    def by_bytes(wanted: Any) -> Any:
+        found = find(wanted if isinstance(wanted, bytes) else write(wanted))
+        return found if found is None or found is NotImplemented else read(found)
+
+    return by_bytes
 
 
 def _each_cpu(inner: Codec, cpus: int) -> Codec:

@@ -5,10 +5,10 @@ without it has `lab = None`, or emulates.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from ebpf.sys.calls import Call, R
 from ebpf.sys.capture import Capture
@@ -103,6 +103,13 @@ class Kernel(Protocol):
 
     def bpf(self, call: Call[R]) -> R:
         """Carry out one bpf(2) command. Raises KernelError (NotSupportedError for what is not built)."""
+
+    def finder(self, fd: int, key: str, value: str) -> Callable[[Any], Any] | None:
+        """A function that looks keys up in a map with nothing in between, for as long as the descriptor is open.
+
+        `key` and `value` are struct's letters of numbers, or "" for bytes. It answers with the value, None if there is none, or
+        NotImplemented: then ask by bpf(), which knows why. None if this kernel has no such way, or not for this map.
+        """
 
     def close(self, fd: int) -> None:
         """Close a descriptor that this kernel gave out; what only it held goes."""

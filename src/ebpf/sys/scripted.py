@@ -37,6 +37,9 @@ class Scripted:
                 return cast(R, value)
         raise NotSupportedError(f"bpf({call.cmd.name})", "is not in the script")
 
+    def finder(self, fd: int, key: str, value: str) -> None:
+        """None: look-ups are calls as all others."""
+
     def close(self, fd: int) -> None:
         """Note that a descriptor was closed."""
         self.closed.append(fd)

@@ -61,6 +61,9 @@ class LinuxKernel:
             self._open.add(answer.fd if hasattr(answer, "fd") else answer)
         return cast(R, answer)
 
+    def finder(self, fd: int, key: str, value: str) -> None:
+        """None: a look-up is a call to the other side."""
+
     def close(self, fd: int) -> None:
         """Close a descriptor."""
         trace = self._traces.pop(fd, None)

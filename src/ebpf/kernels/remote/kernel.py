@@ -76,6 +76,9 @@ class RemoteKernel:
         except wire.WireError as error:
             raise NotSupportedError(f"bpf({call.cmd.name})", f"cannot be sent to ebpfd ({error})") from error
 
+    def finder(self, fd: int, key: str, value: str) -> None:
+        """None: a look-up is a call to the other side."""
+
     def close(self, fd: int) -> None:
         """Close a descriptor."""
         event = self._events.pop(fd, -1)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from ebpf.btf import Btf
+from ebpf.engine.runtime.python import close_finder
 from ebpf.errors import EbpfError, FormatError, KernelError, NotSupportedError
 from ebpf.isa import decode
 from ebpf.kernels.user import holders
@@ -42,6 +43,7 @@ class UserKernel:
         self.table = Table(self.state.registry, account)
         self.lab = UserLab(self)
         self._closed = False
+        self._finders: dict[int, list[Callable[[Any], Any]]] = {}
         #: Whether clients are this process itself, so that descriptors of the system mean the same to them and to us.
         self.local = True
 
@@ -264,9 +266,22 @@ class UserKernel:
 
     # -- descriptors and memory
 
+    def finder(self, fd: int, key: str, value: str) -> Callable[[Any], Any] | None:
+        """A function that looks keys up in a map; it ends with the descriptor."""
+        held = self.map_at(fd, "map_lookup_elem", READ)
+        made = held.map.finder(key, value)
+        if made is not None:
+            self._finders.setdefault(fd, []).append(made)
+        return made
+
     def close(self, fd: int) -> None:
         """Close a descriptor."""
+        self._end_finders(fd)
         self.table.close(fd)
+
+    def _end_finders(self, fd: int) -> None:
+        for finder in self._finders.pop(fd, ()):
+            close_finder(finder)
 
     def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
         """Map a map's or perf event's memory."""
@@ -438,6 +453,8 @@ class UserKernel:
             return
         self.lab.close()
         self._closed = True
+        for fd in list(self._finders):
+            self._end_finders(fd)
         self.table.close_all()
         if self._owner:
             self.state.close()

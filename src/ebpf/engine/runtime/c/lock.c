@@ -15,8 +15,13 @@ enum { SPINS = 2000, LOOKS = 64 };
 /* Compiled programs have no thread-local state; this library may. */
 static __thread u32 self_ __attribute__((tls_model("initial-exec")));
 
-/* After a fork the child is another thread. */
-RT_API void rt_forked(void) { self_ = 0; }
+/* After a fork the child is another thread, and what was made before is not for it. */
+u32 rt_forks;
+RT_API void rt_forked(void)
+{
+    self_ = 0;
+    rt_forks++;
+}
 
 u32 rt_self(void)
 {

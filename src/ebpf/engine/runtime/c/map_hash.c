@@ -338,11 +338,43 @@ static s64 hash_next(struct rt_map *map, const void *key, void *out)
     return result;
 }
 
+/* A few bytes, whose number is nearly always one of these. */
+static inline void copy_few(u8 *to, const u8 *from, u32 size)
+{
+    if (size == 4)
+        memcpy(to, from, 4);
+    else if (size == 8)
+        memcpy(to, from, 8);
+    else if (size == 16)
+        memcpy(to, from, 16);
+    else
+        memcpy(to, from, size);
+}
+
+/* All elements, in the order of their memory. */
+static u32 copy_all(struct rt_map *map, u8 *keys, u8 *values, u32 size)
+{
+    u32 done = 0;
+    for (u32 i = 0; i < map->fresh; i++) {
+        struct element *each = element(map, i);
+        if (!each->linked)
+            continue;
+        copy_few(keys + (u64)map->key_size * done, each->key, map->key_size);
+        copy_few(values + (u64)size * done, value_of(map, each), size);
+        done++;
+    }
+    return done;
+}
+
 /* Copy out (and with `take` remove) the elements of whole buckets from `*place` on, at most `count`. Returns how many. */
 u32 rt_hash_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *values, u32 size, int take)
 {
     u32 done = 0, at = *place;
     lock(map);
+    if (!at && !take && count >= map->count) {
+        done = copy_all(map, keys, values, size);
+        at = map->buckets;
+    }
     for (; at < map->buckets; at++) {
         u32 length = 0;
         for (u32 e = head_of(map, at); !(e & END); e = element(map, e - 1)->next)
@@ -352,8 +384,8 @@ u32 rt_hash_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *value
         for (u32 e = head_of(map, at), next; !(e & END); e = next, done++) {
             struct element *each = element(map, e - 1);
             next = each->next;
-            memcpy(keys + (u64)map->key_size * done, each->key, map->key_size);
-            memcpy(values + (u64)size * done, value_of(map, each), size);
+            copy_few(keys + (u64)map->key_size * done, each->key, map->key_size);
+            copy_few(values + (u64)size * done, value_of(map, each), size);
             if (take) {
                 set_head(map, at, next);
                 each->linked = 0;

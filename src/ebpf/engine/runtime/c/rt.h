@@ -158,6 +158,8 @@ static inline void rt_pause(void)
 /* A lock that survives its owner: the word is the owner's thread id, and who waits long looks whether that still lives.
  * Held for a few instructions, never across a call into a program. The answer is whether the last owner died with it. */
 u32 rt_self(void);
+/* How many forks lie between the loading of this library and here. */
+extern u32 rt_forks;
 int rt_lock_slowly(u32 *word, u32 self);
 static inline int rt_lock(u32 *word)
 {

@@ -2,11 +2,14 @@
 
 import ctypes
 import errno
-from typing import ClassVar
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from ebpf.engine.program import MapDesc
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import MapHeader
+from ebpf.engine.runtime.python import close_finder, open_finder
 from ebpf.errors import KernelError
 from ebpf.kernels.user.maps.ring import RingMemory
 from ebpf.kernels.user.memory import Region
@@ -18,6 +21,7 @@ ENOTSUPP = 524
 #: More than this no map is given: what is not touched costs nothing but addresses.
 _LARGEST = 1 << 36
 _PAGE = 4096
+_LOCK = int(UpdateFlag.F_LOCK)
 PROG_ACCESS = MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
 #: Flags of the descriptor that MAP_CREATE answers with, not of the map.
 FD_ACCESS = MapFlag.RDONLY | MapFlag.WRONLY
@@ -62,6 +66,7 @@ class Map:
         self.value_bytes = round8(call.value_size) * cpus if self.per_cpu else call.value_size
         self.ring: RingMemory | None = None
         self._regions: list[Region] = []
+        self._finders: list[Callable[[Any], Any]] = []
         header = self.header
         header.type, header.key_size, header.value_size = call.map_type, call.key_size, call.value_size
         header.max_entries, header.flags, header.ncpu = call.max_entries, self.flags, cpus
@@ -143,10 +148,8 @@ class Map:
 
     def no_lock(self, flags: int, call: str) -> None:
         """Refuse BPF_F_LOCK on a map without spin locks, and what is no flag of a look-up."""
-        if flags & ~UpdateFlag.F_LOCK:
-            raise KernelError(errno.EINVAL, call, f"flags {flags:#x}")
         if flags:
-            raise KernelError(errno.EINVAL, call, "the map's values have no bpf_spin_lock")
+            raise KernelError(errno.EINVAL, call, "the map's values have no bpf_spin_lock" if flags == _LOCK else f"flags {flags:#x}")
 
     def read_raw(self, key: bytes, flags: int) -> bytes:
         """The bytes that the runtime has under a key."""
@@ -224,6 +227,10 @@ class Map:
             self.key(key, "map_get_next_key")
         raise self.no("map_get_next_key", self.NO_NEXT)
 
+    def finder(self, key: str, value: str) -> Callable[[Any], Any] | None:
+        """A function that looks keys up without a command; None for a map whose look-ups need one."""
+        return None
+
     def batch(self, start: bytes, count: int, flags: int, *, take: bool) -> Batch:
         """Up to `count` elements from a place on; with `take` they are removed."""
         raise self.no("map_lookup_and_delete_batch" if take else "map_lookup_batch")
@@ -254,6 +261,9 @@ class Map:
 
     def close(self) -> None:
         """Give the memory back."""
+        for finder in self._finders:
+            close_finder(finder)
+        self._finders.clear()
         for region in self._regions:
             region.close()
         self._regions.clear()
@@ -271,11 +281,21 @@ class Keyed(Map):
         """The value under a key."""
         return self.read_raw(key, flags)
 
+    def finder(self, key: str, value: str) -> Callable[[Any], Any] | None:
+        """A function that looks keys up without a command. Raises ValueError for letters of other sizes than the map's."""
+        for letter, size in ((key, self.spec.key_size), (value, self.value_bytes)):
+            if letter and struct.calcsize(f"<{letter}") != size:
+                raise ValueError(f"{letter!r} does not have {size} bytes")
+        made = open_finder(self.address, self.value_bytes, key, value)
+        if made is not None:
+            self._finders.append(made)
+        return made
+
     def update(self, key: bytes, value: bytes, flags: int) -> None:
         """Write a value under a key."""
         call = "map_update_elem"
-        if flags & UpdateFlag.F_LOCK:
-            self.no_lock(UpdateFlag.F_LOCK, call)
+        if flags & _LOCK:
+            self.no_lock(_LOCK, call)
         result = library().rt_map_put(self.address, self.key(key, call), self.value(value, call), flags, 1, 0)
         self.answer(result, call, self.FULL if -result in (errno.E2BIG, errno.ENOSPC) else "")
 
@@ -300,15 +320,18 @@ class Keyed(Map):
         place = ctypes.c_uint32(int.from_bytes(start[:4], "little"))
         if start and place.value >= self._end():
             return Batch(0, b"", b"", b"")
-        room = min(count, int(self.header.max_entries))
+        room = min(count, self._most_now(place.value))
         keys = ctypes.create_string_buffer(room * self.spec.key_size)
         values = ctypes.create_string_buffer(room * self.value_bytes)
         done = library().rt_map_batch(self.address, ctypes.byref(place), room, keys, values, self.value_bytes, take)
         if place.value < self._end() and not done:
             raise KernelError(errno.ENOSPC, call, "a bucket has more elements than were asked for")
-        return Batch(
-            done, keys.raw[: done * self.spec.key_size], values.raw[: done * self.value_bytes], self._rest(place.value, done == count)
-        )
+        rest = self._rest(place.value, done == count)
+        return Batch(done, ctypes.string_at(keys, done * self.spec.key_size), ctypes.string_at(values, done * self.value_bytes), rest)
+
+    def _most_now(self, place: int) -> int:
+        """How many elements a batch from a place on can have at the moment."""
+        return max(int(self.header.max_entries) - place, 1)
 
     def _rest(self, place: int, filled: bool) -> bytes:
         """Where a batch goes on: nowhere once the end was seen."""
