@@ -73,6 +73,15 @@ class VerifierError(EbpfError):
         super().__init__(f"program {program!r} refused{at}{place}: {cause}")
 
 
+#: What Python does not call as Linux does.
+_NAMES = {_errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
+
+
+def errno_name(number: int) -> str:
+    """The name of an errno as Linux's own tools print it; its number if it has none."""
+    return _NAMES.get(number) or _errno.errorcode.get(number, f"errno {number}")
+
+
 class KernelError(EbpfError):
     """The call `call` failed with `errno`; `log` is the verifier's or BTF checker's text if there is any.
 
@@ -81,8 +90,7 @@ class KernelError(EbpfError):
 
     def __init__(self, errno: int, call: str, why: str = "", *, log: str = "", done: int = 0) -> None:
         self.errno, self.call, self.why, self.log, self.done = errno, call, why, log, done
-        name = _errno.errorcode.get(errno, {524: "ENOTSUPP"}.get(errno, f"errno {errno}"))
-        super().__init__(f"{call}: {name}: {why or os.strerror(errno).lower()}")
+        super().__init__(f"{call}: {errno_name(errno)}: {why or os.strerror(errno).lower()}")
 
 
 class PrivilegeError(KernelError):

@@ -10,7 +10,10 @@ _VOLATILE = (
     (r"^(\d{1,7}): ", "N: "),
     (r"\b(btf_id|inner_map_id:|prog_id|link_id|prog|id) \d+", r"\1 N"),
     (r"map\[id:\d+\]", "map[id:N]"),
+    (r"btf: type \[\d+\]", "btf: type [N]"),
     (r"by id \(\d+\)", "by id (N)"),
+    # The path of the source is in an object's types.
+    (r"(\.BTF, size) \d+", r"\1 N"),
     # Times, sizes of memory and of machine code.
     (r'("(?:bytes_memlock|bytes_jited|loaded_at|ifindex|netns_ino|duration)":\s*)\d+', r"\1N"),
     (r"(memlock|jited) \d+B", r"\1 NB"),
@@ -54,6 +57,9 @@ def normal(text: str, command: str) -> str:
         text = re.sub(r'(size |"size":\s*)\d+', r"\1N", text)
         text = re.sub(r'\{"id":N,"size":N,"prog_ids":\[\],"map_ids":\[[N,]*\],"kernel":false\},', "", text)
         text = re.sub(r'\{\s*"id": N,\s*"size": N,\s*"prog_ids": \[\],\s*"map_ids": \[[N,]*\s*\],\s*"kernel": false\s*\},', "", text)
+    if "wc -l" in command:
+        # How many types there are is the kernel's own affair.
+        text = re.sub(r"^\d{5,}$", "N", text, flags=re.MULTILINE)
     if "getnext pinned /sys/fs/bpf/hash" in command:
         # Which key follows which depends on the hash's random seed.
         text = re.sub(r"(next key:\n|\"next_key\": \[)[^\n]*", r"\1KEY", text)

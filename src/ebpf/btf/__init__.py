@@ -2,6 +2,7 @@
 
 from ebpf.btf.build import Builder
 from ebpf.btf.c import CPrinter, in_order
+from ebpf.btf.check import check
 from ebpf.btf.classes import Classes, Codec, number_codec, raw_codec
 from ebpf.btf.core import Answer, Matcher, Relo, compatible
 from ebpf.btf.edit import Editor, place_variables
@@ -39,6 +40,7 @@ __all__ = [
     "in_order",
     "kernel_fields",
     "build_index",
+    "check",
     "c_header",
     "compatible",
     "essential",

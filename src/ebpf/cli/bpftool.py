@@ -30,7 +30,7 @@ OBJECTS = (
 )
 # Options that take a word, and such as change nothing here.
 _VALUED = {"-B": "base_btf", "--base-btf": "base_btf"}
-_IGNORED = ("-m", "--mapcompat", "-L", "--use-loader")
+_IGNORED = ("-m", "--mapcompat")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ebpf.btf import Btf, c_header, fields, in_order, kfuncs, text
+from ebpf.btf import Btf, c_header, check, fields, in_order, kfuncs, text
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
@@ -18,6 +18,7 @@ from ebpf.uapi import Cmd
 
 _ENODATA, _EINVAL, _ENOTSUP = 61, 234, 161
 _KERNELS = "/sys/kernel/btf/"
+_VMLINUX = _KERNELS + "vmlinux"
 _MOST_ROOTS = 16
 
 
@@ -190,17 +191,12 @@ def _from_file(context: Context, words: Words) -> tuple[Btf, list[int]]:
     path = words.take("FILE")
     if words.take_if("file"):
         raise NotSupportedError("btf dump file ... file", "several files are not read together yet")
-    if context.base_btf:
-        try:
-            _read(context.base_btf)
-        except (OSError, FormatError) as error:
-            number_ = error.errno if isinstance(error, OSError) else errno.EINVAL
-            raise UsageError(f"failed to parse base BTF at '{context.base_btf}': -{number_}\n") from error
-        raise NotSupportedError("-B", "types that build on others' (split BTF) are not read yet")
-    if path.startswith(_KERNELS) and not context.json:
-        context.note(f"skipping {path} (will be loaded as base)")
+    base = _base(context, path)
     try:
-        return _read(path), []
+        btf = _read(path, base)
+        if base is not None:
+            check(btf)
+        return btf, []
     except OSError as error:
         raise Failure(f"failed to load BTF from {path}", error.errno or errno.EIO) from error
     except FormatError as error:
@@ -208,27 +204,45 @@ def _from_file(context: Context, words: Words) -> tuple[Btf, list[int]]:
             if context.command == "bpftool":
                 context.note(f"libbpf: failed to find '.BTF' ELF section in {path}")
             raise Failure(f"failed to load BTF from {path}", _ENODATA) from error
+        if base is not None and context.command == "bpftool":
+            context.note(f"libbpf: btf: {error.where}: {error.why}")
+            raise Failure(f"failed to load BTF from {path}", errno.EINVAL) from error
         raise
+
+
+def _base(context: Context, path: str) -> Btf | None:
+    """The types on which those of a file build: what -B says; for a module of the kernel the kernel's own."""
+    if not context.base_btf and path.startswith(_KERNELS):
+        if not context.json:
+            context.note(f"skipping {path} (will be loaded as base)")
+        return _read(_VMLINUX) if path != _VMLINUX else None
+    if not context.base_btf:
+        return None
+    try:
+        return _read(context.base_btf)
+    except (OSError, FormatError) as error:
+        number_ = error.errno if isinstance(error, OSError) else errno.EINVAL
+        raise UsageError(f"failed to parse base BTF at '{context.base_btf}': -{number_}\n") from error
 
 
 _NO_SECTION = "has no section .BTF"
 
 
-def _read(path: str) -> Btf:
+def _read(path: str, base: Btf | None = None) -> Btf:
     from ebpf.elf import read_elf
 
     with open(path, "rb") as file:
         data = file.read()
     if not data.startswith(b"\x7fELF"):
-        return Btf.parse(data, path)
+        return base.split(data, path) if base is not None else Btf.parse(data, path)
     section = read_elf(data, path, any_machine=True).section(".BTF")
     if section is None:
         raise FormatError(_NO_SECTION, path=path)
-    return Btf.parse(section.data, path)
+    return base.split(section.data, path) if base is not None else Btf.parse(section.data, path)
 
 
 def _raw(context: Context, btf: Btf, roots: Sequence[int]) -> None:
-    types = [btf.type(root) for root in roots] if roots else btf.types[1:]
+    types = [btf.type(root) for root in roots] if roots else [btf.type(id_) for id_ in btf.own]
     if context.json:
         rows: list[Json] = [fields(btf, type_) for type_ in types]
         context.write(dumps({"types": rows}, pretty=context.pretty))

@@ -26,6 +26,7 @@ class Context:
     bpffs: bool = False
     nomount: bool = False
     debug: bool = False
+    use_loader: bool = False
     bpftool: bool = False
     base_btf: str = ""
     out: TextIO = field(default_factory=lambda: sys.stdout)

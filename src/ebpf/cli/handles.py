@@ -60,7 +60,9 @@ def take(words: Words, noun: str) -> Handle:
     if how == "id" and not what.isdigit() and not what.startswith("0x"):
         raise UsageError(f"can't parse {what} as ID")
     if how == "name" and len(what) > 15 and noun == "map":
-        raise UsageError(f"can't parse name '{what}': map names have at most 15 characters")
+        error = UsageError("can't parse name")
+        error.hint = f"map names have at most 15 characters, and '{what}' has {len(what)}"
+        raise error
     return Handle(how, what)
 
 

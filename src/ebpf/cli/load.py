@@ -4,21 +4,28 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from ebpf.attach import link_by_section
 from ebpf.btf import Btf
-from ebpf.cli import handles
+from ebpf.cli import handles, steps
 from ebpf.cli.context import Context
 from ebpf.cli.noun import Silent, done, pin_object, prepare_pin
-from ebpf.cli.words import Words, number
-from ebpf.errors import FormatError, KernelError, NotFoundError, NotSupportedError, UsageError, VerifierError
+from ebpf.cli.words import Words, is_prefix, number
+from ebpf.errors import FormatError, KernelError, NotFoundError, NotSupportedError, UsageError, VerifierError, errno_name
 from ebpf.object import Collection, Map, Program
 from ebpf.spec import ObjectSpec
 from ebpf.sys.calls import MapInfo
-from ebpf.uapi import SECTIONS, ProgType, section_row
+from ebpf.sys.kernel import Kernel
+from ebpf.uapi import SECTIONS, MapType, ProgFlag, ProgType, section_row
 
+# "dev" is what bpftool had before, and what an abbreviation means.
+_DEVICES = ("dev", "offload_dev", "xdpmeta_dev")
+_DEPRECATED = """Warning: 'bpftool prog load [...] dev <ifname>' syntax is deprecated.
+Going further, please use 'offload_dev <ifname>' to offload program to device.
+For applications using XDP hints only, use 'xdpmeta_dev <ifname>'."""
 _OPTIONS = "'type', 'map', 'offload_dev', 'xdpmeta_dev', 'pinmaps', 'autoattach', or 'kernel_btf'"
 
 
@@ -33,6 +40,8 @@ class Request:
     maps_folder: str = ""
     attach: bool = False
     kernel_btf: str = ""
+    device: str = ""
+    device_word: str = ""
     reuse: list[tuple[str | int, handles.Handle]] = field(default_factory=list)
 
 
@@ -51,11 +60,19 @@ def parse(words: Words, *, every: bool) -> Request:
             request.attach = True
         elif words.take_if("kernel_btf"):
             request.kernel_btf = words.take("BTF_FILE")
-        elif words.peek() in ("offload_dev", "xdpmeta_dev", "dev"):
-            raise NotSupportedError(f"prog load ... {words.peek()}", "this option is not built yet")
+        elif any(is_prefix(words.peek(), word) for word in _DEVICES):
+            _device(request, words)
         else:
             raise UsageError(f"expected no more arguments, {_OPTIONS}, got: '{words.peek()}'?")
     return request
+
+
+def _device(request: Request, words: Words) -> None:
+    if request.device:
+        raise UsageError(f"{request.device_word} already specified")
+    word = words.take("DEV")
+    request.device_word = next(name for name in _DEVICES if name.startswith(word))
+    request.device = words.take("NAME")
 
 
 def _reuse(words: Words) -> tuple[str | int, handles.Handle]:
@@ -71,7 +88,11 @@ def _reuse(words: Words) -> tuple[str | int, handles.Handle]:
 
 def load(context: Context, words: Words, *, every: bool) -> int:
     """Load an object; pin its first program, or all of them in a folder by their names."""
+    if context.use_loader and not every:
+        return _try(context, words)
     request = parse(words, every=every)
+    if request.device_word == "dev":
+        context.note(_DEPRECATED)
     kernel = context.kernel()
     with ExitStack() as stack:
         reuse = []
@@ -89,6 +110,14 @@ def load(context: Context, words: Words, *, every: bool) -> int:
         _pin(context, request, collection)
     done(context)
     return 0
+
+
+def _try(context: Context, words: Words) -> int:
+    """Load an object, and let it go: with -L bpftool pins nothing."""
+    words.need(1, "load")
+    request = Request(words.take("OBJ"), "", every=False)
+    with _loaded(context, request, _read(context, request), ()):
+        return 0
 
 
 def _pin(context: Context, request: Request, collection: Collection) -> None:
@@ -147,17 +176,20 @@ def _kernel_types(path: str) -> Btf | None:
 
 def _read(context: Context, request: Request) -> ObjectSpec:
     """The object, as programs of the type that was asked for."""
-    from ebpf.elf import read_object
+    from ebpf.elf import read_elf, read_object
 
     if request.section and section_row(request.section) is None:
         _unknown_section(context, request.section + "/" if context.command == "bpftool" else request.section)
     try:
         data = Path(request.path).read_bytes()
     except OSError as error:
-        _say(context, f"elf: failed to open {request.path}: -{errno.errorcode.get(error.errno or 0, error.errno)}")
+        _say(context, f"elf: failed to open {request.path}: -{errno_name(error.errno or 0)}")
         raise _opening(context, UsageError(f"{request.path}: {os.strerror(error.errno or errno.EIO).lower()}")) from error
     try:
         spec = read_object(data, request.path, section=request.section)
+        if context.debug:
+            for line in steps.opened(read_elf(data, request.path), spec):
+                steps.say(context, line)
     except FormatError as error:
         for line in _reading(error, data, request.path):
             _say(context, line)
@@ -171,7 +203,7 @@ def _read(context: Context, request: Request) -> ObjectSpec:
 def _say(context: Context, text: str) -> None:
     """A line that libbpf writes beside what bpftool says."""
     if context.command == "bpftool":
-        context.note(f"libbpf: {text}")
+        steps.say(context, text)
 
 
 def _opening(context: Context, error: FormatError | UsageError) -> FormatError | UsageError:
@@ -193,14 +225,28 @@ def _reading(error: FormatError, data: bytes, path: str) -> Sequence[str]:
         return [f"elf: '{path}' is not a proper ELF object"]
     if error.where == "ELF header" or "machine" in error.why:
         return [f"elf: {path} is not a valid eBPF object file"]
+    if error.why.endswith(" is declared but defined nowhere"):
+        return [_extern(error.why.split("'")[1], data, path)]
     if error.where == "section 'maps'":
         return ["elf: legacy map definitions in 'maps' section are not supported by libbpf v1.0+"]
     return [str(error)]
 
 
+def _extern(name: str, data: bytes, path: str) -> str:
+    """What libbpf says of a name that is defined nowhere."""
+    from ebpf.elf import read_elf
+
+    types = read_elf(data, path).section(".BTF")
+    id_ = next((t.id for t in Btf.parse(types.data, path) if t.name == name), 0) if types is not None else 0
+    return f"failed to find BTF for extern '{name}' [{id_}] section: -2" if id_ else f"failed to find BTF for extern '{name}': -2"
+
+
 def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequence[tuple[str | int, handles.Found[MapInfo]]]) -> Collection:
     """The object in the kernel, with maps that are there already in the place of some of its own."""
     kernel = context.kernel()
+    if context.command == "bpftool" or context.debug:
+        kernel = cast("Kernel", steps.Steps(kernel, context))
+    spec = _for_device(kernel, request, spec)
     names = list(spec.maps)
     by_name = {held.name: name for name, held in spec.maps.items()}
     taken: dict[str, Map] = {}
@@ -214,17 +260,19 @@ def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequenc
     try:
         return Collection.load(spec, kernel, reuse=taken, types=_kernel_types(request.kernel_btf))
     except (VerifierError, NotFoundError, KernelError) as error:
-        if context.command != "bpftool" or not error.program:
+        making = isinstance(error, KernelError) and error.call == "bpf(MAP_CREATE)"
+        if context.command != "bpftool" or not (error.program or making):
             raise
-        for line in _refused(error):
-            _say(context, line)
-        _say(context, f"failed to load object '{spec.path}'")
+        if error.program:
+            for line in _refused(error):
+                _say(context, line)
+            _say(context, f"failed to load object '{spec.path}'")
         raise UsageError("failed to load object file") from error
 
 
 def _refused(error: VerifierError | NotFoundError | KernelError) -> Iterator[str]:
     """What libbpf says of a program that cannot be loaded."""
-    code = errno.errorcode.get(error.errno, str(error.errno))
+    code = errno_name(error.errno)
     prog = f"prog '{error.program}'"
     if isinstance(error, NotFoundError):
         if not error.where.endswith(repr(error.program)):
@@ -235,5 +283,20 @@ def _refused(error: VerifierError | NotFoundError | KernelError) -> Iterator[str
     else:
         yield f"{prog}: BPF program load failed: -{code}"
         if error.log:
-            yield f"{prog}: -- BEGIN PROG LOAD LOG --\n{error.log.rstrip()}\n-- END PROG LOAD LOG --"
+            yield steps.log(error.program, error.log)
     yield f"{prog}: failed to load: -{code}"
+
+
+def _for_device(kernel: Kernel, request: Request, spec: ObjectSpec) -> ObjectSpec:
+    """The object as a device is to have it: maps and programs in its own memory, or XDP programs that read its metadata."""
+    if not request.device:
+        return spec
+    index = kernel.interfaces().get(request.device)
+    if index is None:
+        raise UsageError(f"unrecognized netdevice '{request.device}': No such device")
+    if request.device_word == "xdpmeta_dev":
+        bound = {n: replace(p, ifindex=index, flags=p.flags | ProgFlag.XDP_DEV_BOUND_ONLY) for n, p in spec.programs.items()}
+        return replace(spec, programs=bound)
+    programs = {name: replace(program, ifindex=index) for name, program in spec.programs.items()}
+    maps = {n: m if m.type == MapType.PERF_EVENT_ARRAY else replace(m, ifindex=index) for n, m in spec.maps.items()}
+    return replace(spec, programs=programs, maps=maps)

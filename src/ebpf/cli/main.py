@@ -172,7 +172,8 @@ def report(context: Context, error: EbpfError) -> int:
         if isinstance(error, VerifierError) and error.log and context.debug:
             context.note(error.log.rstrip())
         context.note(f"Error: {error}")
-    if error.hint and not context.json and error.hint not in str(error):
+    theirs = under_its_name and isinstance(error, UsageError)
+    if error.hint and not context.json and not theirs and error.hint not in str(error):
         context.note(f"  hint: {error.hint}")
     if not context.bpftool:
         return 2 if isinstance(error, UsageError) else 1

@@ -85,6 +85,7 @@ BPFTOOL_FLAGS = (
     Flag("bpffs", ("-f", "--bpffs")),
     Flag("nomount", ("-n", "--nomount")),
     Flag("debug", ("-d", "--debug")),
+    Flag("use_loader", ("-L", "--use-loader")),
 )
 
 

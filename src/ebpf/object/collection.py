@@ -20,6 +20,25 @@ from ebpf.uapi import MapType
 _BY_NAME = 1
 _PINS = "/sys/fs/bpf"
 _ZERO = bytes(4)
+#: The kernel takes no types for the elements of these.
+_UNTYPED = frozenset(
+    {
+        MapType.PERF_EVENT_ARRAY,
+        MapType.CGROUP_ARRAY,
+        MapType.STACK_TRACE,
+        MapType.ARRAY_OF_MAPS,
+        MapType.HASH_OF_MAPS,
+        MapType.DEVMAP,
+        MapType.DEVMAP_HASH,
+        MapType.CPUMAP,
+        MapType.XSKMAP,
+        MapType.SOCKMAP,
+        MapType.SOCKHASH,
+        MapType.QUEUE,
+        MapType.STACK,
+        MapType.ARENA,
+    }
+)
 
 
 class Collection:
@@ -144,7 +163,7 @@ class Collection:
         inner = 0
         if spec.inner is not None:
             inner = self._create(self._sized(spec.inner))
-        typed = self._btf_fd if spec.value_type_id else 0
+        typed = self._btf_fd if spec.value_type_id and spec.type not in _UNTYPED else 0
         call = MapCreate(
             map_type=spec.type,
             key_size=spec.key_size,
@@ -158,13 +177,14 @@ class Collection:
             btf_key_type_id=spec.key_type_id if typed else 0,
             btf_value_type_id=spec.value_type_id if typed else 0,
             map_extra=spec.map_extra,
+            ifindex=spec.ifindex,
         )
         try:
             return self.kernel.bpf(call)
         except KernelError as error:
             if not typed or isinstance(error, PrivilegeError):
                 raise
-            # Some map types take no types (perf event arrays): the map is what matters.
+            # An older kernel takes no types for some that a newer one has: the map is what matters.
             return self.kernel.bpf(replace(call, btf_fd=0, btf_key_type_id=0, btf_value_type_id=0))
         finally:
             if inner:

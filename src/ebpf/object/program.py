@@ -202,6 +202,7 @@ def load_program(
         license=spec.license,
         name=spec.name[:15],
         flags=spec.flags,
+        ifindex=spec.ifindex,
         expected_attach_type=spec.attach_type or 0,
         btf_fd=btf_fd,
         func_info=funcs,

@@ -96,7 +96,7 @@ class DataVar:
 class MapSpec:
     """A map to make. `type` is a MapType; `initial` fills the one value of a data map; `variables` are its globals.
 
-    `slots` are the maps or programs that it holds from the beginning, as (index, name).
+    `slots` are the maps or programs that it holds from the beginning, as (index, name); `ifindex` is the device that has it.
     """
 
     name: str
@@ -115,6 +115,7 @@ class MapSpec:
     frozen: bool = False
     inner: "MapSpec | None" = None
     variables: tuple[DataVar, ...] = ()
+    ifindex: int = 0
     slots: tuple[tuple[int, str], ...] = ()
 
 
@@ -123,6 +124,7 @@ class ProgramSpec:
     """A program to load: `insns` is encoded bytecode with its subprograms appended and their calls resolved.
 
     `type` is a ProgType and `attach_type` an AttachType or None; `attach_to` is what follows the slash in the section's name.
+    `ifindex` is the device that it is made for.
     """
 
     name: str
@@ -138,6 +140,7 @@ class ProgramSpec:
     line_infos: tuple[LineInfo, ...] = ()
     flags: int = 0
     autoload: bool = True
+    ifindex: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class Call(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class MapCreate(Call[int]):
-    """Make a map; the answer is its descriptor."""
+    """Make a map; the answer is its descriptor. `ifindex` is the device that is to have it in its own memory."""
 
     cmd: ClassVar[Cmd] = Cmd.MAP_CREATE
     map_type: int
@@ -37,6 +37,7 @@ class MapCreate(Call[int]):
     btf_key_type_id: int = 0
     btf_value_type_id: int = 0
     map_extra: int = 0
+    ifindex: int = 0
 
 
 @dataclass(frozen=True, slots=True)

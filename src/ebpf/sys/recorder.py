@@ -1,10 +1,9 @@
 """A kernel that prints each call as strace would, and passes it on."""
 
-import errno
 from dataclasses import fields
 from typing import Any, TextIO
 
-from ebpf.errors import KernelError
+from ebpf.errors import KernelError, errno_name
 from ebpf.sys.calls import Call, FdById, GetBtfInfo, GetLinkInfo, GetMapInfo, GetProgInfo, Loaded, MapCreate, NextId, ProgLoad, R
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import AttachType, MapType, ProgType
@@ -26,8 +25,7 @@ class Recorder:
         try:
             answer = self._kernel.bpf(call)
         except KernelError as error:
-            name = errno.errorcode.get(error.errno, str(error.errno))
-            self._out.write(f"{head} = -1 {name} ({_strerror(error.errno)})\n")
+            self._out.write(f"{head} = -1 {errno_name(error.errno)} ({_strerror(error.errno)})\n")
             raise
         self._out.write(f"{head} = {_result(answer)}\n")
         return answer

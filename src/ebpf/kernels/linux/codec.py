@@ -59,7 +59,7 @@ def _map_create(call: calls.MapCreate) -> int:
         call.inner_map_fd,
         call.numa_node,
         name,
-        0,
+        call.ifindex,
         call.btf_fd,
         call.btf_key_type_id,
         call.btf_value_type_id,

@@ -107,6 +107,8 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
         raise KernelError(errno.EINVAL, where, error.why) from error
     if not insns or len(insns) > 1_000_000:
         raise KernelError(errno.E2BIG, where, f"a program of {len(insns)} instructions")
+    if call.ifindex:
+        raise KernelError(errno.EOPNOTSUPP, where, "no device here runs programs itself")
     if kind not in PROGRAM_TYPES or kind not in _RUNS:
         name = PROGRAM_TYPES[kind].name if kind in PROGRAM_TYPES else str(kind)
         raise NotSupportedError(

@@ -1,5 +1,6 @@
 """Maps of the user kernel: one class for each type, and the table of them."""
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -58,6 +59,8 @@ def create(call: MapCreate, cpus: int, find: Callable[[int], Map]) -> Map:
     except ValueError:
         raise bad(f"there is no map type {call.map_type}") from None
     name = MAP_TYPES[kind].name if kind in MAP_TYPES else "unspec"
+    if call.ifindex:
+        raise bad("no device here has memory for maps", errno.EOPNOTSUPP)
     cls = TYPES.get(kind)
     if cls is None:
         raise NotSupportedError(
