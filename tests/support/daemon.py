@@ -34,6 +34,12 @@ def updating(fd: int, value_size: int = 8) -> ProgLoad:
     return ProgLoad(ProgType.XDP, encode(asm(text)), "GPL", name="updating")
 
 
+# A program whose one run goes round 2**46 times, which may_goto permits: a loop in a function that is called in a loop.
+ENDLESS = ProgLoad(
+    ProgType.XDP, encode(asm("may_goto +2\ncall pc+3\ngoto -3\nr0 = 2\nexit\nmay_goto +1\ngoto -2\nr0 = 0\nexit")), "GPL", name="endless"
+)
+
+
 def running() -> int:
     """The daemon's pid, 0 if it does not run."""
     with suppress(KernelError, UsageError), RemoteKernel(start=False) as kernel:

@@ -244,16 +244,17 @@ def _run_checked(program: Prepared, memory: bytes, helpers: Mapping[int, Helper]
 def _run_plain(program: Prepared, memory: bytes, helpers: Mapping[int, Helper], limit: int) -> Result:
     """As fast as it gets, and as dangerous: a wild program ends this process."""
     from ebpf.engine.jit import compile_image, load_image
+    from ebpf.engine.runtime.abi import Env
 
     del helpers, limit
     buffer = _aligned(memory)
     image, table = compile_image(program)
     if table:
         raise UsageError("--unchecked runs programs without helpers and maps")
-    code = load_image(image, ())
+    code, env = load_image(image, ()), Env()
     try:
         entry = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)(code.entry)
-        result = int(entry(ctypes.addressof(buffer) if buffer is not None else None, None))
+        result = int(entry(ctypes.addressof(buffer) if buffer is not None else None, ctypes.addressof(env)))
     finally:
         code.close()
     return result, buffer.raw if buffer is not None else b""

@@ -35,6 +35,8 @@ HEADER = struct.Struct("<4sIHHI")
 MAGIC = b"ebpf"
 LARGEST = 64 << 20
 _DEEPEST = 16
+#: How many values a message may have: one byte of it may become a hundred here.
+_MOST_VALUES = 1 << 18
 _I64 = struct.Struct("<q")
 _U64 = struct.Struct("<Q")
 _U32 = struct.Struct("<I")
@@ -169,7 +171,7 @@ def decode(data: bytes | memoryview) -> Any:
     """The value in bytes. WireError for anything else."""
     view = memoryview(data)
     try:
-        value, at = _take(view, 0, 0)
+        value, at = _take(view, 0, 0, [_MOST_VALUES])
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise WireError("a message ends early or is garbled") from error
     if at != len(view):
@@ -185,7 +187,18 @@ def _sized(view: memoryview, at: int) -> tuple[memoryview, int]:
     return view[at + 4 : end], end
 
 
-def _take(view: memoryview, at: int, depth: int) -> tuple[Any, int]:
+def _count(view: memoryview, at: int, room: list[int]) -> tuple[int, int]:
+    """How many values follow; `room` is how many more there may be."""
+    (count,) = _U32.unpack_from(view, at)
+    if count > len(view):
+        raise WireError("a message ends early")
+    room[0] -= count
+    if room[0] < 0:
+        raise WireError(f"a message has more than {_MOST_VALUES} values")
+    return count, at + 4
+
+
+def _take(view: memoryview, at: int, depth: int, room: list[int]) -> tuple[Any, int]:
     if depth > _DEEPEST:
         raise WireError("a message is nested too deep")
     tag = view[at]
@@ -207,26 +220,20 @@ def _take(view: memoryview, at: int, depth: int) -> tuple[Any, int]:
     if tag == 0x75:  # u
         return _U64.unpack_from(view, at)[0], at + 8
     if tag == 0x6C:  # l
-        (count,) = _U32.unpack_from(view, at)
-        if count > len(view):
-            raise WireError("a message ends early")
-        at += 4
+        count, at = _count(view, at, room)
         items = []
         for _ in range(count):
-            item, at = _take(view, at, depth + 1)
+            item, at = _take(view, at, depth + 1, room)
             items.append(item)
         return items, at
     if tag == 0x64:  # d
-        (count,) = _U32.unpack_from(view, at)
-        if count > len(view):
-            raise WireError("a message ends early")
-        at += 4
+        count, at = _count(view, at, room)
         table = {}
         for _ in range(count):
-            key, at = _take(view, at, depth + 1)
+            key, at = _take(view, at, depth + 1, room)
             if not isinstance(key, (str, int)):
                 raise WireError("a key is neither text nor number")
-            table[key], at = _take(view, at, depth + 1)
+            table[key], at = _take(view, at, depth + 1, room)
         return table, at
     if tag == 0x6F:  # o
         part, at = _sized(view, at)
@@ -235,7 +242,7 @@ def _take(view: memoryview, at: int, depth: int) -> tuple[Any, int]:
             raise WireError(f"there is no {bytes(part)[:40]!r}")
         values: dict[str, Any] = {}
         for field, check, enum in _shape(cls):
-            value, at = _take(view, at, depth + 1)
+            value, at = _take(view, at, depth + 1, room)
             if not check(value):
                 raise WireError(f"{cls.__name__}.{field} is of another type")
             if enum is not None:

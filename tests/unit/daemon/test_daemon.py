@@ -302,38 +302,6 @@ def test_a_client_that_does_not_read_stalls_nobody_else() -> None:
     peer.close()
 
 
-def test_limits_answer_with_their_errno() -> None:
-    from ebpf.kernels.daemon import Server
-    from ebpf.kernels.user.objects import Account
-    from ebpf.kernels.user.state import State
-
-    path = Path(os.environ["XDG_RUNTIME_DIR"]) / "small.sock"
-    server = Server(path, State(), limits=lambda: Account(descriptors=8, memory=1 << 16, cpu_s=0.2))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        peer = socket.socket(socket.AF_UNIX)
-        with wire.socket_address(path) as address:
-            peer.connect(address)
-        with RemoteKernel(Connection(peer, str(path))) as kernel:
-            with pytest.raises(KernelError) as memory:
-                kernel.bpf(MapCreate(MapType.ARRAY, 4, 8, 1 << 20))
-            assert memory.value.errno == errno.ENOMEM
-            loaded = kernel.bpf(ProgLoad(ProgType.XDP, RETURN_2, "GPL"))
-            with pytest.raises(KernelError) as cpu:
-                kernel.bpf(ProgTestRun(loaded.fd, bytes(64), repeat=0xFFFFFFFF))
-            assert cpu.value.errno == errno.ETIMEDOUT
-            small = MapCreate(MapType.ARRAY, 4, 8, 1)
-            for _ in range(7):
-                kernel.bpf(small)
-            with pytest.raises(KernelError) as objects:
-                kernel.bpf(small)
-            assert objects.value.errno == errno.EPERM
-    finally:
-        server.stop("test")
-        thread.join()
-
-
 def test_hooks_need_a_laboratory() -> None:
     from ebpf.sys.kernel import Kprobe
 

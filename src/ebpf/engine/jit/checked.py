@@ -164,7 +164,7 @@ class CheckedTranslator(Translator):
         module = super().module()
         size = f"  %size.at = getelementptr i8, ptr %env, i64 {_AT['size']}\n  %r2 = load i64, ptr %size.at\n"
         text = module.text.replace("  %r0 = call i64 @f0(i64 %r1, i64 0,", size + "  %r0 = call i64 @f0(i64 %r1, i64 %r2,")
-        return Module("declare i64 @llvm.usub.sat.i64(i64, i64)\n" + text, module.table)
+        return Module(text, module.table)
 
     def _find_functions(self) -> list[int]:
         starts = set(super()._find_functions())
@@ -245,6 +245,12 @@ class CheckedTranslator(Translator):
             raise self._refuse(f"a jump to insn {target}, which is none,", slot)
         if target <= slot:
             self._spend(slot)
+
+    def _used_up(self) -> str:
+        # The fuel of the whole run ends what takes too long.
+        left = self._new("load i64, ptr %budget")
+        self._emit(f"store i64 {self._new(f'call i64 @llvm.usub.sat.i64(i64 {left}, i64 1)')}, ptr %budget")
+        return self._new(f"icmp eq i64 {left}, 0")
 
     def _spend(self, slot: int) -> None:
         left = self._new("load i64, ptr %fuel")

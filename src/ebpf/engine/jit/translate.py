@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ebpf.engine.program import Prepared
+from ebpf.engine.runtime.abi import Env
 from ebpf.errors import NotSupportedError
 from ebpf.isa import Insn, by_slot
 from ebpf.isa.opcodes import (
@@ -107,6 +108,7 @@ class Translator:
             f"@table = dso_local global [{max(len(self._table), 1)} x i64] zeroinitializer, align 8",
             "@memory = dso_local global ptr null, align 8",
             *(f"declare {t} @llvm.bswap.{t}({t})" for t in ("i16", "i32", "i64")),
+            "declare i64 @llvm.usub.sat.i64(i64, i64)",
             "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
             "define dso_local i64 @entry(ptr %ctx, ptr %env) {",
             "  %r1 = ptrtoint ptr %ctx to i64",
@@ -385,10 +387,7 @@ class Translator:
             self._call_register(insn, slot)
             return True
         if insn.opcode == MAY_GOTO:
-            left = self._new("load i64, ptr %budget")
-            less = self._new(f"sub i64 {left}, 1")
-            self._emit(f"store i64 {less}, ptr %budget")
-            test = self._new(f"icmp eq i64 {left}, 0")
+            test = self._used_up()
         else:
             bits = 64 if insn.opcode & 7 == Class.JMP else 32
             op = Jmp(insn.opcode & 0xF0)
@@ -400,6 +399,14 @@ class Translator:
         self._back_edge(slot, self._target(slot, insn))
         self._emit(f"br i1 {test}, label %b{self._target(slot, insn)}, label %b{slot + 1}")
         return False
+
+    def _used_up(self) -> str:
+        """Whether a may_goto leaves its loop: the function has gone round often enough, or the run has taken long enough."""
+        left = self._new("load i64, ptr %budget")
+        self._emit(f"store i64 {self._new(f'call i64 @llvm.usub.sat.i64(i64 {left}, i64 1)')}, ptr %budget")
+        spent = self._new(f"icmp eq i64 {left}, 0")
+        stop = self._new(f"load atomic i32, ptr {self._new(f'getelementptr i8, ptr %env, i64 {Env.stop.offset}')} monotonic, align 4")
+        return self._new(f"or i1 {spent}, {self._new(f'icmp ne i32 {stop}, 0')}")
 
     def _exit(self) -> None:
         self._emit(f"ret i64 {self._get(0)}")

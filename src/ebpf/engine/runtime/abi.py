@@ -53,7 +53,7 @@ class Env(ctypes.Structure):
         ("packet", c_void_p),
         ("runs", c_uint64),
         ("tail_calls", c_uint32),
-        ("unused", c_uint32),
+        ("stop", c_uint32),
     )
 
 

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from ebpf.errors import UsageError
+from ebpf.kernels.daemon.limits import SECONDS, limits_of, number
 from ebpf.kernels.daemon.server import Server, raise_descriptors, stop_on_signals
 from ebpf.kernels.user.state import State
 
@@ -19,13 +21,19 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         sys.stderr.write("usage: python -m ebpf.kernels.daemon SOCKET\n")
         return 2
+    try:
+        limits = limits_of()
+        idle_s = number(os.environ, "EBPF_DAEMON_IDLE_S", SECONDS, "seconds, like 0.5") or _IDLE_S
+    except UsageError as error:
+        _log(str(error))
+        return 2
     path = Path(argv[0])
     lock = _alone(path.with_suffix(".alive"))
     if lock < 0:
         _log("another ebpfd serves here: leaves")
         return 0
     raise_descriptors()
-    server = Server(path, State(), idle_s=float(os.environ.get("EBPF_DAEMON_IDLE_S", _IDLE_S)), log=_log)
+    server = Server(path, State(), idle_s=idle_s, log=_log, limits=limits)
     stop_on_signals(server)
     _log(f"serves {path}")
     _log(f"ends: {server.run()}")

@@ -11,7 +11,7 @@ from ebpf.errors import EbpfError, KernelError, NotSupportedError, UsageError
 from ebpf.kernels.user import UserKernel
 from ebpf.kernels.user.objects import Account
 from ebpf.sys import wire
-from ebpf.sys.calls import Call
+from ebpf.sys.calls import Call, MapLookup, MapLookupAndDelete, MapLookupBatch, MapTakeBatch
 from ebpf.sys.kernel import Kprobe, PerfOutput, Tracepoint, Uprobe
 from ebpf.sys.wire import HEADER, Kind, WireError
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _READ = 1 << 18
 # What a client may leave unread before nothing more is done for it.
 _BACKLOG = 1 << 20
+# What is taken in of a client that work is done for.
+_AHEAD = 1 << 16
+# What an answer has besides the elements.
+_AROUND = 1 << 12
 
 
 class Client:
@@ -53,6 +57,8 @@ class Client:
             return
         self._in += data
         self.serve()
+        if self.busy:
+            self.server.watch(self)
 
     def serve(self) -> None:
         """Answer the whole frames that there are."""
@@ -149,7 +155,8 @@ class Client:
     @property
     def wants_to_read(self) -> bool:
         """Whether more calls can be taken in."""
-        return not self.busy and self._waiting < _BACKLOG
+        # While work is done for it too: only who reads sees a client leave.
+        return self._waiting < _BACKLOG and not (self.busy and len(self._in) >= _AHEAD)
 
     def close(self) -> None:
         """Let go all that the client held. Idempotent."""
@@ -181,7 +188,20 @@ class Client:
         self.server.journal.told()
         self.reply(sequence, None)
 
+    def _require_room(self, call: Call[Any]) -> None:
+        """Refuse what no message could answer before it is done."""
+        if isinstance(call, (MapLookupBatch, MapTakeBatch)):
+            held = self.kernel.map_at(call.map_fd, "bpf").map
+            size = min(call.count, held.header.max_entries) * (held.spec.key_size + held.value_bytes)
+        elif isinstance(call, (MapLookup, MapLookupAndDelete)):
+            size = self.kernel.map_at(call.map_fd, "bpf").map.value_bytes
+        else:
+            return
+        if size > wire.LARGEST - _AROUND:
+            raise KernelError(errno.EMSGSIZE, f"bpf({call.cmd.name})", f"{size} bytes: ebpfd answers with up to {wire.LARGEST} at once")
+
     def _bpf(self, sequence: int, call: Call[Any]) -> None:
+        self._require_room(call)
         job = self.kernel.job(call)
         if job is None:
             self.reply(sequence, self.kernel.bpf(call))

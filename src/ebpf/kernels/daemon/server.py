@@ -17,16 +17,16 @@ from typing import Any
 from ebpf.errors import EbpfError, KernelError
 from ebpf.kernels.daemon.client import Client
 from ebpf.kernels.daemon.journal import Journal
+from ebpf.kernels.daemon.limits import Limits
+from ebpf.kernels.daemon.watch import Watch
 from ebpf.kernels.user.kernel import Job
-from ebpf.kernels.user.objects import Account, BtfObject, LinkObject, MapObject, ProgramObject
+from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, ProgramObject
 from ebpf.kernels.user.state import State
 from ebpf.sys.wire import socket_address
 
-#: What one client may have.
-DESCRIPTORS = 8192
-MEMORY = 1 << 31
-CPU_S = 10.0
 _CLIENTS = 4096
+# How long the end waits for work that is under way.
+_WORK_ENDS_S = 2.0
 # How long nobody is let in when there are no descriptors left.
 _DEAF_S = 0.1
 
@@ -41,7 +41,7 @@ class Server:
         *,
         idle_s: float | None = None,
         log: Callable[[str], None] = lambda line: None,
-        limits: Callable[[], Account] = lambda: Account(descriptors=DESCRIPTORS, memory=MEMORY, cpu_s=CPU_S),
+        limits: Limits | None = None,
     ) -> None:
         self.path = path
         self.state = state
@@ -49,9 +49,12 @@ class Server:
         self.served = 0
         self._idle_s = idle_s
         self._log = log
-        self._limits = limits
+        self._limits = limits or Limits()
+        self._together = self._limits.together()
+        self._watch = Watch(state.grace, self._limits.cpu_s)
         self._clients: set[Client] = set()
         self._leaving: set[Client] = set()
+        self._workers: dict[Client, threading.Thread] = {}
         self._done: deque[Callable[[], None]] = deque()
         self._stop: str | None = None
         self._selector = selectors.DefaultSelector()
@@ -134,7 +137,7 @@ class Server:
                 peer.close()
                 continue
             peer.setblocking(False)
-            client = Client(self, peer, self._limits())
+            client = Client(self, peer, self._limits.one(self._together))
             self._clients.add(client)
             self.served += 1
             self._selector.register(peer, selectors.EVENT_READ, client)
@@ -165,6 +168,7 @@ class Server:
         with suppress(KeyError, ValueError):
             self._selector.unregister(client.peer)
         if client.busy:
+            client.kernel.stop_runs()
             self._leaving.add(client)
             return
         self._leaving.discard(client)
@@ -189,6 +193,7 @@ class Server:
         def run() -> None:
             result: Any = None
             failure: EbpfError | None = None
+            self._watch.begin(client.kernel.stop_runs)
             try:
                 result = job.work()
             except EbpfError as error:
@@ -197,12 +202,15 @@ class Server:
                 failure = KernelError(12, "bpf")
             except Exception as error:  # noqa: BLE001  # whatever it is, the client is to know, and the daemon to go on
                 failure = KernelError(5, "bpf", f"ebpfd failed: {type(error).__name__}: {error}")
+            finally:
+                self._watch.end()
             self._done.append(lambda: finish(result, failure))
             with suppress(BlockingIOError):
                 os.write(self._wake_out, b"x")
 
         def finish(result: Any, failure: EbpfError | None) -> None:
             client.busy = False
+            self._workers.pop(client, None)
             try:
                 answer = job.finish(result, failure)
             except EbpfError as error:
@@ -212,7 +220,9 @@ class Server:
             self.watch(client)
             client.serve()
 
-        threading.Thread(target=run, name="ebpfd-work", daemon=True).start()
+        thread = threading.Thread(target=run, name="ebpfd-work", daemon=True)
+        self._workers[client] = thread
+        thread.start()
 
     # -- pins outlive clients
 
@@ -255,26 +265,40 @@ class Server:
             "pins": sorted(self.state.pins),
             "lost": self.journal.lost,
             "resident_bytes": resident,
+            "limits": self._limits.told(),
         }
 
     def close(self) -> None:
         """Close everything. Idempotent."""
+        unused = self._end_work()
         for client in list(self._clients):
             # What is written already should still reach it.
             with suppress(OSError):
                 client.writable()
-            client.close()
+            if unused:
+                client.close()
         self._clients.clear()
         if self._socket.fileno() >= 0:
             self._socket.close()
             with suppress(OSError):
                 self.path.unlink()
         self.journal.close()
+        self._watch.close()
         self._selector.close()
         for fd in (self._wake_in, self._wake_out):
             with suppress(OSError):
                 os.close(fd)
-        self.state.close()
+        if unused:
+            self.state.close()
+
+    def _end_work(self) -> bool:
+        """Have test runs end. Whether all did: else what they use goes with this process."""
+        for client in self._workers:
+            client.kernel.stop_runs()
+        deadline = time.monotonic() + _WORK_ENDS_S
+        for thread in self._workers.values():
+            thread.join(max(deadline - time.monotonic(), 0))
+        return not any(thread.is_alive() for thread in self._workers.values())
 
 
 def show_pins(folder: Path, pins: list[str]) -> None:

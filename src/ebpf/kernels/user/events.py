@@ -93,7 +93,7 @@ class Events:
         self._state = state
         self.hooks = Hooks()
         self.env: Env = own_env(state.trace.address, state.possible_cpus)
-        state.grace.watch(self.env)
+        state.grace.watch_lasting(self.env)
 
     # -- opening
 

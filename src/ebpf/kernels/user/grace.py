@@ -21,12 +21,19 @@ class Grace:
     def __init__(self) -> None:
         # By identity; threads that run programs come and go here, so each step is one that they cannot come between.
         self._envs: dict[int, Env] = {}
+        #: Those in which programs run on events, until the kernel ends.
+        self.lasting: list[Env] = []
         self._waiting: list[tuple[list[tuple[Env, int]], Callable[[], None]]] = []
         self._barrier = _barrier()
 
     def watch(self, env: Env) -> None:
         """Programs will run in these surroundings, which stay where they are until `forget`."""
         self._envs[id(env)] = env
+
+    def watch_lasting(self, env: Env) -> None:
+        """Programs will run in these surroundings as long as the kernel lives."""
+        self.watch(env)
+        self.lasting.append(env)
 
     def forget(self, env: Env) -> None:
         """No program runs in these surroundings any more. For any thread: what waits for it is done in a later `poll`."""

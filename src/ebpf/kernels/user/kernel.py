@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from ebpf.btf import Btf
+from ebpf.engine.runtime.abi import Env
 from ebpf.engine.runtime.python import close_finder
 from ebpf.errors import EbpfError, FormatError, KernelError, NotSupportedError
 from ebpf.isa import decode
@@ -44,6 +45,8 @@ class UserKernel:
         self.lab = UserLab(self)
         self._closed = False
         self._finders: dict[int, list[Callable[[Any], Any]]] = {}
+        #: The surroundings that this client's test runs run in now.
+        self.runs: dict[int, Env] = {}
         #: Whether clients are this process itself, so that descriptors of the system mean the same to them and to us.
         self.local = True
 
@@ -78,12 +81,7 @@ class UserKernel:
     def _map_create(self, call: calls.MapCreate) -> int:
         made = create(call, self.possible_cpus, lambda fd: self.map_at(fd, "bpf(MAP_CREATE)").map)
         btf = self.table.get(call.btf_fd, BtfObject, "bpf(MAP_CREATE)") if call.btf_fd else None
-        try:
-            self.table.account.charge(made.memlock, "bpf(MAP_CREATE)")
-        except KernelError:
-            made.close()
-            raise
-        return self.table.add(MapObject(made, btf, self.table.account), _access(call.flags))
+        return self.table.add(MapObject(made, btf), _access(call.flags))
 
     def _lookup(self, call: calls.MapLookup) -> bytes:
         return self.map_at(call.map_fd, "map_lookup_elem", READ).map.lookup(call.key, call.flags, call.value)
@@ -126,12 +124,17 @@ class UserKernel:
         held = self.map_at(call.map_fd, "map_delete_batch", WRITE).map
         return holders.drop_batch(self, held, call) or held.remove_many(call.keys, call.count, call.flags)
 
+    def _btf_job(self, call: calls.BtfLoad) -> "Job":
+        def parse() -> Btf:
+            try:
+                return Btf.parse(call.data)
+            except FormatError as error:
+                raise KernelError(errno.EINVAL, "bpf(BTF_LOAD)", str(error)) from error
+
+        return Job(self, [], parse, lambda btf: self.table.add(BtfObject(btf)))
+
     def _btf_load(self, call: calls.BtfLoad) -> int:
-        try:
-            btf = Btf.parse(call.data)
-        except FormatError as error:
-            raise KernelError(errno.EINVAL, "bpf(BTF_LOAD)", str(error)) from error
-        return self.table.add(BtfObject(btf))
+        return cast(int, self._btf_job(call).here())
 
     def job(self, call: Call[Any]) -> "Job | None":
         """The work of a call that takes long, to be done beside others'; None for a call that does not."""
@@ -139,6 +142,8 @@ class UserKernel:
             return self._load_job(call)
         if isinstance(call, calls.ProgTestRun):
             return self._run_job(call)
+        if isinstance(call, calls.BtfLoad):
+            return self._btf_job(call)
         return None
 
     def _load_job(self, call: calls.ProgLoad) -> "Job":
@@ -263,6 +268,11 @@ class UserKernel:
 
     def _link_detach(self, call: calls.LinkDetach) -> None:
         self.table.get(call.link_fd, LinkObject, "bpf(LINK_DETACH)").detach()
+
+    def stop_runs(self) -> None:
+        """End this client's test runs soon. For any thread."""
+        for env in list(self.runs.values()):
+            env.stop = 1
 
     # -- descriptors and memory
 

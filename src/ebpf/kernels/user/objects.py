@@ -27,6 +27,9 @@ class Object:
         self.holders = 0
         #: Of the holders, descriptors and pins.
         self.users = 0
+        #: How much memory it is reckoned to take, and whose account has paid.
+        self.memory = 0
+        self.account: Account | None = None
 
     def holds(self) -> "list[Object]":
         """The objects that this one keeps alive."""
@@ -49,16 +52,17 @@ class BtfObject(Object):
     def __init__(self, btf: Btf) -> None:
         super().__init__()
         self.btf = btf
+        self.memory = len(btf.raw)
 
 
 class MapObject(Object):
     """A map and its types."""
 
-    def __init__(self, held: Map, btf: BtfObject | None, account: "Account | None" = None) -> None:
+    def __init__(self, held: Map, btf: BtfObject | None) -> None:
         super().__init__()
         self.map = held
         self.btf = btf
-        self._account = account
+        self.memory = held.memlock
         self.event_fd = held.ring.event_fd if held.ring is not None else -1
 
     def holds(self) -> list[Object]:
@@ -76,9 +80,6 @@ class MapObject(Object):
 
     def destroy(self) -> None:
         """Give the memory back."""
-        if self._account is not None:
-            self._account.give_back(self.map.memlock)
-            self._account = None
         self.map.close()
 
 
@@ -90,6 +91,7 @@ class ProgramObject(Object):
         self.program = program
         self.maps = maps
         self.btf = btf
+        self.memory = len(program.call.insns) + int(getattr(program.code, "size", 0))
         self.loaded_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 
     def holds(self) -> list[Object]:
@@ -181,6 +183,8 @@ class Registry:
         self._objects.pop((type(held), held.id), None)
         inner = held.holds()
         held.destroy()
+        if held.account is not None:
+            held.account.give_back(held)
         for each in inner:
             self.release(each)
 
@@ -193,23 +197,41 @@ class Registry:
 
 
 class Account:
-    """What one client may have: descriptors, bytes of maps, seconds for a test run (None: as much as there is)."""
+    """What one client has made and still stands, and may have (None: as much as there is). All clients may share another one.
 
-    def __init__(self, *, descriptors: int | None = None, memory: int | None = None, cpu_s: float | None = None) -> None:
-        self.descriptors = descriptors
+    An object stays on the account of who made it, however long others keep it.
+    """
+
+    def __init__(self, *, objects: int | None = None, memory: int | None = None, together: "Account | None" = None) -> None:
+        self.objects = objects
         self.memory = memory
-        self.cpu_s = cpu_s
+        self.made = 0
         self.used = 0
+        self._together = together
+        self._who = "this client has" if together is not None else "all clients together have"
 
-    def charge(self, size: int, call: str) -> None:
-        """Take memory; ENOMEM when there is no more."""
+    def require(self, size: int, call: str) -> None:
+        """Insist that there is room for one more object of `size` bytes: EPERM for one object too many, ENOMEM for too large a one."""
+        if self.objects is not None and self.made >= self.objects:
+            raise KernelError(errno.EPERM, call, f"{self._who} {self.made} objects, as many as there may be")
         if self.memory is not None and self.used + size > self.memory:
-            raise KernelError(errno.ENOMEM, call, f"{size} bytes: this client has {self.used} of the {self.memory} that it may have")
-        self.used += size
+            raise KernelError(errno.ENOMEM, call, f"{size} bytes: {self._who} {self.used} of the {self.memory} that there may be")
+        if self._together is not None:
+            self._together.require(size, call)
 
-    def give_back(self, size: int) -> None:
-        """Return memory."""
-        self.used -= size
+    def charge(self, held: Object) -> None:
+        """An object more."""
+        self.made += 1
+        self.used += held.memory
+        if self._together is not None:
+            self._together.charge(held)
+
+    def give_back(self, held: Object) -> None:
+        """An object less."""
+        self.made -= 1
+        self.used -= held.memory
+        if self._together is not None:
+            self._together.give_back(held)
 
 
 class Table:
@@ -231,14 +253,17 @@ class Table:
         """A descriptor for a new object, with READ or WRITE access alone if that is said."""
         try:
             self._room()
+            self.account.require(held.memory, "bpf")
         except KernelError:
             held.destroy()
             raise
         self.registry.add(held)
+        held.account = self.account
+        self.account.charge(held)
         return self.open(held, access)
 
     def _room(self) -> None:
-        most = self.account.descriptors
+        most = self.account.objects
         if most is not None and len(self._open) >= most:
             raise KernelError(errno.EPERM, "bpf", f"this client has {most} descriptors open, as many as it may")
 

@@ -89,9 +89,11 @@ def surroundings(kernel: "UserKernel") -> Iterator[Env]:
     """An environment for runs of this thread."""
     env = own_env(kernel.state.trace.address, kernel.possible_cpus)
     kernel.state.grace.watch(env)
+    kernel.runs[id(env)] = env
     try:
         yield env
     finally:
+        kernel.runs.pop(id(env), None)
         kernel.state.grace.forget(env)
 
 
@@ -204,37 +206,28 @@ def _addressee(frame: bytes) -> int:
 def _execute(
     kernel: "UserKernel", held: ProgramObject, ctx: int, env: Env, repeat: int, regions: Mapping[int, tuple[int, bool]]
 ) -> tuple[int, int]:
-    allowed = kernel.table.account.cpu_s
-    deadline = None if allowed is None else time.monotonic() + allowed
     begin = time.perf_counter_ns()
-    result = done = total = 0
-    piece = 1
-    while done < repeat:
-        piece = min(piece, repeat - done)
-        if held.program.entry:
-            elapsed = ctypes.c_uint64()
-            result = int(library().rt_run(held.program.entry, ctx, pointer(env), piece, ctypes.byref(elapsed)))
-            total += elapsed.value
-        else:
-            for _ in range(piece):
-                env.tail_calls = 0
+    result = elapsed = 0
+    if held.program.entry:
+        took = ctypes.c_uint64()
+        result = int(library().rt_run(held.program.entry, ctx, pointer(env), repeat, ctypes.byref(took)))
+        elapsed = took.value
+    else:
+        for _ in range(repeat):
+            env.tail_calls = 0
+            env.runs += 1
+            try:
+                result = interpreter(kernel, held, env, regions).run(ctx)
+            finally:
                 env.runs += 1
-                try:
-                    result = interpreter(kernel, held, env, regions).run(ctx)
-                finally:
-                    env.runs += 1
-            total = time.perf_counter_ns() - begin
-        done += piece
-        if deadline is None:
-            piece = repeat
-        elif time.monotonic() > deadline:
-            if done < repeat:
-                raise KernelError(
-                    errno.ETIMEDOUT, "bpf(PROG_TEST_RUN)", f"{done} of {repeat} runs took the {allowed:g} s that a client may use"
-                )
-        else:
-            piece = min(piece * 4, 1 << 20)
-    return result, total
+            if env.stop:
+                break
+        elapsed = time.perf_counter_ns() - begin
+    if env.stop:
+        raise KernelError(
+            errno.ETIMEDOUT, "bpf(PROG_TEST_RUN)", f"stopped after {env.runs // 2} of {repeat} runs, {elapsed / 1e9:.1f} s: the time is up"
+        )
+    return result, elapsed
 
 
 def replay(

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from ebpf.kernels.user.surroundings import Running, Wires
 
 
+# limits.h: PATH_MAX.
+_LONGEST_PATH = 4096
+_MOST_PINS = 16384
+
+
 class State:
     """The shared part of a user kernel. `running` and `wires` are what a laboratory puts around it."""
 
@@ -37,6 +42,10 @@ class State:
         """Give an object a path."""
         if not path.startswith("/") or "\0" in path:
             raise KernelError(errno.EINVAL, "bpf(OBJ_PIN)", f"{path!r} is not an absolute path")
+        if len(os.fsencode(path)) >= _LONGEST_PATH:
+            raise KernelError(errno.ENAMETOOLONG, "bpf(OBJ_PIN)", f"a path of {len(path)} characters")
+        if len(self.pins) >= _MOST_PINS:
+            raise KernelError(errno.ENOSPC, "bpf(OBJ_PIN)", f"there are {_MOST_PINS} pins, as many as there may be")
         path = os.path.normpath(path)
         if path in self.pins or path == "/":
             raise KernelError(errno.EEXIST, "bpf(OBJ_PIN)", path)

@@ -177,13 +177,13 @@ RT_API void rt_replay(struct rt_replay *r, rt_prog prog, struct rt_env *env)
     r->elapsed_ns += (u64)(finish.tv_sec - begin.tv_sec) * 1000000000ull + (u64)finish.tv_nsec - (u64)begin.tv_nsec;
 }
 
-/* Run a program `repeat` times on one context: what a test run does. Returns the last result. */
+/* Run a program `repeat` times on one context, or until it is stopped: what a test run does. Returns the last result. */
 RT_API u64 rt_run(rt_prog prog, void *ctx, struct rt_env *env, u32 repeat, u64 *elapsed_ns)
 {
     struct timespec begin, finish;
     u64 result = 0;
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    for (u32 i = 0; i < repeat; i++)
+    for (u32 i = 0; i < repeat && !__atomic_load_n(&env->stop, __ATOMIC_RELAXED); i++)
         result = rt_call(prog, ctx, env);
     clock_gettime(CLOCK_MONOTONIC, &finish);
     *elapsed_ns = (u64)(finish.tv_sec - begin.tv_sec) * 1000000000ull + (u64)finish.tv_nsec - (u64)begin.tv_nsec;

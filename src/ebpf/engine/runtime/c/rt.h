@@ -57,7 +57,8 @@ struct rt_env {
     const u8 *kernel_begin, *kernel_end; /* memory besides maps and stack that counts as the kernel's */
     void *packet;                        /* the packet's buffer, for helpers that move its ends */
     u64 runs;                            /* odd while a program runs in these surroundings */
-    u32 tail_calls, unused;
+    u32 tail_calls;
+    u32 stop; /* not 0: who runs here has had enough time, and leaves its endless loops */
 };
 
 enum {

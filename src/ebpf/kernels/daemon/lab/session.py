@@ -12,6 +12,7 @@ from typing import NoReturn
 from ebpf.errors import NotSupportedError, PrivilegeError, UsageError
 from ebpf.kernels.daemon.lab import host, network, space
 from ebpf.kernels.daemon.lab.folder import Folder
+from ebpf.kernels.daemon.limits import limits_of
 from ebpf.kernels.daemon.server import Server
 from ebpf.sys.held import HeldCommand, fork_held, own_group
 from ebpf.sys.kernel import Command
@@ -63,6 +64,8 @@ class _Lab:
         self._argv = argv
         self._folder = folder
         self._say = say
+        # What is wrong with the user's own limits is said before anything is built.
+        self._limits = limits_of()
         self._host = 0
         self._network: network.Network | None = None
         self._offer = Offer()
@@ -130,12 +133,12 @@ class _Lab:
         state.running = running
         if self._network is not None:
             try:
-                state.wires = LabWires(self._network, EnvMaker(state.trace.address, state.possible_cpus, state.grace.watch))
+                state.wires = LabWires(self._network, EnvMaker(state.trace.address, state.possible_cpus, state.grace.watch_lasting))
             except OSError as error:
                 self._offer.packets = False
                 self._offer.why = f"{error.filename}: {(error.strerror or '').lower()}"
         shell.observed = running.note_root
-        server = Server(self._folder.socket, state)
+        server = Server(self._folder.socket, state, limits=self._limits)
         if self._offer.namespaces:
             server.pins_folder = _PINS
         self._banner()
