@@ -13,7 +13,6 @@ from ebpf.elf import read_object
 from ebpf.errors import EbpfError, NotSupportedError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection, Program
-from ebpf.sys.calls import GetLinkInfo
 from ebpf.sys.kernel import Command
 
 pytestmark = pytest.mark.linux
@@ -97,12 +96,12 @@ def test_a_program_is_attached_as_its_section_says(section: str) -> None:
     )
     spec = read_object(compile_c("watch.bpf.c", text=source).object)
     with open_kernel("linux") as kernel, Collection.load(spec, kernel) as loaded:
-        link = attach.link_by_section(loaded.programs["watch"])
+        link = attach.by_section(loaded.programs["watch"])
         assert link is not None
         for _ in range(5):
             os.getpgid(0)
-        info = kernel.bpf(GetLinkInfo(link))
-        kernel.close(link)
+        info = link.info()
+        link.close()
         os.getpgid(0)
         assert loaded.variables()["counter"] == 5
         assert info.prog_id == loaded.programs["watch"].info().id
@@ -123,10 +122,10 @@ def test_a_target_that_is_not_there_is_named(section: str, why: str) -> None:
     source = HEAD + f'SEC("{section}") int watch(void *ctx) {{ return 0; }}\n'
     spec = read_object(compile_c("watch.bpf.c", text=source).object)
     with open_kernel("linux") as kernel, Collection.load(spec, kernel) as loaded, pytest.raises(EbpfError, match=why):
-        attach.link_by_section(loaded.programs["watch"])
+        attach.by_section(loaded.programs["watch"])
 
 
 def test_a_section_that_says_nothing_attaches_nothing() -> None:
     spec = read_object(compile_c("watch.bpf.c", text=HEAD + 'SEC("xdp") int watch(void *ctx) { return 2; }\n').object)
     with open_kernel("linux") as kernel, Collection.load(spec, kernel) as loaded:
-        assert attach.link_by_section(loaded.programs["watch"]) is None
+        assert attach.by_section(loaded.programs["watch"]) is None

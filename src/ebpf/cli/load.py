@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from ebpf.attach import link_by_section
+from ebpf.attach import by_section
 from ebpf.btf import Btf
 from ebpf.cli import handles, steps
 from ebpf.cli.context import Context
@@ -145,12 +145,13 @@ def _lasting(context: Context, stack: ExitStack, request: Request, program: Prog
     """What is pinned for a program: a link that attaches it as its section says, where that is asked for; else the program."""
     if not request.attach:
         return program.fd
-    link = link_by_section(program)
-    if link is None:
+    link = by_section(program)
+    if link is None or len(link.fds) != 1:
+        if link is not None:
+            link.close()
         context.note(f"Program {program.name} does not support autoattach, falling back to pinning")
         return program.fd
-    stack.callback(program.kernel.close, link)
-    return link
+    return stack.enter_context(link).fd
 
 
 def _require_free(context: Context, folder: str, collection: Collection) -> None:

@@ -2,6 +2,19 @@
 
 from ebpf.elf.file import ElfFile, Section, SectionType, Symbol, read_elf
 from ebpf.elf.read import object_name, read_object
-from ebpf.elf.symbols import file_offset
+from ebpf.elf.symbols import file_offset, function_offsets
+from ebpf.elf.usdt import Probe, read_probes
 
-__all__ = ["ElfFile", "Section", "SectionType", "Symbol", "file_offset", "object_name", "read_elf", "read_object"]
+__all__ = [
+    "ElfFile",
+    "Probe",
+    "Section",
+    "SectionType",
+    "Symbol",
+    "file_offset",
+    "function_offsets",
+    "object_name",
+    "read_elf",
+    "read_object",
+    "read_probes",
+]

@@ -1,6 +1,6 @@
 """What an object leaves to the kernel: kernel options (`__kconfig`), and variables and functions of the kernel (`__ksym`)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ebpf.btf import Btf, Editor, Kind, Type
@@ -61,9 +61,16 @@ def _place(options: list[Extern]) -> list[Extern]:
     return out
 
 
-def settle(btf: Btf, externs: Mapping[str, Extern]) -> Btf:
-    """The types as a kernel takes them: what is declared `extern` becomes variables, because it knows no other kind."""
+def settle(btf: Btf, externs: Mapping[str, Extern], hidden: Collection[str] = ()) -> Btf:
+    """The types as a kernel takes them: what is declared `extern` becomes variables, because it knows no other kind.
+
+    `hidden` functions become static ones, which are judged where they are called, with what the caller knows of their arguments.
+    """
     editor = Editor(btf)
+    for each in hidden:
+        function = btf.find(each, Kind.FUNC)
+        if function is not None:
+            editor.set(function.id, 1, Kind.FUNC << 24)
     ksyms, options = btf.find(KSYMS, Kind.DATASEC), btf.find(KCONFIG, Kind.DATASEC)
     if ksyms is not None:
         number = next((i for i in range(1, len(btf)) if btf.kind(i) == Kind.INT and btf.type(i).size == 4 and btf.type(i).bits == 32), 0)

@@ -10,6 +10,8 @@ _SHDR = struct.Struct("<IIQQQQIIQQ")
 _SYM = struct.Struct("<IBBHQQ")
 _REL = struct.Struct("<QQ")
 _EM_BPF = 247
+# STV_INTERNAL and STV_HIDDEN.
+_HIDDEN = (1, 2)
 _MOST_SECTIONS = 4096
 _LONGEST_NAME = 4096
 
@@ -36,7 +38,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A symbol: `kind` is NOTYPE 0, OBJECT 1, FUNC 2, SECTION 3; `binding` LOCAL 0, GLOBAL 1, WEAK 2."""
+    """A symbol: `kind` is NOTYPE 0, OBJECT 1, FUNC 2, SECTION 3; `binding` LOCAL 0, GLOBAL 1, WEAK 2; `hidden` from other objects."""
 
     name: str
     value: int
@@ -44,6 +46,7 @@ class Symbol:
     kind: int
     binding: int
     section: int
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,8 @@ def read_elf(data: bytes, path: str = "", *, any_machine: bool = False) -> ElfFi
                 raise bad("is torn", where=f"section {section.name!r}")
             table = sections[section.link].data
             symbols = tuple(
-                Symbol(string(table, n, "symbol") if n else "", value, size, info & 0xF, info >> 4, index)
-                for n, info, _, index, value, size in _SYM.iter_unpack(section.data)
+                Symbol(string(table, n, "symbol") if n else "", value, size, info & 0xF, info >> 4, index, other & 3 in _HIDDEN)
+                for n, info, other, index, value, size in _SYM.iter_unpack(section.data)
             )
             break
     relocations: dict[int, tuple[Relocation, ...]] = {}

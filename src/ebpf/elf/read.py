@@ -36,7 +36,7 @@ def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec
     btf = _types(elf)
     externs = read_externs(elf, btf)
     if btf is not None:
-        btf = settle(btf, externs)
+        btf = settle(btf, externs, {s.name for s in elf.symbols if s.kind == _FUNC and s.hidden})
     maps = _maps(elf, btf, externs)
     functions = _functions(elf)
     licence = _text(elf, "license")

@@ -83,13 +83,12 @@ class Collection:
                     self.maps[name] = reuse[name]
                 else:
                     self.maps[name] = self._make_map(name, map_spec)
-            fds = {name: held.fd for name, held in self.maps.items()}
             wanted = set(programs) if programs is not None else None
             for name, program_spec in spec.programs.items():
                 if wanted is not None and name not in wanted:
                     continue
                 target = targets.get(name) if targets is not None else None
-                program = Program(kernel, program_spec, fds, self._resolver, self._btf_fd, target)
+                program = Program(kernel, program_spec, self.maps, self._resolver, self._btf_fd, target)
                 self.programs[name] = self._stack.enter_context(program)
                 if load and program_spec.autoload:
                     program.load()

@@ -48,6 +48,8 @@ class Map(Elements):
         self.fd = fd
         self.spec = spec
         self.types = types
+        #: Rows that attachments have for themselves (the places of USDT probes).
+        self.taken: set[int] = set()
         self._closed = False
         self._held = self
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from ebpf.btf import Btf, Kind
 from ebpf.errors import EbpfError, FormatError, KernelError, NotFoundError, PrivilegeError, UsageError, VerifierError
+from ebpf.object.map import Map
 from ebpf.object.relocate import Code
 from ebpf.object.resolve import Resolver
 from ebpf.spec import ProgramSpec
@@ -29,7 +30,7 @@ class Program:
         self,
         kernel: Kernel,
         spec: ProgramSpec,
-        maps: Mapping[str, int],
+        maps: Mapping[str, Map],
         resolver: Resolver,
         btf_fd: int = 0,
         target: "Program | None" = None,
@@ -38,7 +39,8 @@ class Program:
         self.spec = spec
         self.btf_fd = btf_fd
         self._code = Code(spec)
-        self._maps = maps
+        #: The maps of its object.
+        self.maps = maps
         self._resolver = resolver
         self._target = target
         self.log = ""
@@ -53,7 +55,12 @@ class Program:
     @cached_property
     def insns(self) -> bytes:
         """Its instructions as this kernel takes them. Raises FormatError and NotFoundError for what means nothing in it."""
-        return self._code.relocate(self._maps, self._resolver)
+        return self._code.relocate({name: held.fd for name, held in self.maps.items()}, self._resolver)
+
+    @property
+    def btf(self) -> Btf | None:
+        """The types of its object."""
+        return self._resolver.spec.btf
 
     @property
     def loaded(self) -> bool:
@@ -218,8 +225,8 @@ def load_program(
         return kernel.bpf(call).fd
     except KernelError as error:
         if error.errno in (errno.EPERM, errno.ENOSPC) and not error.log:
-            if error.errno == errno.EPERM and not isinstance(error, PrivilegeError) and needs_trampoline(spec):
-                raise _no_trampolines(spec) from error
+            if error.errno == errno.EPERM and not isinstance(error, PrivilegeError) and spec.type in _BY_BTF:
+                raise _forbidden(spec) from error
             raise
         raise _refusal(kernel, spec, insns, call, error) from error
 
@@ -232,12 +239,16 @@ def needs_trampoline(spec: ProgramSpec) -> bool:
     return spec.type in (ProgType.LSM, ProgType.EXT) or (spec.type == ProgType.TRACING and spec.attach_type in _TRAMPOLINES)
 
 
-def _no_trampolines(spec: ProgramSpec) -> KernelError:
-    """Some hosts let nothing patch the kernel's functions: they refuse with EPERM and say nothing, whoever asks."""
+def _forbidden(spec: ProgramSpec) -> KernelError:
+    """Some hosts let nothing patch the kernel's functions, or walk others' maps: they refuse with EPERM and say nothing, whoever asks."""
     kind = spec.section.removeprefix("?").partition("/")[0]
-    why = f"program {spec.name!r}: the kernel refuses it without a word, though this process has the privileges"
-    error = KernelError(errno.EPERM, "bpf(PROG_LOAD)", f"{why}: some hosts forbid all trampolines (fentry, fexit, fmod_ret, lsm, freplace)")
-    others = "a kprobe, a tracepoint or tp_btf" if kind.startswith(("fentry", "fexit", "fsession", "lsm")) else "another hook"
+    if needs_trampoline(spec):
+        what = "all trampolines (fentry, fexit, fmod_ret, lsm, freplace)"
+        others = "a kprobe, a tracepoint or tp_btf" if kind.startswith(("fentry", "fexit", "fsession", "lsm")) else "another hook"
+    else:
+        what, others = f"this {kind}", "another iterator, or reading from user space" if kind.startswith("iter") else "another hook"
+    why = "the kernel refuses it without a word, though this process has the privileges"
+    error = KernelError(errno.EPERM, "bpf(PROG_LOAD)", f"program {spec.name!r}: {why}: some hosts forbid {what}")
     error.hint = f"use {others} instead of {kind}, if there is one at that place; ebpf doctor says what this kernel lets attach"
     return error
 

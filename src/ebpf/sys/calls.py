@@ -428,11 +428,75 @@ class RawTracepointOpen(Call[int]):
     cmd: ClassVar[Cmd] = Cmd.RAW_TRACEPOINT_OPEN
     name: str
     prog_fd: int
+    cookie: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KprobeMulti:
+    """Functions of the kernel by name, each with its cookie (or none at all have one)."""
+
+    functions: tuple[str, ...]
+    cookies: tuple[int, ...] = ()
+    ret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UprobeMulti:
+    """Places in a file, each with its cookie and the offset of its semaphore (or none at all have one); `pid` 0 is every process."""
+
+    path: str
+    offsets: tuple[int, ...]
+    ref_ctr_offsets: tuple[int, ...] = ()
+    cookies: tuple[int, ...] = ()
+    ret: bool = False
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NetfilterHook:
+    """A hook of netfilter: protocol family, hook number, place among others (small runs first), and NF_IP flags (1: defragment)."""
+
+    family: int
+    hook: int
+    priority: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A place among the programs that are there: before or after (LinkCreate.flags) another program or link, by descriptor."""
+
+    relative_fd: int = 0
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IterTarget:
+    """What an iterator walks: the elements of a map, a cgroup's tree (`order` 1 self, 2 down, 3 down after, 4 up), or one task."""
+
+    map_fd: int = 0
+    cgroup_fd: int = 0
+    order: int = 0
+    tid: int = 0
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TracedFunction:
+    """The function of a program (LinkCreate.target) that an extension replaces, by BTF id."""
+
+    btf_id: int
+
+
+LinkOptions = KprobeMulti | UprobeMulti | NetfilterHook | Anchor | IterTarget | TracedFunction | None
 
 
 @dataclass(frozen=True, slots=True)
 class LinkCreate(Call[int]):
-    """Attach a program to `target` (a descriptor or an interface index); the answer is a link descriptor."""
+    """Attach a program to `target` (a descriptor or an interface index); the answer is a link descriptor.
+
+    `options` is what the kind of link needs besides. A map of struct_ops stands in the program's place.
+    """
 
     cmd: ClassVar[Cmd] = Cmd.LINK_CREATE
     prog_fd: int
@@ -440,6 +504,33 @@ class LinkCreate(Call[int]):
     attach_type: int
     flags: int = 0
     cookie: int = 0
+    options: LinkOptions = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUpdate(Call[None]):
+    """Put another program (or map of struct_ops) into a link; with `old_fd` only if that is in it now."""
+
+    cmd: ClassVar[Cmd] = Cmd.LINK_UPDATE
+    link_fd: int
+    new_fd: int
+    old_fd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IterCreate(Call[int]):
+    """Begin to read what an iterator's link gives; the answer is a descriptor to read from."""
+
+    cmd: ClassVar[Cmd] = Cmd.ITER_CREATE
+    link_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnableStats(Call[int]):
+    """Count the runs and run time of programs for as long as the answer, a descriptor, is open."""
+
+    cmd: ClassVar[Cmd] = Cmd.ENABLE_STATS
+    kind: int = 0
 
 
 @dataclass(frozen=True, slots=True)

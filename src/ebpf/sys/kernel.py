@@ -51,7 +51,28 @@ class PerfOutput:
     wakeup_events: int = 1
 
 
-PerfSource = Kprobe | Tracepoint | Uprobe | PerfOutput
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Something that is counted, as perf_event_open(2) has it: `type` 0 hardware, 1 software; a sample every `period` of them, or
+    `frequency` times a second.
+    """
+
+    type: int
+    config: int
+    period: int = 0
+    frequency: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """Accesses to `length` bytes at a user address: `access` has bits for read 1, write 2, execute 4."""
+
+    address: int
+    length: int = 8
+    access: int = 2
+
+
+PerfSource = Kprobe | Tracepoint | Uprobe | PerfOutput | Counter | Breakpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +161,21 @@ class Kernel(Protocol):
 
     def tc_query(self, ifindex: int | None = None) -> list[TcState]:
         """What programs the filters of traffic control have."""
+
+    def tc_attach(self, ifindex: int, side: str, prog_fd: int, *, priority: int, handle: int, name: str) -> bool:
+        """Make a direct-action filter of a program on the side "ingress" or "egress"; whether a clsact had to be made for it.
+
+        Raises KernelError: EEXIST if there is a filter with this priority and handle.
+        """
+
+    def tc_detach(self, ifindex: int, side: str, *, priority: int, handle: int, clsact: bool) -> None:
+        """Remove a filter, and (`clsact`) the clsact if no other filter is left in it."""
+
+    def socket_attach(self, sock_fd: int, prog_fd: int, *, reuseport: bool = False) -> None:
+        """Make a program a socket's filter, or (`reuseport`) the one that chooses among a group's sockets; -1 takes it off."""
+
+    def read(self, fd: int, size: int) -> bytes:
+        """Read from an iterator's descriptor; b"" at the end."""
 
     def interfaces(self) -> Mapping[str, int]:
         """Network interfaces by name, with their index."""

@@ -30,7 +30,7 @@ from ebpf.sys import calls, kernel
 from ebpf.uapi import Cmd
 
 #: Both sides must speak the same.
-PROTOCOL = 2
+PROTOCOL = 3
 HEADER = struct.Struct("<4sIHHI")
 MAGIC = b"ebpf"
 LARGEST = 64 << 20
@@ -79,9 +79,10 @@ _CLASSES: dict[str, type[Any]] = {
             "MapTakeBatch MapUpdateBatch MapDeleteBatch"
             " MapCreate MapLookup MapUpdate MapDelete MapNextKey MapLookupAndDelete MapFreeze MapLookupBatch Batch ProgLoad Loaded ObjPin"
             " ObjGet ProgTestRun TestRunResult NextId FdById ProgInfo MapInfo BtfInfo LinkInfo GetProgInfo GetMapInfo GetBtfInfo"
-            " GetLinkInfo BtfLoad RawTracepointOpen LinkCreate LinkDetach ProgAttach ProgDetach ProgQuery Attached",
+            " GetLinkInfo BtfLoad RawTracepointOpen LinkCreate LinkDetach ProgAttach ProgDetach ProgQuery Attached"
+            " LinkUpdate IterCreate EnableStats KprobeMulti UprobeMulti NetfilterHook Anchor IterTarget TracedFunction",
         ),
-        (kernel, "Kprobe Tracepoint Uprobe PerfOutput XdpState"),
+        (kernel, "Kprobe Tracepoint Uprobe PerfOutput Counter Breakpoint XdpState"),
     )
     for cls in (getattr(module, name) for name in names.split())
 }

@@ -18,6 +18,7 @@ from ebpf.uapi.contexts import CONTEXTS, Context, Field, FieldKind
 from ebpf.uapi.helpers import HELPERS, HELPERS_BY_NAME, Arg, Helper, Ret
 from ebpf.uapi.licenses import is_gpl
 from ebpf.uapi.map_types import MAP_TYPES, MapKind
+from ebpf.uapi.perf import PERF_EVENTS
 from ebpf.uapi.prog_types import PROGRAM_TYPES, ProgramType
 from ebpf.uapi.sections import SECTIONS, Section, section_row
 from ebpf.uapi.syscalls import SYSCALLS
@@ -27,6 +28,7 @@ __all__ = [
     "HELPERS",
     "HELPERS_BY_NAME",
     "MAP_TYPES",
+    "PERF_EVENTS",
     "PROGRAM_TYPES",
     "SECTIONS",
     "SYSCALLS",

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from ebpf.btf import Kind
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
 from ebpf.errors import FormatError
@@ -64,6 +65,17 @@ def test_lines_of_subprograms_follow_their_code() -> None:
     slots = [line.slot for line in spec.line_infos]
     assert slots == sorted(slots)
     assert {info.slot for info in spec.func_infos} <= set(slots)
+
+
+def test_hidden_functions_are_static_for_a_kernel() -> None:
+    btf = read("""
+__hidden __attribute__((noinline)) int hidden(int x) { volatile int y = x; return y; }
+__attribute__((noinline)) int global(int x) { volatile int y = x; return y; }
+SEC("xdp") int p(struct xdp_md *ctx) { return hidden(1) + global(2); }
+""").btf
+    assert btf is not None
+    found = {t.name: t.info for t in btf if t.kind == Kind.FUNC}
+    assert found == {"hidden": 0, "global": 1, "p": 1}
 
 
 def test_maps_that_c_fills_say_with_what() -> None:
@@ -149,18 +161,18 @@ EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
     ],
     ids=["overlapping", "many", "long name", "misaligned", "too long", "torn", "wild call"],
 )
-def test_hostile_functions_are_refused_within_a_second(data: bytes, why: str) -> None:
-    begin = time.monotonic()
+def test_hostile_functions_are_refused_without_work_that_grows_with_their_square(data: bytes, why: str) -> None:
+    begin = time.process_time()
     with pytest.raises(FormatError, match=why):
         read_object(data, "x.o")
-    assert time.monotonic() - begin < 1
+    assert time.process_time() - begin < 5
 
 
 def test_a_chain_of_twenty_thousand_subprograms_is_linked() -> None:
     """Each calls the next one: no recursion of ours, and no second look at all of them."""
     count = 20_000
     code = b"".join(struct.pack("<BBhi", 0x85, 0x10, 0, 1) + EXIT for _ in range(count - 1)) + EXIT * 2
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(FormatError, match="is defined twice"):
         read_object(elf(code, [(16 * i, 16) for i in range(count)]), "x.o")
-    assert time.monotonic() - begin < 3
+    assert time.process_time() - begin < 3

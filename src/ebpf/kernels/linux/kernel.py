@@ -14,7 +14,8 @@ from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.linux import netlink, perf
 from ebpf.kernels.linux.codec import COMMANDS
 from ebpf.kernels.linux.lab import LinuxLab
-from ebpf.kernels.linux.syscall import mount_bpffs, numbers, syscall_function
+from ebpf.kernels.linux.links import LINK_COMMANDS
+from ebpf.kernels.linux.syscall import attach_to_socket, mount_bpffs, numbers, syscall_function
 from ebpf.kernels.linux.tracefs import TraceInstance
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import Buffer, PerfSource, TcState, XdpState
@@ -53,7 +54,7 @@ class LinuxKernel:
 
     def bpf(self, call: Call[R]) -> R:
         """Carry out one command."""
-        handler = COMMANDS.get(type(call))
+        handler = COMMANDS.get(type(call)) or LINK_COMMANDS.get(type(call))
         if handler is None:
             raise NotSupportedError(f"bpf({call.cmd.name})", "is not built yet")
         answer: Any = handler(call)
@@ -143,6 +144,25 @@ class LinuxKernel:
         names = {index: name for name, index in self.interfaces().items() if ifindex in (None, index)}
         return [state for index, name in sorted(names.items()) for state in netlink.tc_query(index, name)]
 
+    def tc_attach(self, ifindex: int, side: str, prog_fd: int, *, priority: int, handle: int, name: str) -> bool:
+        """Make a filter of a program."""
+        return netlink.tc_attach(ifindex, side, prog_fd, priority=priority, handle=handle, name=name)
+
+    def tc_detach(self, ifindex: int, side: str, *, priority: int, handle: int, clsact: bool) -> None:
+        """Remove a filter."""
+        netlink.tc_detach(ifindex, side, priority=priority, handle=handle, clsact=clsact)
+
+    def socket_attach(self, sock_fd: int, prog_fd: int, *, reuseport: bool = False) -> None:
+        """Make a program a socket's filter, or its group's chooser."""
+        attach_to_socket(sock_fd, prog_fd, reuseport=reuseport)
+
+    def read(self, fd: int, size: int) -> bytes:
+        """Read from an iterator."""
+        try:
+            return os.read(fd, size)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, "read", f"descriptor {fd}") from error
+
     def interfaces(self) -> Mapping[str, int]:
         """The interfaces of this network namespace."""
         import socket
@@ -216,7 +236,9 @@ class LinuxKernel:
         self.shutdown()
 
 
-_GIVES_FD = frozenset({"MapCreate", "ProgLoad", "ObjGet", "FdById", "BtfLoad", "RawTracepointOpen", "LinkCreate"})
+_GIVES_FD = frozenset(
+    {"MapCreate", "ProgLoad", "ObjGet", "FdById", "BtfLoad", "RawTracepointOpen", "LinkCreate", "IterCreate", "EnableStats"}
+)
 
 
 def _possible_cpus() -> int:

@@ -93,3 +93,65 @@ def _tc(kind: int, ifindex: int, parent: int) -> list[tuple[int, bytes]]:
         return exchange(struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | _DUMP, 1, 0) + body, dump=True)
     except OSError as error:
         raise KernelError(error.errno or errno.EIO, "netlink(tc)") from error
+
+
+_NEWQDISC, _DELQDISC, _DELFILTER = 36, 37, 45
+_CREATE, _EXCL = 0x400, 0x200
+_CLSACT_PARENT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
+_BPF_FD, _BPF_FLAGS, _DIRECT_ACTION, _EVERY_PROTOCOL = 6, 8, 1, 3
+
+
+def _change(kind: int, flags: int, body: bytes, attributes_: bytes, what: str) -> None:
+    message = struct.pack("=IHHII", 16 + len(body) + len(attributes_), kind, _REQUEST | _ACK | flags, 1, 0) + body + attributes_
+    try:
+        exchange(message, dump=False)
+    except OSError as error:
+        raise failure(error.errno or errno.EIO, what, str(error.filename or ""), capability="CAP_NET_ADMIN") from error
+
+
+def _parent(side: str) -> int:
+    return dict(_SIDES)[f"clsact/{side}"]
+
+
+def _make_clsact(ifindex: int) -> bool:
+    """Whether it was not there yet."""
+    body = _TC.pack(socket.AF_UNSPEC, ifindex, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
+    try:
+        _change(_NEWQDISC, _CREATE | _EXCL, body, attribute(_TCA_KIND, b"clsact\0"), "tc qdisc add clsact")
+    except KernelError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise
+    return True
+
+
+def _filter(ifindex: int, side: str, priority: int, handle: int) -> bytes:
+    protocol = socket.htons(_EVERY_PROTOCOL)
+    return _TC.pack(socket.AF_UNSPEC, ifindex, handle, _parent(side), priority << 16 | protocol)
+
+
+def tc_attach(ifindex: int, side: str, prog_fd: int, *, priority: int, handle: int, name: str) -> bool:
+    """Make a direct-action filter of a program; whether a clsact had to be made for it."""
+    made = _make_clsact(ifindex)
+    options = attribute(_BPF_FD, struct.pack("=I", prog_fd)) + attribute(_BPF_NAME, name.encode() + b"\0")
+    options += attribute(_BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION))
+    rows = attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS | _NESTED, options)
+    try:
+        _change(_NEWFILTER, _CREATE | _EXCL, _filter(ifindex, side, priority, handle), rows, f"tc filter add {side}")
+    except KernelError:
+        if made:
+            _drop_clsact(ifindex)
+        raise
+    return made
+
+
+def tc_detach(ifindex: int, side: str, *, priority: int, handle: int, clsact: bool) -> None:
+    """Remove a filter, and (`clsact`) the clsact, if no other filter is left in it."""
+    _change(_DELFILTER, 0, _filter(ifindex, side, priority, handle), attribute(_TCA_KIND, b"bpf\0"), f"tc filter del {side}")
+    if clsact and not any(_tc(_GETFILTER, ifindex, parent) for _, parent in _SIDES):
+        _drop_clsact(ifindex)
+
+
+def _drop_clsact(ifindex: int) -> None:
+    body = _TC.pack(socket.AF_UNSPEC, ifindex, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
+    _change(_DELQDISC, 0, body, attribute(_TCA_KIND, b"clsact\0"), "tc qdisc del clsact")

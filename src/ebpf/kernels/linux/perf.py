@@ -11,7 +11,7 @@ from ebpf.errors import KernelError, NotFoundError, NotSupportedError
 from ebpf.kernels.linux.codec import attr
 from ebpf.kernels.linux.syscall import failure, perf_event_open, syscall_function
 from ebpf.kernels.linux.tracefs import tracepoint_id
-from ebpf.sys.kernel import Kprobe, PerfOutput, PerfSource, Tracepoint, Uprobe
+from ebpf.sys.kernel import Breakpoint, Counter, Kprobe, PerfOutput, PerfSource, Tracepoint, Uprobe
 from ebpf.uapi import SYSCALLS
 
 _SIZE = 120
@@ -24,10 +24,19 @@ _PMU = Path("/sys/bus/event_source/devices")
 
 
 def _attr(
-    kind: int, config: int, *, sample: int = 0, period: int = 0, wakeup: int = 0, config1: int = 0, config2: int = 0
+    kind: int,
+    config: int,
+    *,
+    sample: int = 0,
+    period: int = 0,
+    flags: int = 0,
+    wakeup: int = 0,
+    bp_type: int = 0,
+    config1: int = 0,
+    config2: int = 0,
 ) -> "ctypes.Array[ctypes.c_char]":
-    head = (kind, _SIZE, config, period, sample, 0, 0)
-    return attr("IIQQQQQIIQQ", *head, wakeup, 0, config1, config2, size=_SIZE)
+    head = (kind, _SIZE, config, period, sample, 0, flags)
+    return attr("IIQQQQQIIQQ", *head, wakeup, bp_type, config1, config2, size=_SIZE)
 
 
 def open_event(source: PerfSource, *, pid: int, cpu: int) -> int:
@@ -39,11 +48,46 @@ def open_event(source: PerfSource, *, pid: int, cpu: int) -> int:
         return _open(_attr(_TRACEPOINT, number, period=1), pid, cpu, f"tracepoint {source.category}:{source.name}")
     if isinstance(source, Kprobe):
         return _kprobe(source, pid, cpu)
+    if isinstance(source, Counter):
+        return _counter(source, pid, cpu)
+    if isinstance(source, Breakpoint):
+        return _breakpoint(source, pid, cpu)
     assert isinstance(source, Uprobe)
     kind = _pmu("uprobe", source.path, "System calls' functions and tracepoints can be traced here")
     path = ctypes.create_string_buffer(source.path.encode())
     config = int(source.ret) | source.ref_ctr_offset << 32
     return _open(_attr(kind, config, config1=ctypes.addressof(path), config2=source.offset), pid, cpu, f"uprobe {source.path}")
+
+
+_FREQUENCY, _NO_KERNEL, _NO_HYPERVISOR = 1 << 10, 1 << 5, 1 << 6
+_BREAKPOINT = 5
+
+
+def _counter(source: Counter, pid: int, cpu: int) -> int:
+    flags = _FREQUENCY if source.frequency else 0
+    buffer = _attr(source.type, source.config, period=source.frequency or source.period, flags=flags)
+    what = f"{'hardware' if not source.type else 'software'} event {source.config}"
+    try:
+        return _open(buffer, pid, cpu, what)
+    except KernelError as error:
+        if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+            hint = "Software events (cpu-clock, page-faults, context-switches) work everywhere"
+            raise NotSupportedError(what, "this machine has no such counter (virtual machines often have none)", hint=hint) from error
+        raise
+
+
+def _breakpoint(source: Breakpoint, pid: int, cpu: int) -> int:
+    flags = _NO_KERNEL | _NO_HYPERVISOR
+    buffer = _attr(
+        _BREAKPOINT,
+        0,
+        period=1,
+        flags=flags,
+        bp_type=source.access,
+        config1=source.address,
+        config2=8 if source.access == 4 else source.length,
+    )
+    return _open(buffer, pid, cpu, f"breakpoint {source.address:#x}")
 
 
 def _pmu(name: str, target: str, hint: str) -> int:

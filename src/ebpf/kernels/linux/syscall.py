@@ -62,6 +62,24 @@ def perf_event_open(attr: "ctypes.Array[ctypes.c_char]", pid: int, cpu: int, gro
     return int(result) if result >= 0 else -ctypes.get_errno()
 
 
+_SO_ATTACH_BPF, _SO_DETACH_FILTER, _SO_ATTACH_REUSEPORT, _SO_DETACH_REUSEPORT = 50, 27, 52, 68
+
+
+def attach_to_socket(sock_fd: int, prog_fd: int, *, reuseport: bool) -> None:
+    """Attach a program to a socket (-1: take it off). Raises KernelError."""
+    import socket
+
+    if prog_fd < 0:
+        option, name = (_SO_DETACH_REUSEPORT, "SO_DETACH_REUSEPORT_BPF") if reuseport else (_SO_DETACH_FILTER, "SO_DETACH_FILTER")
+    else:
+        option, name = (_SO_ATTACH_REUSEPORT, "SO_ATTACH_REUSEPORT_EBPF") if reuseport else (_SO_ATTACH_BPF, "SO_ATTACH_BPF")
+    value = ctypes.c_int(prog_fd)
+    if _libc().setsockopt(sock_fd, socket.SOL_SOCKET, option, ctypes.byref(value), 4) != 0:
+        number = ctypes.get_errno()
+        why = "the socket shares its port with none (SO_REUSEPORT, and bound)" if reuseport and number == errno.EINVAL else ""
+        raise failure(number, f"setsockopt({name})", why)
+
+
 def failure(number: int, call: str, why: str = "", *, log: str = "", capability: str = "CAP_BPF") -> KernelError:
     """The error for an errno; EPERM names the capability that is missing."""
     if number == errno.EPERM and not has_capability(capability):

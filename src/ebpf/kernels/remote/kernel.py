@@ -13,6 +13,7 @@ from ebpf.errors import EbpfError, KernelError, NotSupportedError
 from ebpf.kernels.remote.connection import Connection
 from ebpf.kernels.remote.start import connect
 from ebpf.sys import wire
+from ebpf.sys.absent import LinuxOnly
 from ebpf.sys.calls import Call, R
 from ebpf.sys.capture import Capture
 from ebpf.sys.kernel import VMLINUX, Buffer, Command, PerfSource, Process, ReplayStats, Scope, TcState, XdpState
@@ -24,7 +25,7 @@ _LOOK_S = 0.25
 _ENDING_S = 2.0
 
 
-class RemoteKernel:
+class RemoteKernel(LinuxOnly):
     """A user kernel in another process. What it holds for us goes when we leave, but for pins and attachments."""
 
     name = "user"

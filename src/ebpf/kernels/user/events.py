@@ -15,7 +15,7 @@ from ebpf.kernels.user.env import own_env
 from ebpf.kernels.user.hooks import ANY_CALL, Hook, Hooks, Kind
 from ebpf.kernels.user.memory import Region
 from ebpf.kernels.user.objects import LinkObject, Object, ProgramObject
-from ebpf.sys.kernel import Kprobe, PerfOutput, PerfSource, Tracepoint
+from ebpf.sys.kernel import Kprobe, PerfOutput, PerfSource, Tracepoint, Uprobe
 from ebpf.uapi import SYSCALLS, LinkType, ProgType
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ class Events:
         if isinstance(source, Tracepoint):
             nr, on_exit = self._tracepoint(source)
             return PerfEvent(source, (nr, Kind.TRACEPOINT, on_exit))
-        raise NotSupportedError(f"uprobe {source.path}", "functions of processes are not hooked yet", hint="Run with --kernel linux")
+        if isinstance(source, Uprobe):
+            raise NotSupportedError(f"uprobe {source.path}", "functions of processes are not hooked yet", hint="Run with --kernel linux")
+        raise NotSupportedError("perf event", "the user kernel counts nothing of the machine", hint="Run with --kernel linux")
 
     def _number(self, call: str) -> int | None:
         return SYSCALLS[os.uname().machine].get(call)

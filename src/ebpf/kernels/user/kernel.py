@@ -23,12 +23,13 @@ from ebpf.kernels.user.run import test_run
 from ebpf.kernels.user.state import State
 from ebpf.kernels.user.trace import TraceReader
 from ebpf.sys import calls
+from ebpf.sys.absent import LinuxOnly
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import VMLINUX, Buffer, PerfSource, TcState, XdpState
 from ebpf.uapi import MapFlag, ProgType, is_gpl
 
 
-class UserKernel:
+class UserKernel(LinuxOnly):
     """A kernel in user space. Close it with shutdown(), or use it in a with statement.
 
     Several can share a `state`: each is then one client, with descriptors of its own.

@@ -1,0 +1,53 @@
+"""Places of a test's own to attach to: a network namespace with a pair of interfaces, a cgroup."""
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@contextmanager
+def network() -> Iterator[None]:
+    """This thread in a network namespace of its own: lo is up, and `v0` and `v1` are the ends of a pair (10.9.0.1, 10.9.0.2)."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    _check(_LIBC.unshare(_NEWNET))
+    try:
+        for words in (
+            "link set lo up",
+            "link add v0 type veth peer name v1",
+            "addr add 10.9.0.1/24 dev v0",
+            "link set v0 up",
+            "link set v1 up",
+        ):
+            subprocess.run(["ip", *words.split()], check=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
+        yield
+    finally:
+        _check(_LIBC.setns(home, _NEWNET))
+        os.close(home)
+
+
+def cgroup_mount() -> str:
+    """Where cgroup2 is mounted ("": nowhere)."""
+    rows = Path("/proc/self/mountinfo").read_text().splitlines()
+    return next((row.split()[4] for row in rows if " - cgroup2 " in row), "")
+
+
+@contextmanager
+def cgroup(name: str) -> Iterator[str]:
+    """A cgroup of our own, empty at the end."""
+    path = Path(cgroup_mount()) / f"ebpf-test-{os.getpid()}-{name}"
+    path.mkdir()
+    try:
+        yield str(path)
+    finally:
+        path.rmdir()
