@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from ebpf.sys.kernel import Kernel
 
-# How many lost pins are named in one line.
-_TOLD = 8
 HELP_KERNELS = "user|linux|auto"
 
 
@@ -42,7 +40,7 @@ class Context:
             from ebpf.kernels import open_kernel
 
             kernel = open_kernel(self.kernel_name, here=here, lasting=not here)
-            self._tell_lost(kernel)
+            self._tell_news(kernel)
             if self.strace:
                 from ebpf.sys import Recorder
 
@@ -50,19 +48,13 @@ class Context:
             self._kernel = kernel
         return self._kernel
 
-    def _tell_lost(self, kernel: "Kernel") -> None:
-        """Say, once and in one line, what an ebpfd that ended unexpectedly took along."""
-        from ebpf.kernels import lost_pins
+    def _tell_news(self, kernel: "Kernel") -> None:
+        """Say, once, what an ebpfd that ended unexpectedly took along."""
+        from ebpf.kernels import daemon_news
 
-        lost = lost_pins(kernel)
-        if lost is None:
-            return
-        more = f" and {len(lost) - _TOLD} more (ebpf daemon log)" if len(lost) > _TOLD else ""
-        self.note(
-            f"note: ebpfd ended unexpectedly and lost what was pinned: {', '.join(lost[:_TOLD])}{more}"
-            if lost
-            else "note: ebpfd ended unexpectedly; nothing was pinned"
-        )
+        news = daemon_news(kernel)
+        if news:
+            self.note(f"note: {news}")
 
     def write(self, text: str) -> None:
         """Write a line to standard output."""

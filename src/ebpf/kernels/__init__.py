@@ -9,7 +9,7 @@ from typing import Any
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.kernel import Kernel
 
-__all__ = ["daemon_log", "daemon_status", "lost_pins", "open_kernel", "open_lab", "stop_daemon"]
+__all__ = ["daemon_log", "daemon_news", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
 
 
 def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = False) -> Kernel:
@@ -38,13 +38,13 @@ def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = 
     raise UsageError(f"no kernel '{name}'; there is user, linux and auto")
 
 
-def lost_pins(kernel: Kernel) -> list[str] | None:
-    """What an ebpfd that ended unexpectedly had pinned, told once; None if none did, and for a kernel that is not in ebpfd."""
+def daemon_news(kernel: Kernel) -> str:
+    """What happened to the ebpfd before this one, in one line and told once; "" if nothing did, or the kernel is not in ebpfd."""
     if kernel.name != "user" or not kernel.lasting:
-        return None
+        return ""
     from ebpf.kernels.remote import RemoteKernel
 
-    return kernel.take_lost() if isinstance(kernel, RemoteKernel) else None
+    return kernel.take_news() if isinstance(kernel, RemoteKernel) else ""
 
 
 def daemon_status() -> dict[str, Any] | None:

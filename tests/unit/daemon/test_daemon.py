@@ -116,18 +116,19 @@ def test_an_end_by_force_is_told_and_the_next_command_starts_it_again() -> None:
     assert "run the command again" in str(told.value)
     kernel.shutdown()
     with RemoteKernel() as again:
-        assert again.lost == ["/sys/fs/bpf/counts (map counts)"]
+        assert again.news == "ebpfd ended unexpectedly and lost what was pinned: /sys/fs/bpf/counts (map counts)"
         # Until somebody takes the news they wait, for a further end too.
         again.bpf(ObjPin("/sys/fs/bpf/other", again.bpf(HASH)))
         os.kill(int(again.status()["pid"]), signal.SIGKILL)
     with RemoteKernel() as third:
-        assert third.take_lost() == ["/sys/fs/bpf/counts (map counts)", "/sys/fs/bpf/other (map counts)"]
+        assert third.status()["lost"] == ["/sys/fs/bpf/counts (map counts)", "/sys/fs/bpf/other (map counts)"]
+        assert third.take_news().endswith("pinned: /sys/fs/bpf/counts (map counts), /sys/fs/bpf/other (map counts)")
     with RemoteKernel() as fourth:
-        assert fourth.lost is None
+        assert fourth.news == ""
         fourth.stop()
     wait_for(lambda: not running())
     with RemoteKernel() as fifth:
-        assert fifth.lost is None
+        assert fifth.news == ""
 
 
 def test_who_meets_a_daemon_that_is_just_ending_starts_the_next(place: Path) -> None:

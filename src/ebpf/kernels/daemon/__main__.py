@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ebpf.errors import UsageError
 from ebpf.kernels.daemon.limits import SECONDS, limits_of, number
+from ebpf.kernels.daemon.saved import Saved
 from ebpf.kernels.daemon.server import Server, raise_descriptors, stop_on_signals
 from ebpf.kernels.user.state import State
 
@@ -27,13 +28,16 @@ def main(argv: list[str]) -> int:
     except UsageError as error:
         _log(str(error))
         return 2
-    path = Path(argv[0])
+    path, save = Path(argv[0]), os.environ.get("EBPF_DAEMON_SAVE", "")
+    if save and not os.path.isabs(save):
+        _log(f"EBPF_DAEMON_SAVE='{save}': not the whole path of a file")
+        return 2
     lock = _alone(path.with_suffix(".alive"))
     if lock < 0:
         _log("another ebpfd serves here: leaves")
         return 0
     raise_descriptors()
-    server = Server(path, State(), idle_s=idle_s, log=_log, limits=limits)
+    server = Server(path, State(), idle_s=idle_s, log=_log, limits=limits, saved=Saved(Path(save)) if save else None)
     stop_on_signals(server)
     _log(f"serves {path}")
     _log(f"ends: {server.run()}")

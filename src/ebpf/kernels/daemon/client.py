@@ -181,8 +181,8 @@ class Client:
             )
         self.greeted = True
         state = self.server.state
-        lost = self.server.journal.lost
-        self.reply(sequence, {"cpus": state.possible_cpus, "system_wide": state.running is not None, "lost": lost})
+        news = self.server.journal.news()
+        self.reply(sequence, {"cpus": state.possible_cpus, "system_wide": state.running is not None, "news": news})
 
     def _told(self, sequence: int) -> None:
         self.server.journal.told()

@@ -18,6 +18,7 @@ from ebpf.errors import EbpfError, KernelError
 from ebpf.kernels.daemon.client import Client
 from ebpf.kernels.daemon.journal import Journal
 from ebpf.kernels.daemon.limits import Limits
+from ebpf.kernels.daemon.saved import Saved
 from ebpf.kernels.daemon.watch import Watch
 from ebpf.kernels.user.kernel import Job
 from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, ProgramObject
@@ -42,6 +43,7 @@ class Server:
         idle_s: float | None = None,
         log: Callable[[str], None] = lambda line: None,
         limits: Limits | None = None,
+        saved: Saved | None = None,
     ) -> None:
         self.path = path
         self.state = state
@@ -66,9 +68,14 @@ class Server:
         self.pins_folder: str | None = None
         self._listen()
         self.journal = Journal(path.with_suffix(".pins"))
-        if self.journal.lost is not None:
-            log("the last ebpfd ended unexpectedly and lost: " + (", ".join(self.journal.lost) or "no pins"))
+        self._saved = saved
         state.pinned = self._remember
+        if saved is not None:
+            self.journal.restored(saved.restore(state), saved.when)
+        if self.journal.news():
+            log(self.journal.news())
+            for row in self.journal.lost:
+                log(f"lost: {row}")
 
     def _listen(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -227,7 +234,7 @@ class Server:
     # -- pins outlive clients
 
     def _remember(self) -> None:
-        self.journal.remember([f"{path} ({_what(held)})" for path, held in self.state.pins.items()])
+        self.journal.remember({path: _what(held) for path, held in self.state.pins.items()})
         if self.pins_folder is not None:
             show_pins(Path(self.pins_folder), list(self.state.pins))
 
@@ -271,6 +278,7 @@ class Server:
     def close(self) -> None:
         """Close everything. Idempotent."""
         unused = self._end_work()
+        self._save()
         for client in list(self._clients):
             # What is written already should still reach it.
             with suppress(OSError):
@@ -290,6 +298,16 @@ class Server:
                 os.close(fd)
         if unused:
             self.state.close()
+
+    def _save(self) -> None:
+        saved, self._saved = self._saved, None
+        if saved is None:
+            return
+        try:
+            for row in saved.save(self.state):
+                self._log(f"not saved: {row}")
+        except (EbpfError, OSError) as error:
+            self._log(f"nothing could be saved: {error}")
 
     def _end_work(self) -> bool:
         """Have test runs end. Whether all did: else what they use goes with this process."""

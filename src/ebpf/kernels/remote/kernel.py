@@ -37,8 +37,8 @@ class RemoteKernel(LinuxOnly):
         self._events: dict[int, int] = {}
         self._connection, hello = self._greeted(connection, start)
         self.possible_cpus = int(hello["cpus"])
-        #: What an ebpfd that ended unexpectedly had pinned, if one did and nobody has taken the news yet.
-        self.lost: list[str] | None = None if hello["lost"] is None else [str(line) for line in hello["lost"]]
+        #: What nobody was told yet of an ebpfd that ended unexpectedly, in one line; "" if none did.
+        self.news = str(hello["news"])
         self.lab = RemoteLab(system_wide=bool(hello["system_wide"]))
 
     def _greeted(self, connection: Connection | None, start: bool) -> tuple[Connection, Any]:
@@ -193,12 +193,12 @@ class RemoteKernel(LinuxOnly):
         """What the daemon tells of itself."""
         return dict(self._ask("status"))
 
-    def take_lost(self) -> list[str] | None:
-        """What an ebpfd that ended unexpectedly had pinned; None if none did. It is told once, to whoever asks first."""
-        lost, self.lost = self.lost, None
-        if lost is not None:
+    def take_news(self) -> str:
+        """What happened to the ebpfd before, in one line; "" if nothing did. It is told once, to whoever takes it first."""
+        news, self.news = self.news, ""
+        if news:
             self._ask("told")
-        return lost
+        return news
 
     def stop(self) -> None:
         """Have the daemon end."""

@@ -180,7 +180,10 @@ class UserKernel(LinuxOnly):
         return cast(calls.TestRunResult, self._run_job(call).here())
 
     def _pin(self, call: calls.ObjPin) -> None:
-        self.state.pin(call.path, self.table.get(call.fd, Object, "bpf(OBJ_PIN)"))
+        held = self.table.get(call.fd, Object, "bpf(OBJ_PIN)")
+        if not isinstance(held, (MapObject, ProgramObject, LinkObject)):
+            raise KernelError(errno.EINVAL, "bpf(OBJ_PIN)", f"descriptor {call.fd} is no map, program or link")
+        self.state.pin(call.path, held)
 
     def _obj_get(self, call: calls.ObjGet) -> int:
         return self.table.open(self.state.at_path(call.path), _access(call.file_flags))

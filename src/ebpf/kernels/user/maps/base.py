@@ -3,7 +3,7 @@
 import ctypes
 import errno
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from ebpf.engine.program import MapDesc
@@ -21,6 +21,8 @@ ENOTSUPP = 524
 #: More than this no map is given: what is not touched costs nothing but addresses.
 _LARGEST = 1 << 36
 _PAGE = 4096
+# How many elements are read at once where all are.
+_PIECE = 4096
 _LOCK = int(UpdateFlag.F_LOCK)
 PROG_ACCESS = MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
 #: Flags of the descriptor that MAP_CREATE answers with, not of the map.
@@ -249,6 +251,15 @@ class Map:
             raise KernelError(errno.EBUSY, "bpf(MAP_FREEZE)", "the map is mapped for writing")
         self.frozen = True
 
+    # -- everything at once, to be kept
+
+    def contents(self) -> dict[str, Any]:
+        """All that is in the map and can be in another one like it, as plain values; taking it may empty the map."""
+        return {}
+
+    def fill(self, contents: Mapping[str, Any]) -> None:
+        """Put into a new map what another one gave as its contents. ValueError, TypeError or KernelError for anything else."""
+
     # -- memory that clients map
 
     def view(self, length: int, offset: int, *, writable: bool) -> memoryview:
@@ -348,6 +359,29 @@ class Keyed(Map):
         if result:
             raise KernelError(-result, call, self.FULL if -result in (errno.E2BIG, errno.ENOSPC) else "", done=done.value)
         return count
+
+    def contents(self) -> dict[str, Any]:
+        """Keys and values, end to end."""
+        keys, values, done, place, count = bytearray(), bytearray(), 0, b"", _PIECE
+        while True:
+            try:
+                found = self.batch(place, count, 0, take=False)
+            except KernelError as error:
+                if error.errno != errno.ENOSPC or count > self.header.max_entries:
+                    raise
+                count *= 2
+                continue
+            keys += found.keys
+            values += found.values
+            done += found.count
+            place = found.next
+            if not place:
+                return {"keys": bytes(keys), "values": bytes(values), "count": done}
+
+    def fill(self, contents: Mapping[str, Any]) -> None:
+        """Write them all."""
+        if contents["count"]:
+            self.put_many(contents["keys"], contents["values"], contents["count"], 0)
 
     def remove_many(self, keys: bytes, count: int, flags: int) -> int:
         """Remove keys that stand end to end."""

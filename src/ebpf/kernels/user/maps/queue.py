@@ -3,13 +3,15 @@
 import ctypes
 import errno
 import os
-from typing import ClassVar
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, ClassVar
 
 from ebpf.engine.runtime import library
 from ebpf.errors import KernelError
 from ebpf.kernels.user.maps.base import FD_ACCESS, PROG_ACCESS, Map, bad, round8
 from ebpf.sys.calls import MapCreate
-from ebpf.uapi import MapFlag
+from ebpf.uapi import MapFlag, MapType
 
 _LARGEST_VALUE = 1 << 22
 _HASHES = 5
@@ -73,6 +75,22 @@ class Queue(Keyless):
         self.answer(library().rt_map_pop(self.address, value), call)
         return value.raw
 
+    def contents(self) -> dict[str, Any]:
+        """All values, those that were pushed first in front; the map is empty then."""
+        values = []
+        with suppress(KernelError):
+            while True:
+                values.append(self.take(b"", 0))
+        if self.type == MapType.STACK:
+            values.reverse()
+        return {"values": b"".join(values)}
+
+    def fill(self, contents: Mapping[str, Any]) -> None:
+        """Push them again."""
+        values = contents["values"]
+        for at in range(0, len(values), self.value_bytes):
+            self.update(b"", values[at : at + self.value_bytes], 0)
+
 
 class Bloom(Keyless):
     """BPF_MAP_TYPE_BLOOM_FILTER; the lowest 4 bits of map_extra say how many hash functions."""
@@ -97,3 +115,14 @@ class Bloom(Keyless):
         header.seed = 0 if self.flags & MapFlag.ZERO_SEED else int.from_bytes(os.urandom(4), "little")
         header.data_size = max(bits // 8, 8)
         header.data = self.region(header.data_size).address
+
+    def contents(self) -> dict[str, Any]:
+        """The bits, and what the hashes began with."""
+        return {"seed": int(self.header.seed), "bits": ctypes.string_at(self.data_address, self.header.data_size)}
+
+    def fill(self, contents: Mapping[str, Any]) -> None:
+        """Take them over."""
+        if len(contents["bits"]) != self.header.data_size:
+            raise bad("a filter of another size")
+        self.header.seed = contents["seed"]
+        ctypes.memmove(self.data_address, contents["bits"], self.header.data_size)

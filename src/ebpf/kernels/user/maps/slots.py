@@ -206,6 +206,7 @@ class Inner:
         if not template.INNER:
             raise bad(f"maps of type {template.kind} cannot be inner maps", ENOTSUPP)
         self._shape = _shape(template)
+        self.spec = template.spec
         #: The inner map as programs see it.
         self.desc: MapDesc = template.describe(-1)
 
