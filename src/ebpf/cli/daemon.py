@@ -1,5 +1,6 @@
 """`ebpf daemon`: look after ebpfd, which keeps the user kernel's pinned objects."""
 
+import errno
 import time
 
 from ebpf.cli.context import Context
@@ -7,6 +8,9 @@ from ebpf.cli.jsonw import dumps
 from ebpf.cli.noun import Verb, dispatch, done, help_verb
 from ebpf.cli.words import Words
 from ebpf.errors import KernelError
+
+# How long an end may take: what is pinned may have to be saved.
+_ENDS_S = 60
 
 
 def run(context: Context, argv: list[str]) -> int:
@@ -41,18 +45,17 @@ def status(context: Context, words: Words) -> int:
 
 def stop(context: Context, words: Words) -> int:
     """End the daemon."""
-    from ebpf.kernels import daemon_status, stop_daemon
+    from ebpf.kernels import daemon_runs, stop_daemon
 
     words.end()
-    if daemon_status() is None:
+    if not stop_daemon():
         context.note("ebpfd does not run")
         done(context)
         return 0
-    stop_daemon()
-    deadline = time.monotonic() + 10
-    while daemon_status() is not None:
+    deadline = time.monotonic() + _ENDS_S
+    while daemon_runs():
         if time.monotonic() > deadline:
-            raise KernelError(110, "daemon stop", "ebpfd did not end within 10 s")
+            raise KernelError(errno.ETIMEDOUT, "daemon stop", f"ebpfd did not end within {_ENDS_S} s")
         time.sleep(0.01)
     done(context)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.kernel import Kernel
 
-__all__ = ["daemon_log", "daemon_news", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
+__all__ = ["daemon_log", "daemon_news", "daemon_runs", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
 
 
 def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = False) -> Kernel:
@@ -60,12 +60,33 @@ def daemon_status() -> dict[str, Any] | None:
         raise
 
 
-def stop_daemon() -> None:
-    """End ebpfd, if it runs."""
-    from ebpf.kernels.remote import RemoteKernel
+def daemon_runs() -> bool:
+    """Whether ebpfd runs, of whatever version."""
+    from ebpf.kernels.remote import connect
 
-    with RemoteKernel(start=False) as kernel:
-        kernel.stop()
+    try:
+        connect(start=False)[0].close()
+    except KernelError as error:
+        if error.errno != errno.ECONNREFUSED:
+            raise
+        return False
+    return True
+
+
+def stop_daemon() -> bool:
+    """Have ebpfd end, of whatever version it is; False if it does not run."""
+    from ebpf.kernels.remote import RemoteKernel, terminate
+
+    try:
+        with RemoteKernel(start=False) as kernel:
+            kernel.stop()
+    except KernelError as error:
+        if error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+            return False
+        if error.errno not in (errno.EPROTONOSUPPORT, errno.EPROTO):
+            raise
+        terminate()
+    return True
 
 
 def daemon_log() -> Path:

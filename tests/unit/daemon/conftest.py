@@ -2,12 +2,16 @@
 
 import os
 import signal
+import socket
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from support.daemon import running
+from ebpf.errors import KernelError, UsageError
+from ebpf.kernels.remote import connect
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +23,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("EBPF_DAEMON_IDLE_S", "30")
     monkeypatch.delenv("EBPF_DAEMON", raising=False)
     yield folder / "ebpf"
-    pid = running()
-    if pid:
-        os.kill(pid, signal.SIGKILL)
+    with suppress(KernelError, UsageError):
+        peer, _ = connect(start=False)
+        pid, _, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        peer.close()
+        if pid != os.getpid():
+            os.kill(pid, signal.SIGKILL)

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import random
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +15,6 @@ import pytest
 
 from ebpf.errors import KernelError, NotSupportedError, UsageError
 from ebpf.kernels.remote import RemoteKernel, connect
-from ebpf.kernels.remote.connection import Connection
 from ebpf.sys import wire
 from ebpf.sys.calls import (
     FdById,
@@ -198,111 +195,6 @@ def test_a_folder_that_others_can_reach_is_not_trusted(how: str, place: Path, tm
         connect()
 
 
-def test_another_version_is_told_so() -> None:
-    connection = Connection(*connect())
-    with pytest.raises(KernelError) as told:
-        connection.call("hello", wire.PROTOCOL + 1)
-    assert told.value.errno == errno.EPROTONOSUPPORT
-    connection.close()
-
-
-def test_the_first_call_is_hello() -> None:
-    connection = Connection(*connect())
-    with pytest.raises(KernelError, match="hello"):
-        connection.call("status")
-    connection.close()
-
-
-@pytest.mark.parametrize(
-    ("method", "arguments", "number"),
-    [
-        ("close", (77,), errno.EBADF),
-        ("close", ("x",), errno.EINVAL),
-        ("close", (), errno.EINVAL),
-        ("mmap", (3, -1, 0), errno.EBADF),
-        ("ready", (["x"],), errno.EINVAL),
-        ("bpf", (MapLookup(99, b"", 0),), errno.EBADF),
-        ("bpf", (MapCreate(1, 4, 8, 1 << 30, name="x"),), None),
-        ("bpf", (5,), errno.EINVAL),
-        ("perf_enable", (0,), errno.EBADF),
-        ("trace_read", (0,), errno.EBADF),
-        ("unpin", ("/nosuch",), errno.ENOENT),
-    ],
-)
-def test_wrong_calls_get_an_error_and_nothing_else(method: str, arguments: tuple[object, ...], number: int | None) -> None:
-    connection = Connection(*connect())
-    connection.call("hello", wire.PROTOCOL)
-    with pytest.raises(KernelError) as refused:
-        connection.call(method, *arguments)
-    assert number is None or refused.value.errno == number
-    assert connection.call("status")[0]["clients"] == 1
-    connection.close()
-
-
-def test_a_descriptor_of_the_wrong_kind_is_refused() -> None:
-    with RemoteKernel() as kernel:
-        fd = kernel.bpf(HASH)
-        with pytest.raises(KernelError) as refused:
-            kernel.bpf(ProgTestRun(fd, bytes(64)))
-        assert refused.value.errno == errno.EINVAL
-
-
-def test_garbled_messages_end_the_connection_and_nothing_else() -> None:
-    drawn = random.Random(1)
-    good = wire.frame(1, wire.Kind.CALL, wire.encode(["hello", [wire.PROTOCOL]]))
-    with RemoteKernel() as watcher:
-        for round_ in range(300):
-            peer, _ = connect()
-            data = bytearray(good + wire.frame(2, wire.Kind.CALL, wire.encode(["bpf", [HASH]])))
-            if round_ % 3 == 0:
-                data = bytearray(drawn.randbytes(drawn.randrange(1, 200)))
-            else:
-                for _ in range(drawn.randrange(1, 6)):
-                    data[drawn.randrange(len(data))] = drawn.randrange(256)
-            peer.settimeout(5)
-            peer.sendall(data)
-            peer.shutdown(socket.SHUT_WR)
-            while True:
-                try:
-                    if not peer.recv(65536):
-                        break
-                except ConnectionResetError:
-                    break
-            peer.close()
-        wait_for(lambda: watcher.status()["clients"] == 1)
-        assert watcher.status()["maps"] == 0
-
-
-def test_a_message_that_is_too_long_is_refused_before_it_is_read() -> None:
-    peer, _ = connect()
-    peer.settimeout(5)
-    peer.sendall(wire.HEADER.pack(wire.MAGIC, 1, 1, 0, wire.LARGEST + 1))
-    _, kind, _ = wire.parse_header(peer.recv(65536))
-    assert kind == wire.Kind.ERROR
-    assert peer.recv(65536) == b""
-    peer.close()
-
-
-def test_a_client_that_does_not_read_stalls_nobody_else() -> None:
-    peer, _ = connect()
-    peer.setblocking(False)
-    peer.send(wire.frame(0, wire.Kind.CALL, wire.encode(["hello", [wire.PROTOCOL]])))
-    ask = wire.frame(1, wire.Kind.CALL, wire.encode(["status", []])) * 1000
-    sent = 0
-    while sent < 64 << 20:
-        try:
-            sent += peer.send(ask)
-        except BlockingIOError:
-            break
-    with RemoteKernel() as kernel:
-        began = time.monotonic()
-        for _ in range(100):
-            kernel.status()
-        assert time.monotonic() - began < 5
-        assert kernel.status()["resident_bytes"] < 400 << 20
-    peer.close()
-
-
 def test_hooks_need_a_laboratory() -> None:
     from ebpf.sys.kernel import Kprobe
 
@@ -324,10 +216,3 @@ def test_a_fork_sees_a_closed_kernel() -> None:
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert kernel.status()["clients"] == 1
-
-
-def test_struct_of_credentials_is_read() -> None:
-    peer, _ = connect()
-    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    assert uid == os.getuid()
-    peer.close()

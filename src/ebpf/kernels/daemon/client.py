@@ -108,6 +108,9 @@ class Client:
             self.fail(sequence, KernelError(errno.ENOMEM, method[:40]))
         except OSError as error:
             self.fail(sequence, KernelError(error.errno or errno.EIO, method[:40]))
+        except Exception as error:  # noqa: BLE001  # a fault of ours must not end what others rely on
+            self.server.report(error)
+            self.fail(sequence, KernelError(errno.EIO, method[:40], f"ebpfd failed: {type(error).__name__}: {error}"))
 
     # -- out
 

@@ -1,5 +1,6 @@
 """The daemon: one thread that serves every client, and threads for what takes long."""
 
+import errno
 import os
 import resource
 import selectors
@@ -8,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +25,7 @@ from ebpf.kernels.daemon.watch import Watch
 from ebpf.kernels.user.kernel import Job
 from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, ProgramObject
 from ebpf.kernels.user.state import State
-from ebpf.sys.wire import socket_address
+from ebpf.sys import wire
 
 _CLIENTS = 4096
 # How long the end waits for work that is under way.
@@ -84,7 +86,7 @@ class Server:
             os.unlink(self.path)
         old = os.umask(0o177)
         try:
-            with socket_address(self.path) as address:
+            with wire.socket_address(self.path) as address:
                 self._socket.bind(address)
         finally:
             os.umask(old)
@@ -141,7 +143,7 @@ class Server:
             _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid != os.getuid() or len(self._clients) >= _CLIENTS:
                 self._log(f"refused a connection of user {uid}")
-                peer.close()
+                _turn_away(peer, "it serves another user" if uid != os.getuid() else f"it has {_CLIENTS} clients, as many as it can")
                 continue
             peer.setblocking(False)
             client = Client(self, peer, self._limits.one(self._together))
@@ -206,9 +208,10 @@ class Server:
             except EbpfError as error:
                 failure = error
             except MemoryError:
-                failure = KernelError(12, "bpf")
+                failure = KernelError(errno.ENOMEM, "bpf")
             except Exception as error:  # noqa: BLE001  # whatever it is, the client is to know, and the daemon to go on
-                failure = KernelError(5, "bpf", f"ebpfd failed: {type(error).__name__}: {error}")
+                self.report(error)
+                failure = KernelError(errno.EIO, "bpf", f"ebpfd failed: {type(error).__name__}: {error}")
             finally:
                 self._watch.end()
             self._done.append(lambda: finish(result, failure))
@@ -230,6 +233,10 @@ class Server:
         thread = threading.Thread(target=run, name="ebpfd-work", daemon=True)
         self._workers[client] = thread
         thread.start()
+
+    def report(self, error: Exception) -> None:
+        """Write a fault of ours into the log."""
+        self._log("".join(traceback.format_exception(error)).rstrip())
 
     # -- pins outlive clients
 
@@ -317,6 +324,15 @@ class Server:
         for thread in self._workers.values():
             thread.join(max(deadline - time.monotonic(), 0))
         return not any(thread.is_alive() for thread in self._workers.values())
+
+
+def _turn_away(peer: socket.socket, why: str) -> None:
+    """Say why a connection is not served, and end it."""
+    peer.setblocking(False)
+    error = KernelError(errno.EPERM, "connect", f"ebpfd does not serve you: {why}")
+    with suppress(OSError):
+        peer.send(wire.frame(0, wire.Kind.ERROR, wire.encode_error(error)))
+    peer.close()
 
 
 def show_pins(folder: Path, pins: list[str]) -> None:

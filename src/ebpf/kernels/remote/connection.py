@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import threading
+from contextlib import suppress
 from typing import Any
 
 from ebpf.errors import EbpfError, KernelError
@@ -36,14 +37,16 @@ class Connection:
         with self._lock:
             if self._dead:
                 raise self._gone(method)
-            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-            wanted = self._sequence
+            # 0 is the daemon's, for what concerns the connection itself.
+            wanted = self._sequence = self._sequence % 0xFFFFFFFF + 1
             try:
-                self._socket.sendall(wire.frame(wanted, Kind.CALL, wire.encode([method, list(arguments)])))
+                with suppress(ConnectionError):
+                    # A daemon that does not take it may still have said why.
+                    self._socket.sendall(wire.frame(wanted, Kind.CALL, wire.encode([method, list(arguments)])))
                 while True:
                     sequence, kind, body = self._receive()
                     fds, self._fds = self._fds, []
-                    if sequence == wanted:
+                    if sequence == wanted or (kind == Kind.ERROR and not sequence):
                         break
                     _close_all(fds)
             except (ConnectionError, OSError, EOFError) as error:

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import signal
 import socket
 import stat
 import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ebpf.errors import KernelError, NotSupportedError, UsageError
@@ -79,6 +81,17 @@ def _try(path: Path) -> socket.socket | None:
         peer.close()
         raise KernelError(errno.EPERM, "connect", f"the process at {path} belongs to another user ({uid})")
     return peer
+
+
+def terminate() -> None:
+    """Have the daemon end by a signal: whatever version of the protocol it speaks. Nothing if it does not run."""
+    peer = _try(socket_path())
+    if peer is None:
+        return
+    pid, _, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    peer.close()
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 def _start(path: Path) -> socket.socket | None:

@@ -46,6 +46,11 @@ class Region:
         """A window into the memory, valid until close()."""
         return memoryview(self._map)[offset : offset + length]
 
+    def forbid_writing(self) -> None:
+        """Let nobody else who has the file write to it."""
+        if self.fd >= 0:
+            forbid_writing(self.fd)
+
     def close(self) -> None:
         """Give the memory back; views that are still held keep it. Idempotent."""
         try:

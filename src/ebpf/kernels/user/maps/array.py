@@ -36,6 +36,9 @@ class Array(Keyed):
         self.header.elem_size = round8(self.spec.value_size) * (self.cpus if self.per_cpu else 1)
         data = self.region(self.header.elem_size * self.spec.max_entries)
         self.header.data, self.header.data_size = data.address, data.size
+        if self.flags & MapFlag.RDONLY_PROG:
+            # The verifier may rely on what is in it, so a client that is given the file must not be able to write, whatever it tries.
+            data.forbid_writing()
 
     def remove_many(self, keys: bytes, count: int, flags: int) -> int:
         """Elements of an array cannot be removed."""
