@@ -49,6 +49,7 @@ int hello(struct xdp_md *ctx) {
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 """,
 }
+_MARK = "-- typed:"
 _NUMBER = r"\d[\d.,]*(?: ?[kMG]\b)?"
 
 
@@ -60,10 +61,13 @@ class Snippet:
     shown: tuple[str, ...]
 
 
+PROMPTS = ("$", "#", "lab$")
+
+
 def snippets(page: Path, prompt: str) -> list[Snippet]:
     """The commands of a page with one prompt."""
     found: list[tuple[str, list[str]]] = []
-    other = "#" if prompt == "$" else "$"
+    others = tuple(f"{other} " for other in PROMPTS if other != prompt)
     current: list[str] | None = None
     for line in page.read_text().splitlines():
         if not line.startswith("    "):
@@ -71,8 +75,8 @@ def snippets(page: Path, prompt: str) -> list[Snippet]:
         elif line[4:].startswith(f"{prompt} "):
             # What stands behind a wide gap is a remark.
             current = []
-            found.append((re.split(r"\s{3,}", line[6:])[0], current))
-        elif line[4:].startswith(f"{other} "):
+            found.append((re.split(r"\s{3,}", line[5 + len(prompt) :])[0], current))
+        elif line[4:].startswith(others):
             current = None
         elif current is not None:
             current.append(line[4:])
@@ -135,11 +139,48 @@ def test_what_is_typed_prints_what_is_shown(page: Path, place: Path) -> None:
     for snippet in snippets(page, "$"):
         if "activate" in snippet.command:
             continue
+        if " lab " in snippet.command and (reason := no_laboratory()):
+            pytest.skip(f"user namespaces: {reason}")
         answer = subprocess.run(snippet.command, shell=True, cwd=place, env=env, capture_output=True, text=True, timeout=60, check=False)
         refused = any(": refused [" in line for line in snippet.shown)
         assert answer.returncode == int(refused), f"{snippet.command}\n{answer.stdout}{answer.stderr}"
         if snippet.shown:
             assert fits(snippet.shown, answer.stdout), f"$ {snippet.command}\n{answer.stdout}{answer.stderr}"
+
+
+# README's laboratory is the tutorial's, which tests/both types through a terminal.
+LABS = [p for p in PAGES if snippets(p, "lab$") and p.name != "README.md"]
+
+
+@pytest.mark.parametrize("page", LABS, ids=lambda p: str(p.relative_to(TOP)))
+def test_what_is_typed_in_a_laboratory_prints_what_is_shown(page: Path, place: Path) -> None:
+    if reason := no_laboratory():
+        pytest.skip(f"user namespaces: {reason}")
+    typed = snippets(page, "lab$")
+    script = "".join(f"{snippet.command}\necho {_MARK} $?\n" for snippet in typed)
+    (place / "typed.sh").write_text(script)
+    answer = subprocess.run(
+        ["ebpf", "lab", "-q", "--", "bash", "typed.sh"],
+        cwd=place,
+        env=environment(place, "user"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    printed = re.split(rf"{_MARK} (\d+)\n", answer.stdout)
+    assert len(printed) == 2 * len(typed) + 1, answer.stdout + answer.stderr
+    for number, snippet in enumerate(typed):
+        text, status = printed[2 * number], printed[2 * number + 1]
+        assert status == "0", f"lab$ {snippet.command}\n{text}{answer.stderr}"
+        if snippet.shown:
+            assert fits(snippet.shown, text), f"lab$ {snippet.command}\n{text}{answer.stderr}"
+
+
+def no_laboratory() -> str:
+    """Why a laboratory can have no namespaces here ("" if it can)."""
+    done = subprocess.run(["unshare", "-Urnm", "true"], capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
 
 
 @pytest.mark.linux

@@ -9,7 +9,7 @@ from typing import Any
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.kernel import Kernel
 
-__all__ = ["daemon_log", "daemon_news", "daemon_runs", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
+__all__ = ["daemon_fell", "daemon_log", "daemon_news", "daemon_runs", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
 
 
 def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = False) -> Kernel:
@@ -58,6 +58,13 @@ def daemon_status() -> dict[str, Any] | None:
         if error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
             return None
         raise
+
+
+def daemon_fell() -> bool:
+    """Whether the last ebpfd ended unexpectedly, and none has been started since."""
+    from ebpf.kernels.remote import socket_path
+
+    return not daemon_runs() and socket_path().with_suffix(".pins").exists()
 
 
 def daemon_runs() -> bool:

@@ -29,10 +29,10 @@ _LARGEST = 1 << 30
 
 
 class Saved:
-    """The file that pins are kept in. `when` is the time of the last save that was read, as text."""
+    """The file, at `path`, that pins are kept in. `when` is the time of the last save that was read, as text."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self.when = ""
 
     def save(self, state: State) -> list[str]:
@@ -50,21 +50,21 @@ class Saved:
         return left_out
 
     def _write(self, data: bytes) -> None:
-        new = self._path.with_name(f"{self._path.name}.new")
+        new = self.path.with_name(f"{self.path.name}.new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(fd)
         # Whoever is killed here leaves the old one or the new one.
-        os.replace(new, self._path)
+        os.replace(new, self.path)
 
     def restore(self, state: State) -> list[str]:
         """Make again what was saved. The answer is what could not be: 'path (why)'."""
         try:
             data = self._read()
         except OSError as error:
-            return [f"{self._path} ({(error.strerror or str(error)).lower()})"]
+            return [f"{self.path} ({(error.strerror or str(error)).lower()})"]
         if data is None:
             return []
         with UserKernel(state) as kernel:
@@ -80,12 +80,12 @@ class Saved:
                 self.when = str(kept["when"])
                 return [line for path, place in kept["pins"].items() if (line := making.pin(path, place))]
             except (wire.WireError, KeyError, TypeError, ValueError, IndexError) as error:
-                return [f"{self._path} (garbled: {error})"]
+                return [f"{self.path} (garbled: {error})"]
 
     def _read(self) -> bytes | None:
         """The file, which must be this user's own; None if there is none."""
         with suppress(FileNotFoundError):
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             with open(fd, "rb") as file:
                 found = os.fstat(fd)
                 if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:

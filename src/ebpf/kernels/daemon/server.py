@@ -279,6 +279,7 @@ class Server:
             "pins": sorted(self.state.pins),
             "lost": self.journal.lost,
             "resident_bytes": resident,
+            "saved": str(self._saved.path) if self._saved is not None else "",
             "limits": self._limits.told(),
         }
 

@@ -16,6 +16,7 @@ from ebpf.errors import KernelError, NotSupportedError, UsageError
 from ebpf.sys.wire import socket_address
 
 _START_S = 10.0
+_LONGEST_LOG = 1 << 20
 
 
 def folder() -> Path:
@@ -124,6 +125,10 @@ def _start(path: Path) -> socket.socket | None:
 
 
 def _launch(path: Path, log: Path) -> "subprocess.Popen[bytes]":
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > _LONGEST_LOG:
+            # What is old goes, in whole lines.
+            log.write_bytes(log.read_bytes()[-_LONGEST_LOG // 2 :].partition(b"\n")[2])
     with open(log, "ab") as out:
         os.chmod(log, 0o600)
         return subprocess.Popen(
