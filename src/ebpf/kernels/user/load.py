@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.program import Code, MapDesc, Prepared, SourceLine, Verdict
 from ebpf.engine.runtime import REWRITES, helper_address
-from ebpf.engine.verifier import verify
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import Insn, decode, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
@@ -97,6 +96,9 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
 
     Raises KernelError with the verifier's log for a refusal, NotSupportedError for what user space does not have.
     """
+    # A quarter of what a laboratory or ebpfd takes to start, if it were imported with it.
+    from ebpf.engine.verifier import verify
+
     where = "bpf(PROG_LOAD)"
     try:
         kind = ProgType(call.prog_type)

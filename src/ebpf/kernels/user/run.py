@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ebpf.engine.interp import Machine, Memory, Program
 from ebpf.engine.runtime import helper_address, library
 from ebpf.engine.runtime.abi import Env, Replay, Skb, Xdp
 from ebpf.errors import KernelError, NotSupportedError
@@ -22,6 +21,7 @@ from ebpf.sys.kernel import ReplayStats
 from ebpf.uapi import HELPERS, ProgType
 
 if TYPE_CHECKING:
+    from ebpf.engine.interp import Machine, Memory
     from ebpf.kernels.user.kernel import UserKernel
 
 _HEADROOM, _TAILROOM, _SHORTEST = 256, 320, 14
@@ -37,8 +37,10 @@ _CTX = 8192
 _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, *([ctypes.c_uint64] * 5), ctypes.c_void_p)
 
 
-def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Mapping[int, tuple[int, bool]]) -> Machine:
+def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Mapping[int, tuple[int, bool]]) -> "Machine":
     """The interpreter for a program: its maps and `regions` (address to size and writable) are the memory it may touch."""
+    from ebpf.engine.interp import Machine, Memory, Program
+
     memory = Memory()
     seen: set[int] = set()
     _add_maps(memory, held, seen)
@@ -63,7 +65,7 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
     return Machine(held.program.prepared, memory, helpers, map_value=program(held).map_value, tails=tail)
 
 
-def _add_maps(memory: Memory, held: ProgramObject, seen: set[int]) -> None:
+def _add_maps(memory: "Memory", held: ProgramObject, seen: set[int]) -> None:
     """Let a program reach what is in its maps, and in the maps that those hold."""
     maps = [map_.map for map_ in held.maps.values()]
     while maps:
