@@ -122,13 +122,19 @@ def main() -> None:
         for verdict in ("XDP_DROP", "XDP_TX", "XDP_PASS"):
             (folder / "judge.bpf.c").write_text(JUDGE.replace("VERDICT", verdict))
             floods = sorted(flood(folder) for _ in range(rounds))
-            rate, offered, back = floods[len(floods) // 2]
+            rate, offered, back, spent = floods[len(floods) // 2]
             sent_back = f", {back / 1e6:.2f} M/s came back" if verdict == "XDP_TX" else ""
-            print(f"{verdict} on the veth, inline: {rate / 1e6:.2f} M packets/s of {offered / 1e6:.2f} M/s sent{sent_back} (target 0.3)")
+            print(
+                f"{verdict} on the veth, inline: {rate / 1e6:.2f} M packets/s of {offered / 1e6:.2f} M/s sent{sent_back} (target 0.3); "
+                f"{spent:.2f} us of processor time for each"
+            )
 
 
-def flood(folder: Path) -> tuple[float, float, float]:
-    """Flood the lab's eth0 from the second host: packets a second that the program judged, that were sent, and that came back."""
+def flood(folder: Path) -> tuple[float, float, float, float]:
+    """Flood the lab's eth0 from the second host: packets a second that the program judged, that were sent, and that came back.
+
+    Last, microseconds of the lab's processor time for each: what a busy machine does not change much.
+    """
     script = f"""
 set -e
 cd {folder}
@@ -142,11 +148,20 @@ bpftool -j map dump name judge.bss
     with subprocess.Popen([*LAB, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as lab:
         assert lab.stdin is not None
         assert lab.stdout is not None
-        inside = ["nsenter", "--preserve-credentials", "--user", "--net", "--target", str(second_host(int(lab.stdout.readline())))]
+        pid = int(lab.stdout.readline())
+        inside = ["nsenter", "--preserve-credentials", "--user", "--net", "--target", str(second_host(pid))]
+        before = processor_s(pid)
         seconds, sent, back = (float(word) for word in run([*inside, str(folder / "flood"), str(SECONDS)]).split())
+        spent = processor_s(pid) - before
         answer, _ = lab.communicate("\n", timeout=60)
     seen = json.loads(answer)[0]["formatted"]["value"][".bss"][0]["seen"]
-    return seen / seconds, sent / seconds, back / seconds
+    return seen / seconds, sent / seconds, back / seconds, spent / seen * 1e6
+
+
+def processor_s(pid: int) -> float:
+    """The processor time that a process has used, in seconds."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def second_host(lab: int) -> int:

@@ -18,7 +18,11 @@ from pathlib import Path
 import pytest
 
 from ebpf.errors import EbpfError, KernelError
+from ebpf.kernels.daemon import Server
 from ebpf.kernels.remote import RemoteKernel, connect
+from ebpf.kernels.user.maps import create
+from ebpf.kernels.user.objects import MapObject
+from ebpf.kernels.user.state import State
 from ebpf.sys import wire
 from ebpf.sys.calls import MapCreate, MapDelete, MapLookup, MapLookupBatch, MapUpdate, ObjGet, ObjPin, ProgLoad, ProgTestRun
 from ebpf.uapi import MapFlag, MapType, ProgType
@@ -262,6 +266,18 @@ def test_an_ebpfd_that_is_killed_while_it_starts_is_started_again(place: Path) -
     with RemoteKernel() as kernel:
         thread.join()
         assert int(kernel.status()["pid"]) not in killed
+
+
+def test_an_end_by_a_fault_of_its_own_is_told_too(tmp_path: Path) -> None:
+    server = Server(tmp_path / "d.sock", State())
+    server.state.pin("/sys/fs/bpf/counts", MapObject(create(HASH, 1, lambda fd: pytest.fail("no inner map")), None))
+    server._done.append(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        server.run()
+    next_one = Server(tmp_path / "d.sock", State())
+    assert next_one.journal.news() == "ebpfd ended unexpectedly and lost what was pinned: /sys/fs/bpf/counts (map counts)"
+    next_one.stop("test")
+    next_one.run()
 
 
 def test_a_second_ebpfd_leaves_the_first_alone(place: Path) -> None:

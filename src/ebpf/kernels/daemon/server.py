@@ -14,18 +14,20 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ebpf.errors import EbpfError, KernelError
 from ebpf.kernels.daemon.client import Client
 from ebpf.kernels.daemon.journal import Journal
 from ebpf.kernels.daemon.limits import Limits
-from ebpf.kernels.daemon.saved import Saved
 from ebpf.kernels.daemon.watch import Watch
 from ebpf.kernels.user.kernel import Job
 from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, ProgramObject
 from ebpf.kernels.user.state import State
 from ebpf.sys import wire
+
+if TYPE_CHECKING:
+    from ebpf.kernels.daemon.saved import Saved
 
 _CLIENTS = 4096
 # How long the end waits for work that is under way.
@@ -45,7 +47,7 @@ class Server:
         idle_s: float | None = None,
         log: Callable[[str], None] = lambda line: None,
         limits: Limits | None = None,
-        saved: Saved | None = None,
+        saved: "Saved | None" = None,
     ) -> None:
         self.path = path
         self.state = state
@@ -298,7 +300,9 @@ class Server:
             self._socket.close()
             with suppress(OSError):
                 self.path.unlink()
-        self.journal.close()
+        if self._stop is not None:
+            # A fault of ours is no wanted end: the next one is to tell.
+            self.journal.close()
         self._watch.close()
         self._selector.close()
         for fd in (self._wake_in, self._wake_out):
