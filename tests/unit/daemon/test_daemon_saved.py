@@ -2,7 +2,10 @@
 
 import errno
 import os
+import random
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -197,6 +200,36 @@ def test_after_an_unexpected_end_pins_are_as_they_were_saved_and_the_others_are_
             "ebpfd ended unexpectedly and lost what was pinned: /sys/fs/bpf/new (map counts); its pins are as they were saved at 2"
         )
         assert kernel.bpf(MapLookup(at(kernel, "old"), number(1), 8)) == b"saved..."
+
+
+@pytest.mark.usefixtures("file")
+def test_killed_while_it_saves_it_leaves_all_that_was_saved_before_or_all_that_is_new() -> None:
+    drawn = random.Random(5)
+    with RemoteKernel() as kernel:
+        fd = pinned(kernel, "map", kernel.bpf(MapCreate(MapType.ARRAY, 4, 1 << 20, 16)))
+        kernel.bpf(MapUpdate(fd, number(0), bytes(1 << 20)))
+    restart()
+    before = 0
+    for round_ in range(1, 5):
+        with RemoteKernel() as kernel:
+            fd = at(kernel, "map")
+            for key in range(16):
+                kernel.bpf(MapUpdate(fd, number(key), bytes([round_]) * (1 << 20)))
+            pid = int(kernel.status()["pid"])
+            kernel.stop()
+        time.sleep(drawn.uniform(0, 0.06))
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not running())
+        with RemoteKernel() as kernel:
+            assert "lost" not in kernel.news
+            assert "could not" not in kernel.news
+            fd = at(kernel, "map")
+            found = {kernel.bpf(MapLookup(fd, number(key), 1 << 20)) for key in range(1, 16)}
+            assert len(found) == 1
+            value = found.pop()
+            assert value in (bytes([before]) * (1 << 20), bytes([round_]) * (1 << 20))
+            before = value[0]
 
 
 def test_the_file_is_its_users_alone_and_without_one_nothing_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
