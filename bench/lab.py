@@ -133,7 +133,7 @@ def main() -> None:
 def flood(folder: Path) -> tuple[float, float, float, float]:
     """Flood the lab's eth0 from the second host: packets a second that the program judged, that were sent, and that came back.
 
-    Last, microseconds of the lab's processor time for each: what a busy machine does not change much.
+    Last, microseconds of the lab's processor time for each, looking for the next one included: an upper bound on a busy machine.
     """
     script = f"""
 set -e

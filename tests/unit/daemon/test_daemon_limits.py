@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import socket
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import Env
 from ebpf.errors import KernelError
+from ebpf.kernels.daemon import Server
 from ebpf.kernels.daemon.watch import Watch
 from ebpf.kernels.remote import RemoteKernel
 from ebpf.kernels.remote.connection import Connection
 from ebpf.kernels.remote.start import connect
 from ebpf.kernels.user import UserKernel
 from ebpf.kernels.user.grace import Grace
+from ebpf.kernels.user.state import State
 from ebpf.sys import wire
 from ebpf.sys.calls import BtfLoad, MapCreate, MapLookup, MapLookupBatch, ObjGet, ObjPin, ProgLoad, ProgTestRun
 from ebpf.uapi import MapType, ProgType
@@ -188,3 +191,37 @@ def test_a_limit_that_is_none_is_told_and_nothing_starts(name: str, text: str, m
     monkeypatch.setenv(f"EBPF_DAEMON_{name}", text)
     with pytest.raises(KernelError, match=f"ebpfd did not start: .*EBPF_DAEMON_{name}='{text}': not "):
         RemoteKernel()
+
+
+def test_one_pin_too_many_is_enospc_and_a_path_that_is_too_long_enametoolong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebpf.kernels.user.state._MOST_PINS", 2)
+    with UserKernel() as kernel:
+        fd = kernel.bpf(HASH)
+        for path, number in (("/a", 0), ("/" + "x" * 4095, errno.ENAMETOOLONG), ("/b", 0), ("/c", errno.ENOSPC)):
+            if not number:
+                kernel.bpf(ObjPin(path, fd))
+                continue
+            with pytest.raises(KernelError) as told:
+                kernel.bpf(ObjPin(path, fd))
+            assert told.value.errno == number
+
+
+def test_one_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ebpf.kernels.daemon.server._CLIENTS", 2)
+    path = tmp_path / "d.sock"
+    server = Server(path, State())
+    thread = threading.Thread(target=server.run)
+    thread.start()
+
+    def client() -> Connection:
+        peer = socket.socket(socket.AF_UNIX)
+        with wire.socket_address(path) as address:
+            peer.connect(address)
+        return Connection(peer, str(path))
+
+    with RemoteKernel(client()), RemoteKernel(client()) as second:
+        with pytest.raises(KernelError, match="it has 2 clients, as many as it can") as told:
+            RemoteKernel(client())
+        assert told.value.errno == errno.EPERM
+        second.stop()
+    thread.join()
