@@ -26,6 +26,7 @@ def warm_up() -> None:
     _machine()
 
 
+@lru_cache(maxsize=1)
 def processor() -> str:
     """What machine code depends on besides its source: the processor and LLVM's version, without importing LLVM."""
     import platform
