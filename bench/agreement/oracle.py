@@ -53,6 +53,8 @@ class Oracle:
                 took = time.perf_counter() - begin
                 if number and (not complaint(log) or number == _ENOTSUPP) and number != errno.EINVAL and number != errno.E2BIG:
                     return Answer("environment", errno=number, why=os.strerror(number), error=complaint(log))
+                if "failed to find the address for kernel symbol" in log:
+                    raise EnvironmentMissing("this kernel does not list its variables")
                 walked = self._load(call, _PATH | _STATS, _LARGE_LOG)[1][-_KEPT:] if number and path else ""
         except EnvironmentMissing as missing:
             return Answer("environment", why=str(missing))

@@ -2,17 +2,20 @@
 
 import os
 import struct
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 from bench.agreement.case import ALL, Answer, Case, MapCase
 from bench.agreement.folder import blob_path
 from bench.agreement.said import complaint, last_line
 
-from ebpf.btf import Btf, kernel_fields
+from ebpf.btf import Btf, Kind, kernel_fields
 from ebpf.engine.program import Code, MapDesc, SourceLine
 from ebpf.engine.verifier import RULES
 from ebpf.engine.verifier import verify as judge
 from ebpf.errors import FormatError
-from ebpf.isa import decode
+from ebpf.isa import Insn, decode
 from ebpf.kernels.user.load import source_lines
 from ebpf.sys.calls import ProgLoad
 from ebpf.uapi import ProgFlag, is_gpl
@@ -37,7 +40,7 @@ def verify(case: Case, profile: str, level: int = 0) -> Answer:
 def code_of(case: Case) -> Code:
     """A case as our verifier takes it."""
     numbers = [_FIRST + n for n in range(len(case.maps))]
-    insns = decode(case.with_maps(numbers))
+    insns = _resolved(case, decode(case.with_maps(numbers)))
     maps = {number: _map(each, number) for number, each in zip(numbers, case.maps, strict=True)}
     btf = Btf.parse(blob_path(case.btf).read_bytes()) if case.btf else None
     size = case.func_info_size
@@ -57,7 +60,30 @@ def code_of(case: Case) -> Code:
         strict_alignment=bool(case.flags & ProgFlag.STRICT_ALIGNMENT),
         sleepable=bool(case.flags & ProgFlag.SLEEPABLE),
         cpus=os.cpu_count() or 0,
+        kernel_btf=_kernel(),
+        attach_to=case.target,
     )
+
+
+@cache
+def _kernel() -> Btf:
+    """The types of the running kernel."""
+    return Btf.parse(Path("/sys/kernel/btf/vmlinux").read_bytes())
+
+
+def _resolved(case: Case, insns: tuple[Insn, ...]) -> tuple[Insn, ...]:
+    """The instructions with the kernel's numbers for its functions and variables."""
+    if not case.kfuncs and not case.ksyms:
+        return insns
+    out, slot = [], 0
+    for insn in insns:
+        for names, kind in ((case.kfuncs, Kind.FUNC), (case.ksyms, Kind.VAR)):
+            if slot in names:
+                found = _kernel().find(names[slot], kind)
+                insn = replace(insn, imm=found.id if found is not None else 0)
+        out.append(insn)
+        slot += insn.slots
+    return tuple(out)
 
 
 def _map(case: MapCase, number: int) -> MapDesc:

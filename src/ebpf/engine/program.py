@@ -68,6 +68,8 @@ class Code:
     cpus: int = 0
     #: What the program is attached to returns nothing.
     returns_nothing: bool = False
+    #: The kernel function, tracepoint, hook or iterator that it is attached to.
+    attach_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)

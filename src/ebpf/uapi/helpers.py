@@ -916,7 +916,7 @@ _ROWS: Final = (
     Helper(172, "timer_cancel", "long", "struct bpf_timer *timer", (Arg.TIMER,), Ret.INT, "5.15", gpl=True),
     Helper(173, "get_func_ip", "u64", "void *ctx", (Arg.CTX,), Ret.INT, "5.15", gpl=True),
     Helper(174, "get_attach_cookie", "u64", "void *ctx", (Arg.CTX,), Ret.INT, "5.15"),
-    Helper(175, "task_pt_regs", "long", "struct task_struct *task", (Arg.BTF,), Ret.BTF_OR_NULL, "5.15", gpl=True),
+    Helper(175, "task_pt_regs", "long", "struct task_struct *task", (Arg.BTF,), Ret.BTF, "5.15", gpl=True),
     Helper(
         176,
         "get_branch_snapshot",

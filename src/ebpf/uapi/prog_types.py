@@ -266,7 +266,16 @@ _ROWS: Final = (
         | _names("perf_event_output get_local_storage tcp_sock sk_storage_get sk_storage_delete get_netns_cookie get_retval set_retval"),
         returns=(0, 1),
     ),
-    ProgramType(ProgType.TRACING, "tracing", ""),
+    ProgramType(
+        ProgType.TRACING,
+        "tracing",
+        "",
+        helpers=_BASE
+        | _TRACING
+        | _names(
+            "d_path get_socket_cookie sk_storage_delete sk_storage_get skb_output skc_to_mptcp_sock skc_to_tcp6_sock skc_to_tcp_request_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_udp6_sock skc_to_unix_sock sock_from_file xdp_get_buff_len xdp_output"
+        ),
+    ),
     ProgramType(ProgType.STRUCT_OPS, "struct_ops", ""),
     ProgramType(ProgType.EXT, "ext", ""),
     ProgramType(ProgType.LSM, "lsm", ""),

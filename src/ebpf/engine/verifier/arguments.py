@@ -15,6 +15,7 @@ from ebpf.engine.verifier.reg import (
     SOCKET,
     STACK,
     TCP_SOCK,
+    TRUSTED,
     XDP_SOCK,
     Reg,
 )
@@ -60,10 +61,16 @@ def socket(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
         kinds = _SOCKETS | {BTF_ID}
     elif arg == Arg.SOCKET_OR_NULL:
         names, kinds = "sock", frozenset((SOCKET,))
+    from ebpf.engine.verifier.object_arguments import same_struct
+
     nullable = arg in (Arg.SOCK_OR_NULL, Arg.SOCKET_OR_NULL)
-    if reg.kind not in kinds or (reg.flags & MAYBE_NULL and not nullable):
+    flags = reg.flags & ~MAYBE_NULL if nullable else reg.flags
+    if reg.kind not in kinds or flags & ~(TRUSTED if reg.kind == BTF_ID else 0):
         raise expected(env, at, reg, names)
-    memory.fixed_offset(env, reg, at)
+    if reg.kind == BTF_ID:
+        same_struct(env, at, reg, "sock_common")
+    else:
+        memory.fixed_offset(env, reg, at)
     if arg == Arg.SOCK_RELEASED:
         if not reg.ref:
             raise env.refuse(

@@ -8,7 +8,7 @@ from ebpf.uapi import Helper
 class Call:
     """What the arguments of one call said: the map, the reference, the memory that is returned, the function called back."""
 
-    __slots__ = ("alloc", "function", "map", "most", "null_key", "ref", "released", "released_any", "row", "the_map", "timer")
+    __slots__ = ("alloc", "function", "map", "most", "null_key", "object", "ref", "released", "released_any", "row", "the_map", "timer")
 
     def __init__(self, row: Helper) -> None:
         self.row = row
@@ -22,3 +22,4 @@ class Call:
         self.most = 0
         self.null_key = False
         self.timer = False
+        self.object: Reg | None = None

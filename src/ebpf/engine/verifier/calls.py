@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from ebpf.engine.verifier import arguments, map_arguments, memory_arguments
+from ebpf.engine.verifier import arguments, map_arguments, memory_arguments, object_arguments
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import (
@@ -20,7 +20,9 @@ from ebpf.engine.verifier.references import forget_packets, release
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import NOTHING, PACKET, PACKET_END, PACKET_META
 from ebpf.engine.verifier.results import result
+from ebpf.engine.verifier.sections import helper_sleeps
 from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, ProgType
+from ebpf.uapi.tracing import ATTACH_HELPERS, ITERATOR_HELPERS
 
 
 def helper(env: Env, id_: int) -> Call:
@@ -57,10 +59,16 @@ def _as_this_type_has_it(env: Env, row: Helper) -> Helper:
     return row if other is None or row.args is None else replace(row, args=(*other, *row.args[len(other) :]))
 
 
-def _of_setsockopt(env: Env, row: Helper) -> bool:
-    """Whether a program on setsockopt(2) calls what only those may."""
-    setting = env.code.prog_type == ProgType.CGROUP_SOCKOPT and env.code.attach_type == AttachType.CGROUP_SETSOCKOPT
-    return setting and row.name in ("getsockopt", "setsockopt")
+def _of_attach_type(env: Env, row: Helper) -> bool:
+    """Whether a program may call what only those of its attach type may."""
+    code = env.code
+    if code.prog_type == ProgType.CGROUP_SOCKOPT:
+        return code.attach_type == AttachType.CGROUP_SETSOCKOPT and row.name in ("getsockopt", "setsockopt")
+    if code.prog_type != ProgType.TRACING:
+        return False
+    if code.attach_type == AttachType.TRACE_ITER and row.name in ITERATOR_HELPERS.get(code.attach_to, ()):
+        return True
+    return row.name in ATTACH_HELPERS.get(code.attach_type, ())
 
 
 def call_release(row: Helper) -> int:
@@ -86,7 +94,7 @@ def _row(env: Env, id_: int) -> Helper:
     kind = PROGRAM_TYPES[ProgType(env.code.prog_type)]
     if kind.helpers is None:
         raise Unjudged(f"helpers of {kind.name} programs", env.slot)
-    if row.name not in kind.helpers and not _of_setsockopt(env, row):
+    if row.name not in kind.helpers and not _of_attach_type(env, row):
         raise env.refuse(
             "helper-not-allowed",
             f"program of this type cannot use helper bpf_{row.name}#{id_}",
@@ -107,6 +115,8 @@ def _row(env: Env, id_: int) -> Helper:
             f"bpf_{row.name} may sleep, and this program must not",
             helper=id_,
         )
+    if row.name in SLEEPS:
+        helper_sleeps(env, row.name, id_)
     if row.gpl and not env.code.gpl:
         raise env.refuse(
             "licence",
@@ -186,6 +196,9 @@ _CHECKS: Final = {
     Arg.STACK_OR_NULL: arguments.stack_pointer,
     Arg.SPIN_LOCK: arguments.lock,
     Arg.TIMER: arguments.timer,
+    Arg.BTF: object_arguments.check_object,
+    Arg.BTF_OR_NULL: object_arguments.check_object,
+    Arg.PERCPU_BTF: object_arguments.check_percpu,
 }
 
 

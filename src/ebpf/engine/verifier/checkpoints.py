@@ -4,10 +4,11 @@ from typing import Final
 
 from ebpf.engine.verifier.compare import COVERS, SAME, WITHIN, covers
 from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.iterators import depths_differ, is_active
 from ebpf.engine.verifier.log import Log
 from ebpf.engine.verifier.loops import enters, entry_of
 from ebpf.engine.verifier.precision import Trace, trace_back
-from ebpf.engine.verifier.reg import SCALAR
+from ebpf.engine.verifier.reg import SCALAR, STACK
 from ebpf.engine.verifier.state import Checkpoint, State
 
 #: A state is remembered after so many jumps and instructions; inside of a loop after so many more.
@@ -89,11 +90,17 @@ class Checkpoints:
         if slot in structure.forced:
             if slot in structure.calls_back:
                 return covers(point, state, [], WITHIN, lenient=env.lenient)
+            if slot in structure.advances:
+                if covers(point, state, [], WITHIN, lenient=env.lenient) and _goes_on(state):
+                    enters(state, point)
+                    return True
+                return False
             if point.state.may_goto != state.may_goto and covers(point, state, [], WITHIN, lenient=env.lenient):
                 enters(state, point)
                 return True
         if (
             point.state.may_goto == state.may_goto
+            and not depths_differ(point.state, state)
             and point.state.unrolled == state.unrolled
             and covers(point, state, [], SAME, lenient=env.lenient)
         ):
@@ -143,3 +150,9 @@ class Checkpoints:
                 found = found or wanted != 0
         if found:
             trace_back(env.structure, state, env.slot, trace)
+
+
+def _goes_on(state: State) -> bool:
+    """Whether the iterator that is advanced here has elements left."""
+    pointer = state.frames[-1].regs[1]
+    return pointer.kind == STACK and is_active(state.frames[pointer.frame], (-pointer.off - pointer.num.smin - 1) // 8)

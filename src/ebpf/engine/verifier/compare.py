@@ -150,6 +150,7 @@ def _covers_slot(old: Slot, new: Slot, ids: Ids, how: int, *, precise: bool, len
             and x_.first == y_.first
             and x_.state == y_.state
             and x_.what == y_.what
+            and x_.trust == y_.trust
             and ids.pair(x_.ref, y_.ref)
         )
     return True

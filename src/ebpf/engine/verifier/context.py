@@ -21,6 +21,13 @@ from ebpf.engine.verifier.reg import (
 from ebpf.uapi import CONTEXTS, PROGRAM_TYPES, AttachType, FieldKind, ProgType
 
 _POINTER: Final = {FieldKind.PACKET: PACKET, FieldKind.PACKET_END: PACKET_END, FieldKind.PACKET_META: PACKET_META}
+#: C names of a program type's context besides the struct of contexts.py.
+CONTEXT_NAMES: Final = {
+    ProgType.KPROBE: ("bpf_user_pt_regs_t", "pt_regs"),
+    ProgType.PERF_EVENT: ("bpf_perf_event_data",),
+    ProgType.RAW_TRACEPOINT: ("bpf_raw_tracepoint_args",),
+    ProgType.RAW_TRACEPOINT_WRITABLE: ("bpf_raw_tracepoint_args",),
+}
 _TRACEPOINT_BYTES: Final = 8192
 _BY_BTF: Final = frozenset({ProgType.TRACING, ProgType.LSM, ProgType.STRUCT_OPS, ProgType.EXT})
 _SYSCALL_BYTES: Final = 65535
@@ -79,6 +86,12 @@ def access(env: Env, reg: Reg, at: int, off: int, size: int, *, write: bool, sig
     if _array(env, context.name, off, size, write=write):
         return number(sized(size))
     raise _bad(env, off, size)
+
+
+def kernel_context(env: Env) -> frozenset[str]:
+    """The names of the struct that programs of this type have for a context."""
+    kind = ProgType(env.code.prog_type)
+    return frozenset({PROGRAM_TYPES[kind].context, *CONTEXT_NAMES.get(kind, ())}) - {""}
 
 
 #: Fields that lie side by side and may be reached in other widths than one's: (from, to, widths of loads, of stores).

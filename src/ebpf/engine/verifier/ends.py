@@ -5,6 +5,7 @@ from ebpf.engine.verifier import loops
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import FIXED_ONE
 from ebpf.engine.verifier.reg import ANY, SCALAR, STACK, Reg
+from ebpf.engine.verifier.sections import left_open
 from ebpf.engine.verifier.state import State
 from ebpf.uapi import PROGRAM_TYPES, AttachType, ProgType
 
@@ -25,6 +26,7 @@ def leave(env: Env, state: State) -> int:
             "the program ends, and what was acquired was not given back",
             acquired=held.slot,
         )
+    left_open(env, "BPF_EXIT instruction in main prog")
     if frame.asynchronous:
         _in_range(env, env.readable(0), (0, 0), "At async callback return")
         return -1

@@ -12,6 +12,7 @@ from ebpf.engine.verifier import (
     functions,
     immediates,
     jumps,
+    kfuncs,
     loops,
     memory,
     packet_loads,
@@ -53,7 +54,8 @@ class Explorer:
 
     def __init__(self, code: Code, rules: Rules, log: Log, limit: int = LIMIT) -> None:
         self.log = log
-        structure = Structure(code.insns, functions.globals_of(code), cpu_v4=rules.cpu_v4)
+        self._kfuncs = kfuncs.names(code)
+        structure = Structure(code.insns, functions.globals_of(code), kfuncs.registers(code, self._kfuncs), cpu_v4=rules.cpu_v4)
         self.env = Env(code, rules, structure)
         self.structure = structure
         self.points = Checkpoints(self.env, log)
@@ -289,7 +291,13 @@ class Explorer:
                 )
             return functions.call_static(env, target)
         if insn.src != CallSrc.HELPER:
-            raise Unjudged("calls of kernel functions", slot)
+            function = self._kfuncs.get(insn.imm)
+            if function is None:
+                raise Unjudged("calls of kernel functions", slot)
+            turn = kfuncs.call(env, function)
+            if turn is not None:
+                self._fork(slot + 1, turn)
+            return slot + 1
         caller = state.frames[-1]
         before = list(caller.regs)
         call = calls.helper(env, insn.imm)

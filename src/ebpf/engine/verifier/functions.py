@@ -6,6 +6,7 @@ from ebpf.btf import Btf
 from ebpf.btf.types import Kind, Type
 from ebpf.engine.program import Code
 from ebpf.engine.verifier import memory
+from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import (
@@ -24,20 +25,13 @@ from ebpf.engine.verifier.reg import (
     Reg,
 )
 from ebpf.engine.verifier.state import Frame, State
-from ebpf.uapi import PROGRAM_TYPES, AttachType, ProgType
+from ebpf.uapi import AttachType, ProgType
 
 FRAMES: Final = 8
 STACK_BYTES: Final = 512
 _TAIL_BYTES: Final = 256
 _GLOBAL: Final = 1
 _TAIL_CALL: Final = 12
-#: C names of a program type's context besides the struct of contexts.py.
-_CONTEXT_NAMES: Final = {
-    ProgType.KPROBE: ("bpf_user_pt_regs_t", "pt_regs"),
-    ProgType.PERF_EVENT: ("bpf_perf_event_data",),
-    ProgType.RAW_TRACEPOINT: ("bpf_raw_tracepoint_args",),
-    ProgType.RAW_TRACEPOINT_WRITABLE: ("bpf_raw_tracepoint_args",),
-}
 
 
 class Parameter:
@@ -130,9 +124,7 @@ def _parameter(env: Env, btf: Btf, at: int, type_id: int, tags: set[str]) -> Par
         inner = btf.type(inner.ref)
     if inner.name:
         names.add(inner.name)
-    kind = ProgType(env.code.prog_type)
-    wanted = {PROGRAM_TYPES[kind].context, *_CONTEXT_NAMES.get(kind, ())} - {""}
-    if "ctx" in tags or (names & wanted and inner.kind in (Kind.STRUCT, Kind.INT, Kind.UNION, Kind.FWD)):
+    if "ctx" in tags or (names & kernel_context(env) and inner.kind in (Kind.STRUCT, Kind.INT, Kind.UNION, Kind.FWD)):
         return Parameter("ctx")
     if tags & {"trusted", "untrusted", "arena", "nullable"}:
         raise Unjudged("arguments of global functions tagged " + ", ".join(sorted(tags)), env.slot)

@@ -97,6 +97,12 @@ PACKET_HELPERS: Final = frozenset(
 OTHER_ARGUMENTS: Final = {
     ("get_socket_cookie", ProgType.SK_REUSEPORT): (Arg.SOCK_OR_NULL,),
     ("get_socket_cookie", ProgType.TRACING): (Arg.SOCK_OR_NULL,),
+    ("sk_storage_get", ProgType.TRACING): (Arg.MAP, Arg.BTF_OR_NULL),
+    ("sk_storage_delete", ProgType.TRACING): (Arg.MAP, Arg.BTF_OR_NULL),
+    ("getsockopt", ProgType.TRACING): (Arg.SOCK,),
+    ("setsockopt", ProgType.TRACING): (Arg.SOCK,),
+    ("xdp_output", ProgType.TRACING): (Arg.BTF,),
+    ("xdp_get_buff_len", ProgType.TRACING): (Arg.BTF,),
     ("sk_assign", ProgType.SK_LOOKUP): (Arg.CTX, Arg.SOCKET_OR_NULL),
     ("sk_storage_get", ProgType.CGROUP_SOCK): (Arg.MAP, Arg.CTX),
     ("getsockopt", ProgType.CGROUP_SOCKOPT): (Arg.SOCK,),

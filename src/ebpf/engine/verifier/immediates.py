@@ -2,10 +2,14 @@
 
 from typing import Final
 
+from ebpf.btf import Btf, Kind
+from ebpf.btf.types import Type
 from ebpf.engine.program import MapDesc
 from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.refusal import Unjudged
-from ebpf.engine.verifier.reg import FUNC, MAP_PTR, MAP_VALUE, Reg, constant
+from ebpf.engine.verifier.reg import BTF_ID, FUNC, MAP_PTR, MAP_VALUE, MEM, PERCPU, RDONLY, Reg, constant
+from ebpf.engine.verifier.struct_walk import STRUCTS
 from ebpf.isa import Insn
 from ebpf.uapi import ProgType, PseudoSrc
 
@@ -38,7 +42,32 @@ def load(env: Env, slot: int, insn: Insn) -> Reg:
         return Reg(MAP_VALUE, fd=insn.imm, off=off)
     if source == PseudoSrc.FUNC:
         return Reg(FUNC, off=0, uid=slot + 1 + insn.imm)
-    raise Unjudged("addresses of kernel variables", slot)
+    return _variable(env, insn)
+
+
+def _variable(env: Env, insn: Insn) -> Reg:
+    """A variable of the kernel (or a function's address), by its number in the kernel's types."""
+    if not insn.imm:
+        raise Unjudged("addresses of kernel variables", env.slot)
+    btf = kernel(env)
+    row = btf.type(insn.imm)
+    if row.kind == Kind.FUNC:
+        return Reg(MEM, flags=RDONLY)
+    if row.kind != Kind.VAR:
+        raise env.refuse(
+            "invalid-instruction", f"pseudo btf_id {insn.imm} in ldimm64 isn't KIND_VAR or KIND_FUNC.", "it is no variable of the kernel"
+        )
+    target = btf.resolve(row.ref)
+    if any(variable.type_id == row.id for section in _percpu(btf) for variable in section.variables):
+        return Reg(BTF_ID, flags=PERCPU, btf=btf, type_id=target.id)
+    if target.kind in STRUCTS:
+        return Reg(BTF_ID, btf=btf, type_id=target.id)
+    return Reg(MEM, flags=RDONLY, size=btf.size_of(target.id))
+
+
+def _percpu(btf: Btf) -> list[Type]:
+    found = btf.find(".data..percpu", Kind.DATASEC)
+    return [found] if found is not None else []
 
 
 def _map_suits(env: Env, desc: MapDesc) -> None:

@@ -117,7 +117,8 @@ def access(
     elif kind == BTF_ID:
         from ebpf.engine.verifier.kernel_types import load_object
 
-        return load_object(env, reg, at, off, size, write=write, signed=signed)
+        result = load_object(env, reg, at, off, size, write=write)
+        return _narrowed(result, size, env, signed=signed)
     elif kind == TP_BUFFER:
         if start < 0:
             raise env.refuse(

@@ -28,6 +28,20 @@ def check_size(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
         raise expected(env, at, reg, "scalar")
     assert call.row.args is not None
     before = call.row.args[at - 2]
+    bounded(env, at, reg, zero=zero)
+    num = reg.num
+    call.most = num.umax
+    pointer = env.regs[at - 1]
+    if pointer.is_null and before in NULLABLE:
+        if num.umax:
+            raise expected(env, at - 1, pointer, "fp")
+    else:
+        memory.given(env, at - 1, num.umax, zero=zero, write=before in _WRITTEN, raw=before in _UNINIT and not num.mask)
+    env.precise(at)
+
+
+def bounded(env: Env, at: int, reg: Reg, *, zero: bool) -> None:
+    """Check that a size has bounds. Raises Refusal."""
     num = reg.num
     facts = {"register": at, "low": num.smin, "high": num.umax}
     if num.smin < 0:
@@ -51,14 +65,6 @@ def check_size(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
             f"the size in r{at} has no upper bound",
             **facts,
         )
-    call.most = num.umax
-    pointer = env.regs[at - 1]
-    if pointer.is_null and before in NULLABLE:
-        if num.umax:
-            raise expected(env, at - 1, pointer, "fp")
-    else:
-        memory.given(env, at - 1, num.umax, zero=zero, write=before in _WRITTEN, raw=before in _UNINIT and not num.mask)
-    env.precise(at)
 
 
 def check_context(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
@@ -106,6 +112,11 @@ def check_alloc(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
 def check_string(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A constant text in a read-only map."""
     del call, arg
+    constant_text(env, at, reg)
+
+
+def constant_text(env: Env, at: int, reg: Reg) -> None:
+    """Check that a register points to a constant text. Raises Refusal."""
     if reg.kind != MAP_VALUE or reg.flags & MAYBE_NULL:
         raise expected(env, at, reg, "map_value")
     desc = env.map_of(reg)

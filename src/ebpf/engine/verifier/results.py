@@ -6,6 +6,7 @@ from ebpf.engine.program import MapDesc
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.num import U32, U64, settle, unsigned_range
+from ebpf.engine.verifier.object_arguments import object_result, percpu_result
 from ebpf.engine.verifier.references import acquire
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import (
@@ -26,10 +27,7 @@ from ebpf.uapi import MapType, Ret
 _SOCKETS: Final = {Ret.SOCKET_OR_NULL: SOCKET, Ret.SOCK_COMMON_OR_NULL: SOCK_COMMON, Ret.TCP_SOCK_OR_NULL: TCP_SOCK}
 _ACQUIRES: Final = frozenset({"sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp"})
 #: Helpers whose result is the same socket as their argument, seen as another type.
-_CASTS: Final = frozenset(
-    {"sk_fullsock", "tcp_sock", "skc_to_tcp_sock", "skc_to_tcp6_sock", "skc_to_udp6_sock", "skc_to_mptcp_sock"}
-    | {"skc_to_tcp_timewait_sock", "skc_to_tcp_request_sock", "skc_to_unix_sock"}
-)
+_CASTS: Final = frozenset({"sk_fullsock", "tcp_sock"})
 #: Helpers whose result is at most the size that they are given, or an error.
 _SIZED_RESULT: Final = frozenset({"get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str"})
 _ERRORS: Final = 4095
@@ -58,6 +56,10 @@ def result(env: Env, call: Call) -> Reg:
         assert call.the_map is not None
         assert call.map is not None
         return Reg(MAP_VALUE, id=_lock_id(env, call.map), fd=call.the_map.fd, uid=call.the_map.uid)
+    if row.ret in (Ret.BTF, Ret.BTF_OR_NULL):
+        return object_result(env, call)
+    if row.ret in (Ret.PERCPU, Ret.PERCPU_OR_NULL):
+        return percpu_result(env, call)
     kind = _SOCKETS.get(row.ret)
     if kind is None:
         raise Unjudged(f"what bpf_{row.name} returns", env.slot)

@@ -36,6 +36,8 @@ class Rules:
     cpu_v4: bool = True
     nonnull_array: bool = True
     locked_calls: bool = True
+    untrusted_leaves: bool = True
+    kernel_functions: bool = True
 
     def has(self, since: str) -> bool:
         """Whether this Linux has what there is since version `since`."""
@@ -63,6 +65,7 @@ _ROWS: Final = (
         private_stack=False,
         load_acquire=False,
         nonnull_array=False,
+        untrusted_leaves=False,
     ),
     Rules(
         "6.1",
@@ -85,6 +88,8 @@ _ROWS: Final = (
         cpu_v4=False,
         locked_calls=False,
         nonnull_array=False,
+        untrusted_leaves=False,
+        kernel_functions=False,
     ),
 )
 RULES: Final[Mapping[str, Rules]] = {row.name: row for row in _ROWS}

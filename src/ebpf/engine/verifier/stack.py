@@ -333,7 +333,7 @@ def given(env: Env, reg: Reg, at: int, size: int, *, zero: bool, write: bool, ra
     if raw and low == high:
         for byte in range(low, high + size):
             held = frame.stack.get(_index(byte), EMPTY)
-            if held.types[byte % 8] in _SPECIAL:
+            if held.types[byte % 8] == DYNPTR_BYTE:
                 raise env.refuse(
                     "stack-bounds", f"potential write to dynptr at off={byte} disallowed", "the helper would overwrite a dynptr"
                 )

@@ -40,12 +40,15 @@ class Slot:
 class Special:
     """A dynptr or iterator on the stack: `kind` names it, `ref` is its reference, `first` marks its first slot.
 
-    `state` is an iterator's (0 active, 1 drained), `depth` how often it was advanced on this path, `size` a dynptr's.
+    `state` is an iterator's (0 active, 1 drained), `depth` how often it was advanced on this path, `trust` whether its objects
+    are alive under RCU (RCU) or no longer (UNTRUSTED).
     """
 
-    __slots__ = ("depth", "first", "kind", "rdonly", "ref", "state", "what")
+    __slots__ = ("depth", "first", "kind", "rdonly", "ref", "state", "trust", "what")
 
-    def __init__(self, kind: str, ref: int, first: bool, state: int = 0, depth: int = 0, what: str = "", rdonly: bool = False) -> None:
+    def __init__(
+        self, kind: str, ref: int, first: bool, state: int = 0, depth: int = 0, what: str = "", rdonly: bool = False, trust: int = 0
+    ) -> None:
         self.kind = kind
         self.ref = ref
         self.first = first
@@ -53,6 +56,7 @@ class Special:
         self.depth = depth
         self.what = what
         self.rdonly = rdonly
+        self.trust = trust
 
 
 EMPTY: Final = Slot(_EMPTY)

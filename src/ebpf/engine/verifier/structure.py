@@ -19,10 +19,19 @@ class Structure:
     """A program's instructions by slot, its subprograms, where paths may meet, and live registers.
 
     `prunes` are the slots where states are remembered; `problems` says of a slot why its instruction is none, which matters
-    only if a path gets there; `calls_back` are calls of helpers that run a function of the program.
+    only if a path gets there; `calls_back` are calls of helpers that run a function of the program, `advances` of kernel
+    functions that give an iterator's next element. `kfuncs` has, for each kernel function, a bit for each register that it is
+    given, and bit 0 if it advances an iterator.
     """
 
-    def __init__(self, insns: tuple[Insn, ...], globals_: frozenset[int] = frozenset(), *, cpu_v4: bool = True) -> None:
+    def __init__(
+        self,
+        insns: tuple[Insn, ...],
+        globals_: frozenset[int] = frozenset(),
+        kfuncs: Mapping[int, int] | None = None,
+        *,
+        cpu_v4: bool = True,
+    ) -> None:
         self.slots = by_slot(insns)
         if not insns:
             raise Refusal("invalid-instruction", "no instructions", "the program is empty")
@@ -30,6 +39,8 @@ class Structure:
         self.prunes: set[int] = set()
         self.forced: set[int] = set()
         self.calls_back: set[int] = set()
+        self.advances: set[int] = set()
+        self._kfuncs = kfuncs or {}
         self.called_back: set[int] = set()
         self.problems: dict[int, tuple[str, str]] = {}
         self.starts = self._find_starts()
@@ -157,6 +168,10 @@ class Structure:
                     if row.name in _CALL_BACK:
                         self.calls_back.add(slot)
                         self.forced.add(slot)
+            elif self._kfuncs.get(insn.imm, 0) & 1:
+                self.prunes.add(slot)
+                self.forced.add(slot)
+                self.advances.add(slot)
         elif opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC:
             target = slot + 1 + insn.imm
             self.prunes.add(target)
@@ -172,7 +187,7 @@ class Structure:
     def _liveness(self) -> list[int]:
         """For each slot, a bit for each register that is read before it is written."""
         live = [0] * (len(self.slots) + 1)
-        effects = [_effects(insn) if insn is not None else (0, 0) for insn in self.slots]
+        effects = [_effects(insn, self._kfuncs) if insn is not None else (0, 0) for insn in self.slots]
         following = [self.successors(slot, insn) if insn is not None else () for slot, insn in enumerate(self.slots)]
         changed = True
         while changed:
@@ -191,7 +206,7 @@ class Structure:
         return live
 
 
-def _effects(insn: Insn) -> tuple[int, int]:
+def _effects(insn: Insn, kfuncs: Mapping[int, int]) -> tuple[int, int]:
     """The registers that an instruction reads and writes, as bits."""
     dst, src = 1 << insn.dst, 1 << insn.src
     kind = insn.opcode & 7
@@ -220,6 +235,8 @@ def _effects(insn: Insn) -> tuple[int, int]:
         row = HELPERS.get(insn.imm) if insn.src == CallSrc.HELPER else None
         if row is not None and row.args is not None:
             return ((1 << len(row.args)) - 1) << 1, 1 | _CALLER_SAVED
+        if insn.src == CallSrc.KFUNC_CALL:
+            return kfuncs.get(insn.imm, _CALLER_SAVED) & _CALLER_SAVED, 1 | _CALLER_SAVED
         return _CALLER_SAVED, 1 | _CALLER_SAVED
     if insn.opcode in (JA, GOTOL, MAY_GOTO):
         return 0, 0
