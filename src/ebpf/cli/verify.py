@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from ebpf.btf import kernel_fields
+from ebpf.btf import Btf, Kind, kernel_fields
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.replay import read
@@ -17,14 +17,17 @@ from ebpf.engine.program import Code, MapDesc, SourceLine, Verdict
 from ebpf.engine.verifier import RULES, Rules, verify
 from ebpf.errors import EbpfError, FormatError, NotFoundError, UsageError
 from ebpf.isa import decode
+from ebpf.object import matched
 from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec, RelocKind
+from ebpf.sys.kernel import VMLINUX
 from ebpf.uapi import CallSrc, ProgFlag, ProgType, PseudoSrc, is_gpl
 
-USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--log-level LEVEL] [--json|--sarif]
+USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--btf FILE] [--log-level LEVEL] [--json|--sarif]
 
 Judge the programs of an object file, or of C source that is compiled first, as Linux of a version would: {versions}
 (without one the running kernel's, if it is among them, else the newest). A refusal is explained; ebpf explain ID says more of its
-kind. --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
+kind. Kernel objects are judged by the types of the kernel, which --btf names (a vmlinux.btf); without it those of the running
+kernel serve for its own version. --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
 
 Exit status: 0 all are accepted, 1 one is refused, 2 the input cannot be used, 3 one uses what is not judged yet."""
 
@@ -60,7 +63,7 @@ def run(context: Context, argv: list[str]) -> int:
     if not words or words.peek() in ("help", "-h", "--help"):
         print(USAGE.format(versions=", ".join(RULES)))
         return 0
-    path, wanted, level, versions, sarif = None, "", 0, "", False
+    path, wanted, level, versions, sarif, types = None, "", 0, "", False, None
     while words:
         word = words.take("FILE")
         if word == "--prog":
@@ -69,6 +72,8 @@ def run(context: Context, argv: list[str]) -> int:
             level = number(words.take(word), "log level")
         elif word == "--linux":
             versions = words.take(word)
+        elif word == "--btf":
+            types = Path(words.take(word))
         elif word in ("-j", "--json"):
             context.json = True
         elif word == "--sarif":
@@ -81,7 +86,7 @@ def run(context: Context, argv: list[str]) -> int:
         raise UsageError("verify: which file?")
     rules = _rules(versions)
     try:
-        judged = list(_judge(_read(path, wanted), wanted, level, rules))
+        judged = list(_judge(_read(path, wanted), wanted, level, rules, _Kernel(types)))
     except (EbpfError, OSError) as error:
         return unusable(context, error)
     if sarif:
@@ -116,8 +121,7 @@ def unusable(context: Context, error: Exception) -> int:
 
 def _rules(versions: str) -> list[Rules]:
     if not versions:
-        running = ".".join(platform.release().split(".")[:2]) if os.name == "posix" else ""
-        return [RULES.get(running, next(iter(RULES.values())))]
+        return [RULES.get(_running(), next(iter(RULES.values())))]
     out = []
     for version in versions.split(","):
         rules = RULES.get(version.strip())
@@ -127,7 +131,27 @@ def _rules(versions: str) -> list[Rules]:
     return out
 
 
-def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules]) -> Iterator[_Judged]:
+def _running() -> str:
+    """The version of the running Linux."""
+    return ".".join(platform.release().split(".")[:2]) if platform.system() == "Linux" else ""
+
+
+class _Kernel:
+    """The types of the kernel, read when they are needed: of the file `path`, or of the running kernel for its own version."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._types: Btf | None = None
+
+    def types(self, rules: Rules) -> Btf | None:
+        """The types that a version is judged by, if they are known. Raises FormatError."""
+        path = self._path or (Path(VMLINUX) if rules.name == _running() else None)
+        if self._types is None and path is not None and (self._path is not None or path.is_file()):
+            self._types = Btf.parse(path.read_bytes(), str(path))
+        return self._types if path is not None else None
+
+
+def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules], kernel: _Kernel) -> Iterator[_Judged]:
     for program in spec.programs.values():
         if not wanted or program.name == wanted:
             if program.type == ProgType.UNSPEC:
@@ -135,15 +159,25 @@ def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules]) -> Ite
                 free = Code((), program.type, {}, program.name)
                 yield from (_Judged(program, free, each, Verdict(False, cause=why, unknown=why)) for each in rules)
                 continue
-            code = code_of(spec, program)
+            plain = code_of(spec, program)
             for each in rules:
-                yield _Judged(program, code, each, verify(code, log_level=level, rules=each))
+                judged = _Judged(program, plain, each, verify(plain, log_level=level, rules=each))
+                if program.core_relocs or judged.verdict.unknown:
+                    # Only now is it worth reading all the types of a kernel.
+                    types = kernel.types(each)
+                    if types is not None:
+                        code = code_of(spec, program, types)
+                        judged = _Judged(program, code, each, verify(code, log_level=level, rules=each))
+                yield judged
 
 
-def code_of(spec: ObjectSpec, program: ProgramSpec) -> Code:
-    """A program as the verifier takes it, its maps numbered instead of open. What names the kernel's stays without a number."""
+def code_of(spec: ObjectSpec, program: ProgramSpec, types: Btf | None = None) -> Code:
+    """A program as the verifier takes it, its maps numbered instead of open.
+
+    With the kernel's `types` its CO-RE records are applied; without, what names the kernel's stays without a number.
+    """
     numbers = {name: place + 1 for place, name in enumerate(spec.maps)}
-    insns = list(decode(program.insns))
+    insns = list(decode(matched(spec, program, types) if types is not None else program.insns))
     index, slot = {}, 0
     for place, insn in enumerate(insns):
         index[slot] = place
@@ -151,9 +185,9 @@ def code_of(spec: ObjectSpec, program: ProgramSpec) -> Code:
     for reloc in program.relocs:
         insn = insns[index[reloc.slot]]
         if reloc.kind == RelocKind.KFUNC:
-            insn = replace(insn, src=CallSrc.KFUNC_CALL, imm=0)
+            insn = replace(insn, src=CallSrc.KFUNC_CALL, imm=_number(types, reloc.symbol, Kind.FUNC))
         elif reloc.kind == RelocKind.KSYM:
-            insn = replace(insn, src=PseudoSrc.BTF_ID, imm=0, imm_hi=0)
+            insn = replace(insn, src=PseudoSrc.BTF_ID, imm=_number(types, reloc.symbol, Kind.VAR), imm_hi=0)
         else:
             insn = replace(insn, imm=numbers[reloc.symbol])
         insns[index[reloc.slot]] = insn
@@ -171,7 +205,15 @@ def code_of(spec: ObjectSpec, program: ProgramSpec) -> Code:
         functions=tuple((each.slot, each.type_id) for each in program.func_infos),
         strict_alignment=bool(program.flags & ProgFlag.STRICT_ALIGNMENT),
         sleepable=bool(program.flags & ProgFlag.SLEEPABLE),
+        kernel_btf=types,
+        attach_to=program.attach_to,
     )
+
+
+def _number(types: Btf | None, name: str, kind: Kind) -> int:
+    """The kernel's number for a function or variable of its own; 0 if it has none."""
+    found = types.find(name, kind) if types is not None else None
+    return found.id if found is not None else 0
 
 
 def _described(spec: ObjectSpec, fd: int, m: MapSpec) -> MapDesc:

@@ -8,6 +8,7 @@ from typing import Final
 from ebpf.debug.trail import Trail
 from ebpf.engine.program import Code, SourceLine, Verdict
 from ebpf.engine.verifier import REASONS, line_at
+from ebpf.uapi import CallSrc
 
 Facts = dict[str, object]
 _MOST_BRANCHES: Final = 4
@@ -288,10 +289,12 @@ def _leak(teller: _Teller) -> _Notes:
     if acquired >= 0:
         notes.related.append((acquired, "acquired here"))
         insn = teller.trail.slots[acquired]
-        name = ""
-        if insn is not None and insn.opcode == 0x85:
-            name = {131: "bpf_ringbuf_discard(ptr, 0)", 198: "bpf_ringbuf_discard_dynptr(&ptr, 0)"}.get(insn.imm, "bpf_sk_release(sk)")
-        notes.advice = f"give it back before this return: {name};"
+        name = ": bpf_sk_release(sk);"
+        if insn is not None and insn.src == CallSrc.KFUNC_CALL:
+            name = " with the function that releases it"
+        elif insn is not None:
+            name = {131: ": bpf_ringbuf_discard(ptr, 0);", 198: ": bpf_ringbuf_discard_dynptr(&ptr, 0);"}.get(insn.imm, name)
+        notes.advice = f"give it back before this return{name}"
     notes.obligation = "on every way to the end what was acquired must be given back once"
     return notes
 

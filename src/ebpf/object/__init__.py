@@ -3,5 +3,6 @@
 from ebpf.object.collection import Collection
 from ebpf.object.map import Map
 from ebpf.object.program import Program, load_program
+from ebpf.object.relocate import matched
 
-__all__ = ["Collection", "Map", "Program", "load_program"]
+__all__ = ["Collection", "Map", "Program", "load_program", "matched"]

@@ -3,11 +3,11 @@
 import struct
 from collections.abc import Mapping
 
-from ebpf.btf import Answer
+from ebpf.btf import Answer, Btf, Matcher
 from ebpf.errors import FormatError
 from ebpf.isa.opcodes import CALL, LD_IMM64
 from ebpf.object.resolve import Found, Resolver
-from ebpf.spec import CoreReloc, Extern, ProgramSpec, Reloc, RelocKind
+from ebpf.spec import CoreReloc, Extern, ObjectSpec, ProgramSpec, Reloc, RelocKind
 from ebpf.uapi import CallSrc, PseudoSrc
 
 _INSN = struct.Struct("<BBhi")
@@ -34,7 +34,7 @@ class Code:
     def relocate(self, maps: Mapping[str, int], resolver: Resolver) -> bytes:
         """Do all that is left to do. Raises FormatError and NotFoundError for what means nothing in this kernel."""
         for record in self.spec.core_relocs:
-            self._core(record, resolver)
+            self.match(record, resolver.matcher, resolver.spec.path)
         for reloc in self.spec.relocs:
             if reloc.kind in (RelocKind.MAP_FD, RelocKind.MAP_VALUE):
                 self._map(reloc, maps[reloc.symbol])
@@ -86,15 +86,16 @@ class Code:
 
     # -- CO-RE
 
-    def _core(self, record: CoreReloc, resolver: Resolver) -> None:
+    def match(self, record: CoreReloc, matcher: Matcher, path: str) -> None:
+        """Apply a CO-RE record. Raises FormatError."""
         try:
-            answer = resolver.matcher.answer(record.type_id, record.access, record.kind)
+            answer = matcher.answer(record.type_id, record.access, record.kind)
             if not self._patch(record.slot, answer):
                 self._poison(record.slot)
-                self.missing[record.slot] = resolver.matcher.describe(record.type_id, record.access, record.kind)
+                self.missing[record.slot] = matcher.describe(record.type_id, record.access, record.kind)
         except FormatError as error:
             where = f"program {self.spec.name!r}, insn {record.slot}, {error.where}"
-            raise FormatError(error.why, path=resolver.spec.path, where=where) from error
+            raise FormatError(error.why, path=path, where=where) from error
 
     def _poison(self, slot: int) -> None:
         wide = self.code[slot * 8] == LD_IMM64
@@ -131,6 +132,16 @@ class Code:
         else:
             raise FormatError(f"opcode {opcode:#x} cannot be relocated", where="CO-RE")
         return True
+
+
+def matched(spec: ObjectSpec, program: ProgramSpec, types: Btf) -> bytes:
+    """The code of a program with its CO-RE records applied for a kernel that has these types, nothing else. Raises FormatError."""
+    code = Code(program)
+    if program.core_relocs and spec.btf is not None:
+        matcher = Matcher(spec.btf, lambda: iter((types,)))
+        for record in program.core_relocs:
+            code.match(record, matcher, spec.path)
+    return bytes(code.code)
 
 
 def _require(answer: Answer, there: int, expected: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ebpf.btf.build import Builder
 from ebpf.cli.main import main
 
 Write = Callable[..., str]
@@ -69,3 +70,36 @@ def test_only_near_names_are_suggested(write: Write, wanted: str, meant: str, ca
 def test_explain_suggests_only_near_names(wanted: str, suggested: bool, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", wanted]) == 1
     assert ("did you mean 'maybe-null'" in capsys.readouterr().err) == suggested
+
+
+#: A tracepoint's task, of which this program believes that its number comes first.
+TRACED = (
+    HEAD
+    + """
+struct task_struct { int pid; } __attribute__((preserve_access_index));
+SEC("tp_btf/wakes")
+int wakes(unsigned long long *ctx) { return ((struct task_struct *)ctx[0])->pid; }
+"""
+)
+
+
+def _kernel(path: Path, field: str) -> str:
+    """Types of a kernel whose tasks have an int named `field` behind 16 other bytes."""
+    build = Builder()
+    number = build.integer("int", 4, signed=True)
+    pointer = build.ptr(number + 2)
+    build.struct("task_struct", 20, [(field, number, 16)])
+    build.typedef("btf_trace_wakes", build.ptr(build.func_proto(0, [("__data", pointer), ("p", pointer)])))
+    path.write_bytes(build.raw())
+    return str(path)
+
+
+@pytest.mark.parametrize(("field", "status"), [("pid", 0), ("tgid", 1), (None, 3)])
+def test_kernel_objects_are_judged_by_the_types_that_are_named(write: Write, tmp_path: Path, field: str | None, status: int) -> None:
+    named = ["--btf", _kernel(tmp_path / "kernel.btf", field)] if field else []
+    assert main(["verify", write(TRACED), "--linux", "6.1", *named]) == status
+
+
+def test_damaged_types_cannot_be_used(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", write(TRACED), "--btf", write("no types", "kernel.btf")]) == 2
+    assert "kernel.btf" in capsys.readouterr().err

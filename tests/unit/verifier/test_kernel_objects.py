@@ -201,7 +201,7 @@ def test_kernel_objects_are_judged_by_their_types(row: Row, release: str) -> Non
     ("row", "feature"),
     [
         (Row("", "r1 = 0; not_in_the_table; r0 = 0; exit"), "calls of not_in_the_table()"),
-        (Row("", "call kfunc#9999; r0 = 0; exit"), "calls of kernel functions"),
+        (Row("", "call kfunc#9999; r0 = 0; exit"), "calls of functions that are not among the kernel's types"),
         (Row("", TASK + "r0 = 0; exit", to="no_such_tracepoint"), "'no_such_tracepoint', which is not among the kernel's types"),
     ],
 )

@@ -4,9 +4,8 @@ from typing import Final
 
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.num import sized
-from ebpf.engine.verifier.refusal import Refusal, Unjudged
+from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import (
-    BTF_ID,
     FLOW_KEYS,
     MAYBE_NULL,
     PACKET,
@@ -15,6 +14,7 @@ from ebpf.engine.verifier.reg import (
     SOCK_COMMON,
     SOCKET,
     TP_BUFFER,
+    TRUSTED,
     Reg,
     number,
 )
@@ -53,7 +53,7 @@ def access(env: Env, reg: Reg, at: int, off: int, size: int, *, write: bool, sig
     row = PROGRAM_TYPES[kind]
     context = CONTEXTS.get(row.context)
     if kind == ProgType.NETFILTER and not write and size == 8 and off in (0, 8):
-        raise Unjudged("kernel structs known by BTF", env.slot)
+        return _kernel_object(env, "sk_buff" if off else "nf_hook_state")
     if context is None:
         if kind == ProgType.TRACEPOINT and not write and off >= 0 and off + size <= _TRACEPOINT_BYTES and off % size == 0:
             return number(sized(size))
@@ -137,11 +137,13 @@ def _pointer(env: Env, name: str, off: int, size: int, start: int, width: int) -
         return Reg(SOCK_COMMON, id=env.new_id(), flags=MAYBE_NULL)
     if name == "flow_keys":
         return Reg(FLOW_KEYS)
-    if name in ("skb", "state"):
-        from ebpf.engine.verifier.kernel_types import named
-
-        return Reg(BTF_ID, btf=env.code.kernel_btf, type_id=named(env, "sk_buff" if name == "skb" else "nf_hook_state"))
     raise _bad(env, off, size)
+
+
+def _kernel_object(env: Env, name: str) -> Reg:
+    from ebpf.engine.verifier.kernel_types import named, object_of
+
+    return object_of(env, named(env, name), TRUSTED)
 
 
 def _bad(env: Env, off: int, size: int) -> Refusal:

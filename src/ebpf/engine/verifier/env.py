@@ -34,6 +34,8 @@ class Env:
         self.depth: dict[int, int] = {}
         #: Of each access, what kind of memory it reaches: it must be one.
         self.pointer_kinds: dict[int, int] = {}
+        #: The functions that may sleep, by what they call.
+        self.sleepers: set[int] = set()
 
     def new_id(self) -> int:
         """An id that nothing has yet."""

@@ -1,5 +1,6 @@
 """Walking every path: depth first, with states remembered where paths may meet, so that what is proved is not proved again."""
 
+from collections.abc import Callable
 from typing import Final
 
 from ebpf.engine.program import Code
@@ -19,7 +20,8 @@ from ebpf.engine.verifier import (
 )
 from ebpf.engine.verifier.checkpoints import Checkpoints
 from ebpf.engine.verifier.env import Env
-from ebpf.engine.verifier.helper_tables import MOVES_PACKET
+from ebpf.engine.verifier.helper_tables import MOVES_PACKET, SLEEPS_IDS
+from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.log import Log
 from ebpf.engine.verifier.num import ZERO, known
 from ebpf.engine.verifier.references import forget_packets
@@ -65,7 +67,8 @@ class Explorer:
         self._work: list[tuple[int, State, int, int]] = []
         self._tail_calls = False
         self._global_calls: list[int] = []
-        self._changing: set[int] = self._packet_changers()
+        self._changing = self._that(_moves_packet)
+        self.env.sleepers = self._that(self._sleeps)
 
     def run(self) -> None:
         """Walk all paths of the program, then of each global function that it calls."""
@@ -293,7 +296,8 @@ class Explorer:
         if insn.src != CallSrc.HELPER:
             function = self._kfuncs.get(insn.imm)
             if function is None:
-                raise Unjudged("calls of kernel functions", slot)
+                kernel(env)
+                raise Unjudged("calls of functions that are not among the kernel's types", slot)
             turn = kfuncs.call(env, function)
             if turn is not None:
                 self._fork(slot + 1, turn)
@@ -310,8 +314,8 @@ class Explorer:
                 self._fork(*inside)
         return slot + 1
 
-    def _packet_changers(self) -> set[int]:
-        """The functions that may move the packet, themselves or by what they call."""
+    def _that(self, does: Callable[[Insn], bool]) -> set[int]:
+        """The functions that do something, themselves or by what they call."""
         structure = self.structure
         out: set[int] = set()
         changed = True
@@ -324,8 +328,18 @@ class Explorer:
                     insn = structure.slots[slot]
                     if insn is None or insn.opcode != CALL:
                         continue
-                    if (insn.src == 0 and insn.imm in MOVES_PACKET) or (insn.src == 1 and slot + 1 + insn.imm in out):
+                    if does(insn) or (insn.src == CallSrc.PSEUDO_CALL and slot + 1 + insn.imm in out):
                         out.add(start)
                         changed = True
                         break
         return out
+
+    def _sleeps(self, insn: Insn) -> bool:
+        if insn.src == CallSrc.HELPER:
+            return insn.imm in SLEEPS_IDS
+        function = self._kfuncs.get(insn.imm) if insn.src == CallSrc.KFUNC_CALL else None
+        return function is not None and kfuncs.sleeps(function.name)
+
+
+def _moves_packet(insn: Insn) -> bool:
+    return insn.src == CallSrc.HELPER and insn.imm in MOVES_PACKET

@@ -2,12 +2,15 @@
 
 from typing import Final
 
-from ebpf.btf import Btf
+from ebpf.btf import Btf, essential
 from ebpf.btf.types import Kind, Type
 from ebpf.engine.program import Code
 from ebpf.engine.verifier import memory
+from ebpf.engine.verifier.arguments import expected
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.kernel_types import kernel, named, object_of
+from ebpf.engine.verifier.object_arguments import same_struct
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import (
     ANY,
@@ -20,8 +23,10 @@ from ebpf.engine.verifier.reg import (
     NOTHING,
     PACKET,
     PACKET_META,
+    RCU,
     SCALAR,
     STACK,
+    TRUSTED,
     Reg,
 )
 from ebpf.engine.verifier.state import Frame, State
@@ -35,12 +40,13 @@ _TAIL_CALL: Final = 12
 
 
 class Parameter:
-    """What a global function takes: `kind` is scalar, ctx or mem, `size` the memory's bytes."""
+    """What a global function takes: `kind` is scalar, ctx, mem or object, `size` the memory's bytes, `type_id` the object's type."""
 
-    __slots__ = ("kind", "nullable", "size")
+    __slots__ = ("kind", "nullable", "size", "type_id")
 
-    def __init__(self, kind: str, size: int = 0, *, nullable: bool = False) -> None:
+    def __init__(self, kind: str, size: int = 0, *, nullable: bool = False, type_id: int = 0) -> None:
         self.kind = kind
+        self.type_id = type_id
         self.size = size
         self.nullable = nullable
 
@@ -126,8 +132,14 @@ def _parameter(env: Env, btf: Btf, at: int, type_id: int, tags: set[str]) -> Par
         names.add(inner.name)
     if "ctx" in tags or (names & kernel_context(env) and inner.kind in (Kind.STRUCT, Kind.INT, Kind.UNION, Kind.FWD)):
         return Parameter("ctx")
-    if tags & {"trusted", "untrusted", "arena", "nullable"}:
+    if "trusted" in tags and "nonnull" not in tags:
+        return Parameter("object", nullable="nullable" in tags, type_id=named(env, essential(inner.name)))
+    if tags & {"untrusted", "arena"}:
         raise Unjudged("arguments of global functions tagged " + ", ".join(sorted(tags)), env.slot)
+    if tags & {"trusted", "nullable"}:
+        raise env.refuse(
+            "function-arguments", f"arg#{at} has invalid combination of tags", f"the tags of argument {at + 1} do not go together"
+        )
     if "bpf_dynptr" in names:
         raise Unjudged("dynptr arguments of global functions", env.slot)
     size = _size(btf, inner)
@@ -235,6 +247,19 @@ def call_global(env: Env, target: int) -> int:
             "global function calls are not allowed while holding a lock,\nuse static function instead",
             "a global function is called while a lock is held",
         )
+    if env.state.preempt and not env.rules.global_in_sections:
+        raise env.refuse(
+            "locked-call",
+            "global function calls are not allowed with preemption disabled,\nuse static function instead",
+            "a global function is called where preemption is disabled",
+        )
+    if target in env.sleepers and (env.state.preempt or env.state.rcu):
+        raise env.refuse(
+            "locked-call",
+            "global functions that may sleep are not allowed in non-sleepable context,\n"
+            "i.e., in a RCU/IRQ/preempt-disabled section, or in\na non-sleepable BPF program context.",
+            "a global function that may sleep is called inside of a section that must not",
+        )
     try:
         wanted = parameters(env, target)
         for place, parameter in enumerate(wanted):
@@ -263,6 +288,9 @@ def _passes(env: Env, place: int, parameter: Parameter) -> None:
                 "function-arguments", f"arg#{place} expected pointer to ctx, but got {reg.name}", f"argument {at} must be the context"
             )
         memory.fixed_offset(env, reg, at)
+    elif parameter.kind == "object":
+        if not (reg.is_null and parameter.nullable):
+            _passes_object(env, at, reg, parameter)
     else:
         if reg.is_null and parameter.nullable:
             return
@@ -281,6 +309,13 @@ def _passes(env: Env, place: int, parameter: Parameter) -> None:
         env.regs[at] = reg
 
 
+def _passes_object(env: Env, at: int, reg: Reg, parameter: Parameter) -> None:
+    flags = reg.flags & ~MAYBE_NULL if parameter.nullable else reg.flags
+    if reg.kind != BTF_ID or flags not in (0, TRUSTED, RCU):
+        raise expected(env, at, reg, "ptr_, trusted_ptr_, rcu_ptr_")
+    same_struct(env, at, reg, kernel(env).type(parameter.type_id).name)
+
+
 def enter_global(env: Env, start: int) -> State:
     """The state in which a global function is judged: with whatever its types allow."""
     regs = [NOTHING] * 10 + [Reg(STACK)]
@@ -289,6 +324,8 @@ def enter_global(env: Env, start: int) -> State:
             regs[place + 1] = ANY
         elif parameter.kind == "ctx":
             regs[place + 1] = Reg(CTX)
+        elif parameter.kind == "object":
+            regs[place + 1] = object_of(env, parameter.type_id, TRUSTED | (MAYBE_NULL if parameter.nullable else 0))
         elif parameter.nullable:
             regs[place + 1] = Reg(MEM, id=env.new_id(), flags=MAYBE_NULL, size=parameter.size)
         else:

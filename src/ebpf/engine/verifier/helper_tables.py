@@ -55,6 +55,7 @@ RETVALS: Final = frozenset({"get_retval", "set_retval"})
 SLEEPS: Final = frozenset(
     {"copy_from_user", "copy_from_user_task", "sys_bpf", "sys_close", "btf_find_by_name_kind", "ima_inode_hash", "ima_file_hash"}
 )
+SLEEPS_IDS: Final = frozenset(row.id for row in HELPERS.values() if row.name in SLEEPS)
 #: Attach types whose programs must return 1.
 FIXED_ONE: Final = frozenset(
     {

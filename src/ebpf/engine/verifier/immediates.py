@@ -47,9 +47,9 @@ def load(env: Env, slot: int, insn: Insn) -> Reg:
 
 def _variable(env: Env, insn: Insn) -> Reg:
     """A variable of the kernel (or a function's address), by its number in the kernel's types."""
-    if not insn.imm:
-        raise Unjudged("addresses of kernel variables", env.slot)
     btf = kernel(env)
+    if not insn.imm:
+        raise Unjudged("variables that are not among the kernel's types", env.slot)
     row = btf.type(insn.imm)
     if row.kind == Kind.FUNC:
         return Reg(MEM, flags=RDONLY)

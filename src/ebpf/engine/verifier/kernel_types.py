@@ -75,7 +75,11 @@ _WRITE_STRUCTS: Final = frozenset({ProgType.XDP, ProgType.SCHED_CLS, ProgType.SC
 def kernel(env: Env) -> Btf:
     """The kernel's types. Raises Unjudged where they are not known."""
     if env.code.kernel_btf is None:
-        raise Unjudged(f"kernel objects without the types of Linux {env.rules.name}", env.slot)
+        raise Unjudged(
+            f"kernel objects without the types of Linux {env.rules.name}",
+            env.slot,
+            f"the types of Linux {env.rules.name} are needed to judge kernel objects (ebpf verify --btf FILE)",
+        )
     return env.code.kernel_btf
 
 

@@ -64,6 +64,12 @@ def registers(code: Code, functions: Mapping[int, Type]) -> Mapping[int, int]:
     return out
 
 
+def sleeps(name: str) -> bool:
+    """Whether a kernel function may sleep."""
+    kfunc = KFUNCS.get(name)
+    return kfunc is not None and bool(kfunc.says & Says.SLEEPABLE)
+
+
 class _Call:
     """A call while its arguments are checked."""
 

@@ -20,6 +20,6 @@ class Refusal(Exception):
 class Unjudged(Refusal):
     """The program uses something that this verifier does not know: neither accepted nor refused."""
 
-    def __init__(self, feature: str, slot: int = -1) -> None:
-        super().__init__("unknown", f"unknown: {feature}", f"this verifier does not judge {feature} yet", slot, feature=feature)
+    def __init__(self, feature: str, slot: int = -1, cause: str = "") -> None:
+        super().__init__("unknown", f"unknown: {feature}", cause or f"this verifier does not judge {feature} yet", slot, feature=feature)
         self.feature = feature

@@ -38,6 +38,7 @@ class Rules:
     locked_calls: bool = True
     untrusted_leaves: bool = True
     kernel_functions: bool = True
+    global_in_sections: bool = True
 
     def has(self, since: str) -> bool:
         """Whether this Linux has what there is since version `since`."""
@@ -66,6 +67,7 @@ _ROWS: Final = (
         load_acquire=False,
         nonnull_array=False,
         untrusted_leaves=False,
+        global_in_sections=False,
     ),
     Rules(
         "6.1",
@@ -89,6 +91,7 @@ _ROWS: Final = (
         locked_calls=False,
         nonnull_array=False,
         untrusted_leaves=False,
+        global_in_sections=False,
         kernel_functions=False,
     ),
 )
