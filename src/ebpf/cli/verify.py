@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ebpf.btf import Btf, Kind, kernel_fields
 from ebpf.cli.context import Context
+from ebpf.cli.fixes import patch_for
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.replay import read
 from ebpf.cli.words import Words, number
@@ -22,12 +23,13 @@ from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec, RelocKind
 from ebpf.sys.kernel import VMLINUX
 from ebpf.uapi import CallSrc, ProgFlag, ProgType, PseudoSrc, is_gpl
 
-USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--btf FILE] [--log-level LEVEL] [--json|--sarif]
+USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--btf FILE] [--fix] [--log-level LEVEL] [--json|--sarif]
 
 Judge the programs of an object file, or of C source that is compiled first, as Linux of a version would: {versions}
 (without one the running kernel's, if it is among them, else the newest). A refusal is explained; ebpf explain ID says more of its
 kind. Kernel objects are judged by the types of the kernel, which --btf names (a vmlinux.btf); without it those of the running
-kernel serve for its own version. --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
+kernel serve for its own version. --fix adds a patch of the C source for each refusal that it can mend: what comes of it was
+compiled and accepted (apply it with patch -p1). --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
 
 Exit status: 0 all are accepted, 1 one is refused, 2 the input cannot be used, 3 one uses what is not judged yet."""
 
@@ -43,6 +45,7 @@ class _Judged:
     code: Code
     rules: Rules
     verdict: Verdict
+    patch: str = ""
 
     @property
     def word(self) -> str:
@@ -63,7 +66,7 @@ def run(context: Context, argv: list[str]) -> int:
     if not words or words.peek() in ("help", "-h", "--help"):
         print(USAGE.format(versions=", ".join(RULES)))
         return 0
-    path, wanted, level, versions, sarif, types = None, "", 0, "", False, None
+    path, wanted, level, versions, sarif, types, fix = None, "", 0, "", False, None, False
     while words:
         word = words.take("FILE")
         if word == "--prog":
@@ -72,6 +75,8 @@ def run(context: Context, argv: list[str]) -> int:
             level = number(words.take(word), "log level")
         elif word == "--linux":
             versions = words.take(word)
+        elif word == "--fix":
+            fix = True
         elif word == "--btf":
             types = Path(words.take(word))
         elif word in ("-j", "--json"):
@@ -85,8 +90,13 @@ def run(context: Context, argv: list[str]) -> int:
     if path is None:
         raise UsageError("verify: which file?")
     rules = _rules(versions)
+    if fix and path.suffix != ".c":
+        raise UsageError("verify: --fix changes C source; give the .c file")
+    kernel = _Kernel(types)
     try:
-        judged = list(_judge(_read(path, wanted), wanted, level, rules, _Kernel(types)))
+        judged = list(_judge(_read(path, wanted), wanted, level, rules, kernel))
+        if fix:
+            judged = [_with_patch(each, path, kernel) for each in judged]
     except (EbpfError, OSError) as error:
         return unusable(context, error)
     if sarif:
@@ -161,14 +171,35 @@ def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules], kernel
                 continue
             plain = code_of(spec, program)
             for each in rules:
-                judged = _Judged(program, plain, each, verify(plain, log_level=level, rules=each))
-                if program.core_relocs or judged.verdict.unknown:
-                    # Only now is it worth reading all the types of a kernel.
-                    types = kernel.types(each)
-                    if types is not None:
-                        code = code_of(spec, program, types)
-                        judged = _Judged(program, code, each, verify(code, log_level=level, rules=each))
-                yield judged
+                yield _Judged(program, *_judge_one(spec, program, plain, level, each, kernel))
+
+
+def _judge_one(
+    spec: ObjectSpec, program: ProgramSpec, plain: Code, level: int, rules: Rules, kernel: _Kernel
+) -> tuple[Code, Rules, Verdict]:
+    code, verdict = plain, verify(plain, log_level=level, rules=rules)
+    if program.core_relocs or verdict.unknown:
+        # Only now is it worth reading all the types of a kernel.
+        types = kernel.types(rules)
+        if types is not None:
+            code = code_of(spec, program, types)
+            verdict = verify(code, log_level=level, rules=rules)
+    return code, rules, verdict
+
+
+def _with_patch(each: _Judged, path: Path, kernel: _Kernel) -> _Judged:
+    """A refusal with a patch that mends it, if one is found."""
+    if each.word != "refused":
+        return each
+
+    def judge(spec: ObjectSpec) -> tuple[Code, Verdict]:
+        program = spec.programs.get(each.spec.name)
+        if program is None:
+            raise NotFoundError("program", each.spec.name)
+        code, _, verdict = _judge_one(spec, program, code_of(spec, program), 0, each.rules, kernel)
+        return code, verdict
+
+    return replace(each, patch=patch_for(path, each.code, each.verdict, judge))
 
 
 def code_of(spec: ObjectSpec, program: ProgramSpec, types: Btf | None = None) -> Code:
@@ -264,7 +295,8 @@ def _row(each: _Judged) -> dict[str, Json]:
         "span": _place(why.span) if why is not None else None,
         "related": related,
         "obligation": why.obligation if why is not None else "",
-        "fix": why.advice if why is not None else "",
+        "advice": why.advice if why is not None else "",
+        "fix": each.patch,
         "kernel_says": why.kernel_says if why is not None else "",
         "processed": verdict.processed,
     }
@@ -360,6 +392,9 @@ def _explained(each: _Judged, why: Explanation) -> list[str]:
         rows = why.advice.split("\n")
         out.append(f"  try: {rows[0]}")
         out.extend(f"       {row}" for row in rows[1:])
+    if each.patch:
+        out.append("  this patch was verified:")
+        out.extend(each.patch.rstrip("\n").split("\n"))
     if why.kernel_says:
         out.append(f"  Linux {each.rules.name} says: {why.kernel_says} (insn {why.insn}; ebpf explain {why.id})")
     return out
