@@ -228,8 +228,8 @@ Usage: {0} {1} {{ show | list }}
 
 _TEXTS["daemon"] = """\
 Usage: {0} {1} status        what it holds; exit status 1 if it does not run
-       {0} {1} stop          end it, and all that is pinned or attached with it
-       {0} {1} log           what it wrote
+       {0} {1} stop          end it, and all that is attached, or pinned and not saved
+       {0} {1} log           what it wrote: starts, ends, refusals, faults
 
 ebpfd keeps what `ebpf --kernel user prog load`, `map create` and the like make, for all commands of one user. It starts when it is
 needed, and ends when nothing is pinned or attached and nobody is connected.
