@@ -137,6 +137,17 @@ def test_a_client_that_leaves_takes_its_run_along() -> None:
         wait_for(lambda: kernel.status()["programs"] == 0)
 
 
+def test_a_run_that_has_not_begun_when_its_client_leaves_does_not_begin() -> None:
+    with UserKernel() as kernel:
+        fd = kernel.bpf(ENDLESS).fd
+        job = kernel.job(ProgTestRun(fd, bytes(64)))
+        assert job is not None
+        kernel.stop_runs(leaving=True)
+        with pytest.raises(KernelError, match="stopped after 0 of 1 runs") as told:
+            job.here()
+        assert told.value.errno == errno.ETIMEDOUT
+
+
 def test_a_daemon_that_is_stopped_waits_for_no_run() -> None:
     with RemoteKernel() as kernel, ExitStack() as stack:
         other = stack.enter_context(RemoteKernel())

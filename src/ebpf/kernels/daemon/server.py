@@ -179,7 +179,7 @@ class Server:
         with suppress(KeyError, ValueError):
             self._selector.unregister(client.peer)
         if client.busy:
-            client.kernel.stop_runs()
+            client.kernel.stop_runs(leaving=True)
             self._leaving.add(client)
             return
         self._leaving.discard(client)
@@ -324,7 +324,7 @@ class Server:
     def _end_work(self) -> bool:
         """Have test runs end. Whether all did: else what they use goes with this process."""
         for client in self._workers:
-            client.kernel.stop_runs()
+            client.kernel.stop_runs(leaving=True)
         deadline = time.monotonic() + _WORK_ENDS_S
         for thread in self._workers.values():
             thread.join(max(deadline - time.monotonic(), 0))

@@ -48,6 +48,7 @@ class UserKernel(LinuxOnly):
         self._finders: dict[int, list[Callable[[Any], Any]]] = {}
         #: The surroundings that this client's test runs run in now.
         self.runs: dict[int, Env] = {}
+        self.leaving = False
         #: Whether clients are this process itself, so that descriptors of the system mean the same to them and to us.
         self.local = True
 
@@ -273,8 +274,9 @@ class UserKernel(LinuxOnly):
     def _link_detach(self, call: calls.LinkDetach) -> None:
         self.table.get(call.link_fd, LinkObject, "bpf(LINK_DETACH)").detach()
 
-    def stop_runs(self) -> None:
-        """End this client's test runs soon. For any thread."""
+    def stop_runs(self, *, leaving: bool = False) -> None:
+        """End this client's test runs soon; `leaving`: those too that have not begun. For any thread."""
+        self.leaving = self.leaving or leaving
         for env in list(self.runs.values()):
             env.stop = 1
 

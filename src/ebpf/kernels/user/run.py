@@ -92,6 +92,7 @@ def surroundings(kernel: "UserKernel") -> Iterator[Env]:
     env = own_env(kernel.state.trace.address, kernel.possible_cpus)
     kernel.state.grace.watch(env)
     kernel.runs[id(env)] = env
+    env.stop = int(kernel.leaving)
     try:
         yield env
     finally:
