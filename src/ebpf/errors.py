@@ -28,6 +28,11 @@ class EbpfError(Exception):
     errno: int = _errno.EINVAL
     program: str = ""
 
+    def __str__(self) -> str:
+        """One line, whatever names of a damaged file it quotes."""
+        text = super().__str__()
+        return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:

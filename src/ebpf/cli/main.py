@@ -42,6 +42,7 @@ _ROWS = (
     Noun("vm", "run raw bytecode: vm run FILE.bin, vm conformance"),
     Noun("lab", "open a shell where the tutorial's commands work as they stand: lab [-- COMMAND...]"),
     Noun("daemon", "look after ebpfd, which keeps the user kernel's pinned objects: daemon status|stop|log"),
+    Noun("doctor", "say what this machine lets eBPF do, and what fills each gap"),
     Noun("tour", "show the whole path once: C, bytecode, verifier, events, maps, packets"),
     Noun("batch", "carry out commands of a file: batch file FILE", bpftool=True),
     Noun("version", "print the versions", bpftool=True),
