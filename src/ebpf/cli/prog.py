@@ -188,6 +188,20 @@ def run_program(context: Context, words: Words) -> int:
     return run_test(context, words)
 
 
+def attach(context: Context, words: Words) -> int:
+    """Attach a loaded program to a hook."""
+    from ebpf.cli.attach import attach as attach_program
+
+    return attach_program(context, words)
+
+
+def detach(context: Context, words: Words) -> int:
+    """Take a program off a map of sockets or a network namespace."""
+    from ebpf.cli.attach import detach as detach_program
+
+    return detach_program(context, words)
+
+
 _VERBS: dict[str, Verb] = {
     "show": show,
     "list": show,
@@ -196,6 +210,8 @@ _VERBS: dict[str, Verb] = {
     "pin": handles.pin_verb("prog"),
     "load": load,
     "loadall": loadall,
+    "attach": attach,
+    "detach": detach,
     "tracelog": tracelog,
     "run": run_program,
 }
