@@ -9,6 +9,7 @@ from ebpf.attach.netfilter import netfilter
 from ebpf.attach.perf import breakpoint, kprobe, ksyscall, perf_event, tracepoint, uprobe
 from ebpf.attach.raw import raw_tracepoint, trace
 from ebpf.attach.sockets import flow_dissector, reuseport, sk_lookup, socket_filter, sockmap
+from ebpf.attach.struct_ops import struct_ops
 from ebpf.attach.tc import netkit, tc, tcx
 from ebpf.attach.usdt import usdt
 from ebpf.attach.xdp import xdp
@@ -32,6 +33,7 @@ __all__ = [
     "sk_lookup",
     "socket_filter",
     "sockmap",
+    "struct_ops",
     "tc",
     "tcx",
     "trace",

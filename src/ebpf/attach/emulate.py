@@ -59,7 +59,7 @@ def _has_raw_tracepoints(program: Program) -> bool:
     nothing = replace(program.spec, name="probe", type=int(ProgType.RAW_TRACEPOINT), attach_type=None, func_infos=(), line_infos=())
     with ExitStack() as stack:
         try:
-            fd = load_program(kernel, nothing, encode([p.mov_imm(0, 0), Insn(EXIT)]))
+            fd = load_program(kernel, nothing, encode([p.mov_imm(0, 0), Insn(EXIT)])).fd
             stack.callback(kernel.close, fd)
             link = kernel.bpf(RawTracepointOpen("sys_enter", fd))
         except NotSupportedError:

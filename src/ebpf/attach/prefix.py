@@ -98,4 +98,4 @@ def load_prefixed(program: Program, prefix: Sequence[Insn], type_: ProgType) -> 
         func_infos=tuple(replace(func, slot=func.slot + shift if func.slot else 0) for func in spec.func_infos),
         line_infos=lines,
     )
-    return load_program(program.kernel, moved, encode(prefix) + program.insns, program.btf_fd if typed else 0)
+    return load_program(program.kernel, moved, encode(prefix) + program.insns, program.btf_fd if typed else 0).fd

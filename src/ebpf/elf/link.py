@@ -4,15 +4,16 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ebpf.btf import Btf
+from ebpf.btf import Btf, Kind
 from ebpf.elf.ext import Ext
 from ebpf.elf.externs import KCONFIG
 from ebpf.elf.file import ElfFile, Relocation, Section, Symbol
+from ebpf.elf.maps import ARENA
 from ebpf.errors import FormatError
 from ebpf.isa import Insn, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
 from ebpf.spec import CoreReloc, Extern, ExternKind, FuncInfo, LineInfo, MapSpec, Reloc, RelocKind
-from ebpf.uapi import CallSrc, PseudoSrc
+from ebpf.uapi import CallSrc, MapType, PseudoSrc
 
 EXECUTABLE = 0x4
 _R_64_64, _R_64_32 = 1, 10
@@ -73,6 +74,17 @@ def _tables(records: Mapping[str, list[_Record]]) -> dict[str, _Table]:
     return out
 
 
+_HANDLER = "exception_callback:"
+
+
+def _handlers(btf: Btf | None) -> dict[str, str]:
+    """The function that each program names to run when it throws."""
+    if btf is None:
+        return {}
+    tags = (t for t in btf if t.kind == Kind.DECL_TAG and t.name.startswith(_HANDLER))
+    return {btf.name(tag.ref): tag.name.removeprefix(_HANDLER) for tag in tags}
+
+
 class Linker:
     """Makes programs of an object's functions, one after the other."""
 
@@ -92,7 +104,10 @@ class Linker:
         self.relocations: dict[int, dict[int, Relocation]] = {
             index: {row.offset // 8: row for row in rows} for index, rows in elf.relocations.items()
         }
+        self.arena = next((name for name, held in maps.items() if held.type == MapType.ARENA), "")
         self._btf = btf
+        self._named = {function.name: function for function in functions.values() if function.section.name == ".text"}
+        self._handlers = _handlers(btf)
         self._funcs, self._lines, self._core = _tables(ext.funcs), _tables(ext.lines), _tables(ext.core)
         self._together = 0
 
@@ -100,6 +115,13 @@ class Linker:
         """The program that begins with `entry`. Raises FormatError for a relocation that means nothing."""
         code = _Code(self)
         code.add(entry)
+        handler = self._handlers.get(entry.name)
+        if handler is not None:
+            # What runs when the program throws stands behind all the others.
+            if handler not in self._named:
+                where = f"program {entry.name!r}"
+                raise FormatError(f"its exception callback {handler!r} is no global function", path=self.elf.path, where=where)
+            code.add(self._named[handler])
         self._together += len(code.slots)
         if self._together > _MOST_TOGETHER:
             raise FormatError(f"all programs together have more than {_MOST_TOGETHER} instructions", path=self.elf.path)
@@ -135,6 +157,8 @@ class _Code:
 
     def add(self, entry: Function) -> None:
         """Append a function and what it reaches. Depth first, as libbpf does it: a program's tag depends on the order."""
+        if entry.key in self._starts:
+            return
         self._append(entry)
         walks = [self._walk(entry)]
         while walks:
@@ -230,9 +254,10 @@ class _Code:
         offset = symbol.value + insn.imm
         if section.flags & EXECUTABLE:
             return replace(insn, src=int(PseudoSrc.FUNC), imm_hi=0), (section.index, offset // 8)
-        if section.name not in self._linker.maps:
+        name = self._linker.arena if section.name == ARENA else section.name
+        if name not in self._linker.maps:
             raise self._bad(f"refers to section {section.name!r}, which is no map", where)
         if not 0 <= offset <= section.size:
             raise self._bad(f"offset {offset} is outside section {section.name!r}", where)
-        self.relocs.append(Reloc(here, RelocKind.MAP_VALUE, section.name, offset))
+        self.relocs.append(Reloc(here, RelocKind.MAP_VALUE, name, offset))
         return replace(insn, src=int(PseudoSrc.MAP_VALUE), imm=0, imm_hi=offset), None

@@ -22,8 +22,13 @@ def is_data(name: str) -> bool:
     return name in _DATA or name.startswith((".data.", ".rodata.", ".bss."))
 
 
+#: Where the variables of an arena are, and the structs of functions that the kernel calls (`?`: only where it is asked for).
+ARENA = ".addr_space.1"
+STRUCT_OPS = (".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link")
+
 # The linkage of a static variable.
 _STATIC = 0
+_FUNC = 2
 
 
 def data_map(elf: ElfFile, section: Section, btf: Btf | None, object_name: str) -> MapSpec:
@@ -47,6 +52,52 @@ def data_map(elf: ElfFile, section: Section, btf: Btf | None, object_name: str) 
         frozen=read_only,
         variables=variables,
     )
+
+
+def with_arena(elf: ElfFile, section: Section, btf: Btf | None, maps: Mapping[str, MapSpec]) -> dict[str, MapSpec]:
+    """The maps, the one arena among them with the variables that lie in it."""
+    arenas = [name for name, held in maps.items() if held.type == MapType.ARENA]
+    if len(arenas) != 1:
+        why = f"has variables of an arena, and there are {len(arenas)} arenas"
+        raise FormatError(why, path=elf.path, where=f"section {section.name!r}")
+    sec = btf.find(section.name, Kind.DATASEC) if btf is not None else None
+    initial = section.data if section.data else bytes(section.size)
+    return {**maps, arenas[0]: replace(maps[arenas[0]], initial=initial, variables=_variables(elf, section, btf, sec))}
+
+
+def struct_ops_maps(elf: ElfFile, section: Section, btf: Btf) -> dict[str, MapSpec]:
+    """A map for each struct of functions; `slots` has, by the place in the struct, the program that is called there."""
+    sec = btf.find(section.name, Kind.DATASEC)
+    if sec is None:
+        raise FormatError("has no type information", path=elf.path, where=f"section {section.name!r}")
+    functions = {(s.section, s.value): s.name for s in elf.symbols if s.kind == _FUNC and s.name}
+    out = {}
+    for variable in sec.variables:
+        var = btf.type(variable.type_id)
+        end = variable.offset + variable.size
+        data = section.data[variable.offset : end].ljust(variable.size, b"\0")
+        slots = []
+        for row in elf.relocations.get(section.index, ()):
+            if variable.offset <= row.offset < end:
+                symbol, at = elf.symbols[row.symbol], row.offset - variable.offset
+                addend = int.from_bytes(data[at : at + 8], "little")
+                name = symbol.name if symbol.kind == _FUNC else functions.get((symbol.section, symbol.value + addend), "")
+                if not name:
+                    raise FormatError(f"byte {row.offset} refers to no function", path=elf.path, where=f"section {section.name!r}")
+                slots.append((at, name))
+        out[var.name] = MapSpec(
+            name=var.name[:_NAME_LEN],
+            type=MapType.STRUCT_OPS,
+            key_size=4,
+            value_size=variable.size,
+            max_entries=1,
+            flags=int(MapFlag.LINK) if section.name.endswith(".link") else 0,
+            value_type_id=btf.resolve(var.ref).id,
+            section=section.name,
+            initial=data,
+            slots=tuple(slots),
+        )
+    return out
 
 
 def kconfig_map(btf: Btf, externs: Mapping[str, Extern], object_name: str) -> MapSpec:

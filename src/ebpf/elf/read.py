@@ -9,7 +9,7 @@ from ebpf.elf.ext import Ext, read_ext
 from ebpf.elf.externs import KCONFIG, kconfig_size, read_externs, settle
 from ebpf.elf.file import ElfFile, Section, SectionType, Symbol, read_elf
 from ebpf.elf.link import EXECUTABLE, Function, Linker
-from ebpf.elf.maps import btf_maps, data_map, is_data, kconfig_map
+from ebpf.elf.maps import ARENA, STRUCT_OPS, btf_maps, data_map, is_data, kconfig_map, struct_ops_maps, with_arena
 from ebpf.errors import FormatError
 from ebpf.isa import Insn, by_slot, decode
 from ebpf.spec import Extern, MapSpec, ObjectSpec, ProgramSpec
@@ -98,6 +98,10 @@ def _maps(elf: ElfFile, btf: Btf | None, externs: Mapping[str, Extern]) -> dict[
         maps |= btf_maps(elf, btf)
     name, room = object_name(elf.path), _MOST_DATA
     for section in elf.sections:
+        if section.name == ARENA and section.size:
+            maps = with_arena(elf, _bounded(elf, section, room), btf, maps)
+        elif section.name in STRUCT_OPS and btf is not None:
+            maps |= struct_ops_maps(elf, _bounded(elf, section, room), btf)
         if not is_data(section.name) or not section.size:
             continue
         where = f"section {section.name!r}"
@@ -110,6 +114,13 @@ def _maps(elf: ElfFile, btf: Btf | None, externs: Mapping[str, Extern]) -> dict[
     if kconfig_size(externs) and btf is not None:
         maps[KCONFIG] = kconfig_map(btf, externs, name)
     return maps
+
+
+def _bounded(elf: ElfFile, section: Section, room: int) -> Section:
+    """A section of variables that is not too large."""
+    if section.size > room:
+        raise FormatError(f"has {section.size} bytes of variables", path=elf.path, where=f"section {section.name!r}")
+    return section
 
 
 def _functions(elf: ElfFile) -> dict[tuple[int, int], Function]:

@@ -10,8 +10,10 @@ from typing import Self
 from ebpf.btf import Btf, Classes, Value, read_value, write_value
 from ebpf.errors import KernelError, NotFoundError, PrivilegeError, UsageError
 from ebpf.object.map import Map
-from ebpf.object.program import Program
+from ebpf.object.program import Program, Target
 from ebpf.object.resolve import Resolver
+from ebpf.object.sanitize import sanitized
+from ebpf.object.struct_ops import StructOps, struct_ops
 from ebpf.spec import DataVar, MapSpec, ObjectSpec
 from ebpf.sys.calls import BtfLoad, MapCreate, MapFreeze, MapUpdate, ObjGet, ObjPin
 from ebpf.sys.kernel import Kernel
@@ -51,7 +53,10 @@ class Collection:
         self.programs: dict[str, Program] = {}
         #: Classes for the object's types: what its maps give and take.
         self.types = Classes(spec.btf) if spec.btf is not None else None
+        #: Structs of functions as this kernel has them, by the name of their map: attach.struct_ops() registers one.
+        self.struct_ops: dict[str, StructOps] = {}
         self._btf_fd = 0
+        self._has_functions = True
         self._stack = ExitStack()
         self._resolver = Resolver(spec, kernel, types=types)
         self._stack.callback(self._resolver.close)
@@ -67,11 +72,13 @@ class Collection:
         reuse: Mapping[str, Map] | None = None,
         types: Btf | None = None,
         targets: Mapping[str, Program] | None = None,
+        log_level: int = 0,
     ) -> Self:
         """Make the maps and load the programs (`programs`: only these; `load=False`: each when it is first needed).
 
         `types` are a kernel's (for CO-RE) other than those that it tells itself; `targets` are the programs of which functions are
-        traced or replaced, by the name of the program that does so.
+        traced or replaced, by the name of the program that does so. With `log_level` (1, 2 or 4) each program's `log` has the
+        verifier's text also where it was accepted. What else can be changed is changed in the spec (`ObjectSpec.with_...`).
 
         Raises VerifierError for a refused program, KernelError for what the kernel refuses; nothing stays open then.
         """
@@ -79,6 +86,9 @@ class Collection:
         try:
             self._load_btf()
             for name, map_spec in spec.maps.items():
+                if map_spec.type == MapType.STRUCT_OPS and spec.btf is not None:
+                    self.struct_ops[name] = laid_out = struct_ops(name, map_spec, spec.btf, self._resolver)
+                    map_spec = laid_out.map
                 if reuse is not None and name in reuse:
                     self.maps[name] = reuse[name]
                 else:
@@ -87,8 +97,14 @@ class Collection:
             for name, program_spec in spec.programs.items():
                 if wanted is not None and name not in wanted:
                     continue
-                target = targets.get(name) if targets is not None else None
-                program = Program(kernel, program_spec, self.maps, self._resolver, self._btf_fd, target)
+                target: Program | Target | None = targets.get(name) if targets is not None else None
+                for held in self.struct_ops.values():
+                    if name in held.members:
+                        target = Target(held.type_id, held.module_fd)
+                        program_spec = replace(program_spec, attach_type=held.members[name])
+                program = Program(
+                    kernel, program_spec, self.maps, self._resolver, self._btf_fd if self._has_functions else 0, target, log_level=log_level
+                )
                 self.programs[name] = self._stack.enter_context(program)
                 if load and program_spec.autoload:
                     program.load()
@@ -106,9 +122,11 @@ class Collection:
         except PrivilegeError:
             raise
         except KernelError:
-            # A kernel that does not know these types still runs the programs; only names and lines are lost.
-            self._btf_fd = 0
-            return
+            older = sanitized(self.kernel, self.spec.btf)
+            if older is None:
+                # A kernel that knows no types at all still runs the programs; only names and lines are lost.
+                return
+            self._btf_fd, self._has_functions = older
         self._stack.callback(self.kernel.close, self._btf_fd)
 
     def _sized(self, spec: MapSpec) -> MapSpec:
@@ -131,7 +149,9 @@ class Collection:
             _require_same(held, path)
             return held
         initial = spec.initial
-        if initial is not None:
+        if spec.type == MapType.ARENA:
+            self._map_arena(held)
+        elif initial is not None and spec.type != MapType.STRUCT_OPS:
             if spec.section == ".kconfig":
                 initial = self._resolver.options(initial)
             if any(initial) or spec.frozen:
@@ -142,10 +162,23 @@ class Collection:
             self.kernel.bpf(ObjPin(path, held.fd))
         return held
 
+    def _map_arena(self, held: Map) -> None:
+        """An arena is memory of this process as well: its variables begin there, and programs see what is written to it."""
+        held.memory = self.kernel.mmap(held.fd, held.spec.max_entries * mmap.PAGESIZE, writable=True)
+        self._stack.callback(held.memory.close)
+        if held.spec.initial is not None:
+            held.memory.view[: len(held.spec.initial)] = held.spec.initial
+
+    def struct_ops_value(self, name: str) -> bytes:
+        """What a struct of functions is registered with: its programs are loaded for it. Raises NotFoundError, VerifierError."""
+        if name not in self.struct_ops:
+            raise NotFoundError("struct of functions", name, where=self.spec.path, near=list(self.struct_ops))
+        return self.struct_ops[name].value(lambda program: self.programs[program].fd)
+
     def _fill_slots(self) -> None:
         """Put maps and programs into the maps that C fills (`.values`); a program that is not wanted leaves its slot empty."""
         for name, spec in self.spec.maps.items():
-            for index, target in spec.slots:
+            for index, target in spec.slots if name not in self.struct_ops else ():
                 held = self.maps.get(target) or self.programs.get(target)
                 if held is not None:
                     self.maps[name].update(index.to_bytes(4, "little"), held.fd.to_bytes(4, "little"))
@@ -162,7 +195,8 @@ class Collection:
         inner = 0
         if spec.inner is not None:
             inner = self._create(self._sized(spec.inner))
-        typed = self._btf_fd if spec.value_type_id and spec.type not in _UNTYPED else 0
+        laid_out = next((held for held in self.struct_ops.values() if held.map == spec), None)
+        typed = self._btf_fd if spec.value_type_id and laid_out is None and spec.type not in _UNTYPED else 0
         call = MapCreate(
             map_type=spec.type,
             key_size=spec.key_size,
@@ -172,10 +206,13 @@ class Collection:
             name=spec.name,
             inner_map_fd=inner,
             numa_node=spec.numa_node,
-            btf_fd=typed,
+            # The kernel wants the types of an object that has structs of functions, though it takes its own for the value.
+            btf_fd=self._btf_fd if laid_out is not None else typed,
             btf_key_type_id=spec.key_type_id if typed else 0,
             btf_value_type_id=spec.value_type_id if typed else 0,
             map_extra=spec.map_extra,
+            kernel_value_type_id=laid_out.value_type_id if laid_out is not None else 0,
+            kernel_module_fd=laid_out.module_fd if laid_out is not None else 0,
             ifindex=spec.ifindex,
         )
         try:
@@ -206,7 +243,7 @@ class Collection:
         for held in self.maps.values():
             if not held.spec.variables or held.spec.frozen or btf is None:
                 continue
-            data = held.lookup(_ZERO) or b""
+            data = held.data()
             for variable in held.spec.variables:
                 if variable.type_id:
                     out[variable.name] = read_value(btf, variable.type_id, data[variable.offset : variable.offset + variable.size])
@@ -215,8 +252,13 @@ class Collection:
     def set_variable(self, name: str, value: Value) -> None:
         """Write a global variable. Raises NotFoundError, or FormatError when the value does not fit."""
         held, variable, btf = self._variable(name)
-        data = bytearray(held.lookup(_ZERO) or b"")
-        data[variable.offset : variable.offset + variable.size] = write_value(btf, variable.type_id, value)
+        raw = write_value(btf, variable.type_id, value)
+        end = variable.offset + variable.size
+        if held.memory is not None:
+            held.memory.view[variable.offset : end] = raw
+            return
+        data = bytearray(held.data())
+        data[variable.offset : end] = raw
         held.update(_ZERO, bytes(data))
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from ebpf.sys.calls import (
     MapUpdateBatch,
     ObjPin,
 )
-from ebpf.sys.kernel import Kernel
+from ebpf.sys.kernel import Buffer, Kernel
 from ebpf.uapi import MAP_TYPES, MapType, UpdateFlag
 
 _BATCH = 4096
@@ -50,6 +50,8 @@ class Map(Elements):
         self.types = types
         #: Rows that attachments have for themselves (the places of USDT probes).
         self.taken: set[int] = set()
+        #: Of an arena: the memory that programs and this process share.
+        self.memory: Buffer | None = None
         self._closed = False
         self._held = self
 
@@ -120,6 +122,12 @@ class Map(Elements):
         """The size of what lookup() returns."""
         size = self.spec.value_size
         return (size + 7) // 8 * 8 * self.kernel.possible_cpus if self.per_cpu else size
+
+    def data(self) -> bytes:
+        """The bytes of global variables: the one value of a data map, or an arena's beginning."""
+        if self.memory is not None:
+            return bytes(self.memory.view[: len(self.spec.initial or b"")])
+        return self.lookup(bytes(4)) or b""
 
     def info(self) -> MapInfo:
         """What the kernel says of the map."""

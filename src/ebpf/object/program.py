@@ -15,7 +15,7 @@ from ebpf.object.map import Map
 from ebpf.object.relocate import Code
 from ebpf.object.resolve import Resolver
 from ebpf.spec import ProgramSpec
-from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, ObjPin, ProgInfo, ProgLoad, ProgTestRun, TestRunResult
+from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, Loaded, ObjPin, ProgInfo, ProgLoad, ProgTestRun, TestRunResult
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import AttachType, Cmd, ProgType
 
@@ -33,7 +33,9 @@ class Program:
         maps: Mapping[str, Map],
         resolver: Resolver,
         btf_fd: int = 0,
-        target: "Program | None" = None,
+        target: "Program | Target | None" = None,
+        *,
+        log_level: int = 0,
     ) -> None:
         self.kernel = kernel
         self.spec = spec
@@ -44,6 +46,7 @@ class Program:
         self._resolver = resolver
         self._target = target
         self.log = ""
+        self._log_level = log_level
         self._fd = -1
         self._closed = False
 
@@ -86,9 +89,13 @@ class Program:
     def _load(self) -> None:
         require_type(self.spec, self._resolver.spec.path)
         insns = self.insns
-        target = attach_target(self.spec, self._resolver, self._target)
+        known = self._target
+        target = known if isinstance(known, Target) else attach_target(self.spec, self._resolver, known)
         try:
-            self._fd = load_program(self.kernel, self.spec, insns, self.btf_fd, target=target, modules=self._code.modules)
+            loaded = load_program(
+                self.kernel, self.spec, insns, self.btf_fd, target=target, modules=self._code.modules, log_level=self._log_level
+            )
+            self._fd, self.log = loaded.fd, loaded.log
         except VerifierError as error:
             missing = self._code.missing.get(error.insn)
             if missing is None:
@@ -102,6 +109,9 @@ class Program:
 
     def run(self, data: bytes = b"", *, ctx: bytes = b"", repeat: int = 1) -> TestRunResult:
         """Run it on `data` (a packet) or `ctx` and return what came of it."""
+        if self.spec.type == ProgType.SYSCALL and repeat == 1:
+            # These run once, and the kernel wants no number.
+            repeat = 0
         return self.kernel.bpf(ProgTestRun(self.fd, data, ctx, repeat, data_size_out=len(data) + 512 if data else 0))
 
     def pin(self, path: str) -> None:
@@ -157,6 +167,10 @@ _BY_LINK = frozenset({AttachType.TRACE_FENTRY_MULTI, AttachType.TRACE_FEXIT_MULT
 def attach_target(spec: ProgramSpec, resolver: Resolver, program: "Program | None" = None) -> Target:
     """What `spec` is attached to, for those that must say so when they are loaded. Raises UsageError and NotFoundError."""
     attach = AttachType(spec.attach_type) if spec.attach_type is not None else None
+    if spec.type == ProgType.STRUCT_OPS:
+        error = UsageError(f"program {spec.name!r}: no struct of functions in SEC(.struct_ops) names it")
+        error.hint = 'put it into one: SEC(".struct_ops.link") struct tcp_congestion_ops mine = {.ssthresh = (void *)f};'
+        raise error
     if spec.type not in _BY_BTF or attach in _BY_LINK:
         return Target()
     kind = spec.section.removeprefix("?").partition("/")[0]
@@ -196,9 +210,16 @@ def _in_program(spec: ProgramSpec, program: "Program") -> Target:
 
 
 def load_program(
-    kernel: Kernel, spec: ProgramSpec, insns: bytes, btf_fd: int = 0, *, target: Target | None = None, modules: Sequence[int] = ()
-) -> int:
-    """Load instructions as `spec` says: first without a log, and when refused once more for the log."""
+    kernel: Kernel,
+    spec: ProgramSpec,
+    insns: bytes,
+    btf_fd: int = 0,
+    *,
+    target: Target | None = None,
+    modules: Sequence[int] = (),
+    log_level: int = 0,
+) -> Loaded:
+    """Load instructions as `spec` says: first without a log (unless one is asked for), and when refused once more for the log."""
     funcs = b"".join(struct.pack("<II", f.slot, f.type_id) for f in spec.func_infos) if btf_fd else b""
     lines = b""
     if btf_fd:
@@ -220,9 +241,11 @@ def load_program(
         attach_fd=target.fd if target is not None else 0,
         # The first one stands for the kernel itself.
         fd_array=(0, *modules) if modules else (),
+        log_level=log_level,
+        log_size=_LARGEST_LOG if log_level else _LOG,
     )
     try:
-        return kernel.bpf(call).fd
+        return kernel.bpf(call)
     except KernelError as error:
         if error.errno in (errno.EPERM, errno.ENOSPC) and not error.log:
             if error.errno == errno.EPERM and not isinstance(error, PrivilegeError) and spec.type in _BY_BTF:

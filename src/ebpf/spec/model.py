@@ -1,10 +1,16 @@
 """ObjectSpec and its parts: plain frozen data that `elf` makes and `object` loads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from enum import Enum
+from typing import Any, TypeVar
 
-from ebpf.btf import Btf
+from ebpf.btf import Btf, Value, write_value
+from ebpf.errors import NotFoundError, UsageError
+from ebpf.uapi import ProgFlag, section_row
+
+T = TypeVar("T")
 
 
 class RelocKind(Enum):
@@ -96,7 +102,8 @@ class DataVar:
 class MapSpec:
     """A map to make. `type` is a MapType; `initial` fills the one value of a data map; `variables` are its globals.
 
-    `slots` are the maps or programs that it holds from the beginning, as (index, name); `ifindex` is the device that has it.
+    `slots` are the maps or programs that it holds from the beginning, as (index, name), of struct_ops its functions by their place in
+    the struct; `ifindex` is the device that has it.
     """
 
     name: str
@@ -153,3 +160,52 @@ class ObjectSpec:
     externs: Mapping[str, Extern] = field(default_factory=dict)
     btf: Btf | None = None
     license: str = ""
+
+    def with_map(self, name: str, **changes: Any) -> "ObjectSpec":
+        """The object with another size, type or flags of a map: `with_map("counts", max_entries=100)`. Raises NotFoundError, UsageError."""
+        return replace(self, maps={**self.maps, name: _changed("map", name, self.maps, changes, self.path)})
+
+    def with_program(self, name: str, *, section: str | None = None, **changes: Any) -> "ObjectSpec":
+        """The object with a program changed: `autoload=False`, `attach_to="do_unlinkat"`, or taken for what `section` says.
+
+        Raises NotFoundError, UsageError for a section that says nothing.
+        """
+        if section is not None:
+            found = section_row(section.removeprefix("?"))
+            if found is None:
+                raise UsageError(f"program {name!r}: {section!r} is no section name of a program")
+            row, target = found
+            flags = (ProgFlag.SLEEPABLE if row.sleepable else 0) | (ProgFlag.XDP_HAS_FRAGS if row.frags else 0)
+            attach = None if row.attach is None else int(row.attach)
+            said = {"section": section, "type": int(row.type), "attach_type": attach, "attach_to": target, "flags": int(flags)}
+            changes = said | changes
+        return replace(self, programs={**self.programs, name: _changed("program", name, self.programs, changes, self.path)})
+
+    def with_variables(self, values: Mapping[str, Value]) -> "ObjectSpec":
+        """The object with other initial values of global variables, constants (`const volatile`) among them, by name.
+
+        Raises NotFoundError, and FormatError for a value that does not fit the variable's type.
+        """
+        maps = dict(self.maps)
+        known = {v.name: (key, v) for key, held in maps.items() for v in held.variables if v.type_id and held.initial is not None}
+        for name, value in values.items():
+            if name not in known or self.btf is None:
+                raise NotFoundError("variable", name, where=self.path, near=get_close_matches(name, known, n=2))
+            key, variable = known[name]
+            data = bytearray(maps[key].initial or b"")
+            data[variable.offset : variable.offset + variable.size] = write_value(self.btf, variable.type_id, value)
+            maps[key] = replace(maps[key], initial=bytes(data))
+        return replace(self, maps=maps)
+
+
+def _changed(kind: str, name: str, there: Mapping[str, T], changes: Mapping[str, Any], path: str) -> T:
+    """A part of an object with some of its fields changed."""
+    if name not in there:
+        raise NotFoundError(kind, name, where=path, near=get_close_matches(name, there, n=2))
+    part: Any = there[name]
+    known = {field.name for field in fields(part)} - {"name"}
+    wrong = next((field for field in changes if field not in known), None)
+    if wrong is not None:
+        raise UsageError(f"{kind} {name!r} has no {wrong!r}; it has {', '.join(sorted(known))}")
+    changed: T = replace(part, **changes)
+    return changed

@@ -37,6 +37,9 @@ class MapCreate(Call[int]):
     btf_key_type_id: int = 0
     btf_value_type_id: int = 0
     map_extra: int = 0
+    #: Of struct_ops: the kernel's own type of the value, and the descriptor of its module's types (0: the kernel itself).
+    kernel_value_type_id: int = 0
+    kernel_module_fd: int = 0
     ifindex: int = 0
 
 

@@ -17,6 +17,8 @@ from ebpf.sys.calls import Call
 from ebpf.uapi import Cmd
 
 _INFO_BTF, _INFO_PROG, _INFO_MAP = 32, 232, 104
+# BPF_F_VTYPE_BTF_OBJ_FD
+_OF_MODULE = 1 << 15
 _EMPTY = ctypes.create_string_buffer(1)
 
 
@@ -52,12 +54,12 @@ def run(cmd: Cmd, buffer: "ctypes.Array[ctypes.c_char]", why: str = "") -> int:
 def _map_create(call: calls.MapCreate) -> int:
     name = call.name.encode()[:15]
     a = attr(
-        "IIIIIII16sIIIIIQ",
+        "IIIIIII16sIIIIIQi",
         call.map_type,
         call.key_size,
         call.value_size,
         call.max_entries,
-        call.flags,
+        call.flags | (_OF_MODULE if call.kernel_module_fd else 0),
         call.inner_map_fd,
         call.numa_node,
         name,
@@ -65,8 +67,9 @@ def _map_create(call: calls.MapCreate) -> int:
         call.btf_fd,
         call.btf_key_type_id,
         call.btf_value_type_id,
-        0,
+        call.kernel_value_type_id,
         call.map_extra,
+        call.kernel_module_fd,
         size=80,
     )
     return run(Cmd.MAP_CREATE, a, f"map {call.name!r}" if call.name else "")
