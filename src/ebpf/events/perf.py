@@ -1,10 +1,12 @@
 """Reading perf buffers: one for each CPU, in Linux's page layout, from either kernel."""
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import islice
 
 from ebpf.errors import UsageError
+from ebpf.events.waiting import ready
 from ebpf.object import Map
 from ebpf.sys.kernel import Buffer, Kernel, PerfOutput
 
@@ -69,6 +71,26 @@ class PerfBuffer:
                     (count,) = struct.unpack_from("<Q", body, 8)
                     self.lost += count
                     yield cpu, count
+
+    def take(self, limit: int) -> list[tuple[int, bytes]]:
+        """Up to `limit` of the samples that there are now, as (cpu, bytes), without waiting; losses only count."""
+        return list(islice(((cpu, record) for cpu, record in self.records() if isinstance(record, bytes)), limit))
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Samples as they come, as (cpu, bytes), for ever, in asyncio; losses count."""
+        while True:
+            for cpu, record in self.records():
+                if isinstance(record, bytes):
+                    yield cpu, record
+            await ready(self._kernel, self.fds)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Samples as they come, as (cpu, bytes), for ever (a command's end is KeyboardInterrupt); losses count."""
+        while True:
+            for cpu, record in self.records():
+                if isinstance(record, bytes):
+                    yield cpu, record
+            self._kernel.wait(self.fds, None)
 
     def _bytes(self, view: memoryview, at: int, size: int) -> bytes:
         start = at & (self._size - 1)

@@ -1,8 +1,11 @@
 """Reading a BPF ring buffer, in Linux's page layout, from either kernel."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
 
+from ebpf.errors import UsageError
+from ebpf.events.waiting import ready
 from ebpf.object import Map
 from ebpf.sys.kernel import Kernel
 
@@ -66,6 +69,17 @@ class RingBuffer:
                 count += 1
         return count
 
+    def take(self, limit: int) -> list[bytes]:
+        """Up to `limit` of the records that there are now, without waiting."""
+        return list(islice(self.records(), limit))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Records as they come, for ever, in asyncio."""
+        while True:
+            for record in self.records():
+                yield record
+            await ready(self._kernel, [self._fd])
+
     def __iter__(self) -> Iterator[bytes]:
         """Records as they come, for ever (a command's end is KeyboardInterrupt)."""
         while True:
@@ -79,6 +93,51 @@ class RingBuffer:
         self._producer.close()
 
     def __enter__(self) -> "RingBuffer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class UserRingBuffer:
+    """The other direction: what is put in here, programs take out (bpf_user_ringbuf_drain). One writer. Close it."""
+
+    def __init__(self, held: Map) -> None:
+        self._size = held.spec.max_entries
+        kernel: Kernel = held.kernel
+        self._consumer = kernel.mmap(held.fd, _PAGE, writable=False)
+        self._producer = kernel.mmap(held.fd, _PAGE + 2 * self._size, writable=True, offset=_PAGE)
+        self._data = self._producer.view[_PAGE:]
+
+    @property
+    def free(self) -> int:
+        """How many bytes are free; a record takes 8 more than its own, rounded up to 8."""
+        (end,) = struct.unpack_from("<Q", self._producer.view)
+        (begin,) = struct.unpack_from("<Q", self._consumer.view)
+        return int(self._size - (end - begin))
+
+    def put(self, record: bytes) -> bool:
+        """Put a record in; False if there is no room now. Raises UsageError for one that never fits."""
+        whole = (len(record) + 8 + 7) // 8 * 8
+        if whole > self._size:
+            raise UsageError(f"a record of {len(record)} bytes does not fit a ring of {self._size}")
+        if whole > self.free:
+            return False
+        (end,) = struct.unpack_from("<Q", self._producer.view)
+        at = end & (self._size - 1)
+        self._data[at + 8 : at + 8 + len(record)] = record
+        struct.pack_into("<II", self._data, at, len(record), 0)
+        # The place of the end is written last: a program sees whole records only.
+        struct.pack_into("<Q", self._producer.view, 0, end + whole)
+        return True
+
+    def close(self) -> None:
+        """Unmap the buffer. Idempotent."""
+        self._data.release()
+        self._consumer.close()
+        self._producer.close()
+
+    def __enter__(self) -> "UserRingBuffer":
         return self
 
     def __exit__(self, *_: object) -> None:

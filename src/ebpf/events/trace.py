@@ -2,9 +2,10 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
+from ebpf.events.waiting import ready
 from ebpf.sys.kernel import Kernel
 
 _LINE = re.compile(rb"^\s*(?P<task>.{1,16}?)-(?P<pid>\d+)\s+(?:\([ \d-]+\)\s+)?\[(?P<cpu>\d+)\]\s+(?P<flags>\S+)\s+(?P<ts>[\d.]+): ")
@@ -73,6 +74,13 @@ class TracePipe:
     def pending(self) -> bytes | None:
         """The next line if there is one, without waiting."""
         return self._lines.popleft() if self._lines or self._fill() else None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Lines as they come, for ever, in asyncio."""
+        while True:
+            while (line := self.pending()) is not None:
+                yield line
+            await ready(self._kernel, [self._fd])
 
     def __iter__(self) -> Iterator[bytes]:
         """Lines as they come, for ever (a command's end is KeyboardInterrupt)."""

@@ -1,5 +1,6 @@
 """What a kernel of ours has not got: the parts of the seam that only Linux's own network stack and files can answer."""
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 from ebpf.errors import NotSupportedError
@@ -13,6 +14,10 @@ def _refuse(what: str, why: str) -> NoReturn:
 
 class LinuxOnly:
     """A kernel whose programs get no filters of traffic control, no sockets of other processes, and no iterators."""
+
+    def descriptors(self, fds: Sequence[int]) -> list[int] | None:
+        """Nothing: its descriptors are numbers of its own."""
+        return None
 
     def tc_attach(self, ifindex: int, side: str, prog_fd: int, *, priority: int, handle: int, name: str) -> bool:
         """Refused."""

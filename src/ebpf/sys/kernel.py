@@ -145,6 +145,9 @@ class Kernel(Protocol):
         has ended and all is read it raises KeyboardInterrupt, once.
         """
 
+    def descriptors(self, fds: Sequence[int]) -> list[int] | None:
+        """What a poller of this process (epoll, asyncio) can wait on for these descriptors; None where only `wait` can."""
+
     def perf_event_open(self, source: PerfSource, *, pid: int = -1, cpu: int = 0) -> int:
         """A perf event descriptor, disabled. NotSupportedError if this kernel has no such source."""
 

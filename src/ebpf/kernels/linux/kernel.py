@@ -117,6 +117,10 @@ class LinuxKernel:
 
     # -- events
 
+    def descriptors(self, fds: Sequence[int]) -> list[int] | None:
+        """They are what they are."""
+        return list(fds)
+
     def perf_event_open(self, source: PerfSource, *, pid: int = -1, cpu: int = 0) -> int:
         """Open a perf event."""
         fd = perf.open_event(source, pid=pid, cpu=cpu)
