@@ -92,6 +92,15 @@ class Classes:
                 return cls
         raise FormatError(f"there is no struct, union or enum {name!r}", where="BTF")
 
+    def decode(self, cls: type, data: bytes) -> Any:
+        """An object of one of these classes from bytes, of which more than it needs are left. Raises FormatError for too few."""
+        codec = next((codec for codec in self._made.values() if codec.cls is cls), None)
+        if codec is None:
+            raise FormatError(f"{cls.__name__} is no class of these types", where="BTF")
+        if len(data) < codec.size:
+            raise FormatError(f"{len(data)} bytes are too few for a {cls.__name__} of {codec.size}", where="BTF")
+        return codec.read(bytes(data[: codec.size]))
+
     def _make(self, type_: Type, depth: int) -> Codec:
         size = self.btf.size_of(type_.id)
         if type_.kind in (Kind.ENUM, Kind.ENUM64) and type_.enumerators:

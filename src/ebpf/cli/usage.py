@@ -244,6 +244,12 @@ conformance speaks the plug-in protocol of bpf_conformance: bytecode as hex on s
 """
 # What `ebpf` offers beyond it.
 _MORE = {
+    "gen": """
+Beyond bpftool:
+       {0} {1} python OBJ [-o FILE.py]
+writes a Python module that holds the object, with its maps, programs and variables as attributes and its structs as dataclasses, and
+a stub (FILE.pyi) that type checkers read. OBJ may be a C file. Of the above, object, skeleton and the others are not built yet.
+""",
     "prog": """
 Beyond bpftool:
        {0} {1} run OBJ [PROGRAM] --pcap FILE [--repeat N] [--write DIR] [--limit N]

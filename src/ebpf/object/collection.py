@@ -46,13 +46,13 @@ _UNTYPED = frozenset(
 class Collection:
     """The maps and programs of one object, open in a kernel. Close it, or use it in a with statement."""
 
-    def __init__(self, spec: ObjectSpec, kernel: Kernel, *, types: Btf | None = None) -> None:
+    def __init__(self, spec: ObjectSpec, kernel: Kernel, *, types: Btf | None = None, classes: Classes | None = None) -> None:
         self.spec = spec
         self.kernel = kernel
         self.maps: dict[str, Map] = {}
         self.programs: dict[str, Program] = {}
         #: Classes for the object's types: what its maps give and take.
-        self.types = Classes(spec.btf) if spec.btf is not None else None
+        self.types = classes if classes is not None else Classes(spec.btf) if spec.btf is not None else None
         #: Structs of functions as this kernel has them, by the name of their map: attach.struct_ops() registers one.
         self.struct_ops: dict[str, StructOps] = {}
         self._btf_fd = 0
@@ -73,16 +73,18 @@ class Collection:
         types: Btf | None = None,
         targets: Mapping[str, Program] | None = None,
         log_level: int = 0,
+        classes: Classes | None = None,
     ) -> Self:
         """Make the maps and load the programs (`programs`: only these; `load=False`: each when it is first needed).
 
         `types` are a kernel's (for CO-RE) other than those that it tells itself; `targets` are the programs of which functions are
         traced or replaced, by the name of the program that does so. With `log_level` (1, 2 or 4) each program's `log` has the
-        verifier's text also where it was accepted. What else can be changed is changed in the spec (`ObjectSpec.with_...`).
+        verifier's text also where it was accepted; `classes` are those for the
+        object's types, where they are made already. What else can be changed is changed in the spec (`ObjectSpec.with_...`).
 
         Raises VerifierError for a refused program, KernelError for what the kernel refuses; nothing stays open then.
         """
-        self = cls(spec, kernel, types=types)
+        self = cls(spec, kernel, types=types, classes=classes)
         try:
             self._load_btf()
             for name, map_spec in spec.maps.items():
@@ -260,6 +262,11 @@ class Collection:
         data = bytearray(held.data())
         data[variable.offset : end] = raw
         held.update(_ZERO, bytes(data))
+
+    def constant(self, name: str) -> Value:
+        """A constant (`const volatile`) by name, as it was loaded. Raises NotFoundError."""
+        held, variable, btf = self._variable(name)
+        return read_value(btf, variable.type_id, held.data()[variable.offset : variable.offset + variable.size])
 
     def close(self) -> None:
         """Close all descriptors: what only they held goes. Idempotent."""

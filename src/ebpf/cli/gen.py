@@ -1,0 +1,55 @@
+"""`ebpf gen`: what is made of objects: a Python module."""
+
+import os
+from pathlib import Path
+
+from ebpf.cli.context import Context
+from ebpf.cli.noun import Verb, dispatch, done, help_verb
+from ebpf.cli.words import Words
+from ebpf.errors import UsageError
+
+
+def run(context: Context, argv: list[str]) -> int:
+    """Carry out one `gen` command."""
+    return dispatch(context, argv, "gen", _VERBS)
+
+
+def python(context: Context, words: Words) -> int:
+    """Write a typed Python module for an object or C file, and its stub, beside it or where `-o` says."""
+    from ebpf.cli.replay import read
+    from ebpf.cli.skeleton import texts
+    from ebpf.elf import object_name
+
+    words.need(1, "python")
+    path = Path(words.take("OBJ"))
+    target = Path(words.take("FILE")) if words.take_if("-o") else None
+    words.end()
+    spec = read(path)
+    if path.suffix == ".c":
+        from ebpf.compile import compile_c
+
+        data = compile_c(path).object
+    else:
+        data = path.read_bytes()
+    name = object_name(path.name)
+    target = target or path.with_name(f"{name}.py")
+    if target.suffix != ".py":
+        raise UsageError(f"gen python: '{target}' is no name of a Python module: it ends in .py")
+    module, stub = texts(spec, data, name)
+    _write(target, module)
+    _write(target.with_suffix(".pyi"), stub)
+    done(context)
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"can't write {path}: {os.strerror(error.errno or 0).lower()}") from error
+
+
+_VERBS: dict[str, Verb] = {
+    "python": python,
+    "help": help_verb("gen"),
+}
