@@ -9,7 +9,7 @@ import pytest
 from ebpf import attach
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
-from ebpf.errors import AttachError, EbpfError, FormatError, NotFoundError, UsageError
+from ebpf.errors import AttachError, EbpfError, FormatError, KernelError, NotFoundError, UsageError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection, Map
 from ebpf.spec import ObjectSpec
@@ -181,8 +181,6 @@ class Older:
             from ebpf.btf import Btf
 
             if any(int(type_.kind) in self._lacks for type_ in Btf.parse(call.data)):
-                from ebpf.errors import KernelError
-
                 self.refused += 1
                 raise KernelError(errno.EINVAL, "bpf(BTF_LOAD)")
         return self._kernel.bpf(call)
@@ -219,3 +217,34 @@ def test_types_are_written_in_older_kinds_for_a_kernel_that_lacks_newer_ones(lac
         finally:
             kernel.close(fd)
         assert not kinds & lacks
+
+
+class WithoutPins:
+    """A kernel for which no BPF file system is mounted."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def bpf(self, call: Call[R]) -> R:
+        from ebpf.sys.calls import ObjGet, ObjPin
+
+        if isinstance(call, (ObjGet, ObjPin)):
+            raise KernelError(errno.ENOENT, f"bpf({call.cmd.name})")
+        return self._kernel.bpf(call)
+
+    def pin_roots(self) -> list[str]:
+        return []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._kernel, name)
+
+
+def test_a_map_that_cannot_be_pinned_says_what_is_missing(kernel: Kernel) -> None:
+    text = """
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 1); __type(key, int); __type(value, int);
+         __uint(pinning, LIBBPF_PIN_BY_NAME); } kept SEC(".maps");
+SEC("tc") int f(struct __sk_buff *skb) { int k = 0; return bpf_map_lookup_elem(&kept, &k) != 0; }
+"""
+    with pytest.raises(UsageError, match="map 'kept': cannot be pinned at /sys/fs/bpf/kept: no BPF file system is mounted") as caught:
+        Collection.load(read(text), WithoutPins(kernel)).close()  # type: ignore[arg-type]
+    assert (caught.value.errno, caught.value.hint) == (errno.EINVAL, "mount -t bpf bpf /sys/fs/bpf")

@@ -161,8 +161,19 @@ class Collection:
             if spec.frozen:
                 self.kernel.bpf(MapFreeze(held.fd))
         if path:
-            self.kernel.bpf(ObjPin(path, held.fd))
+            self._pin(held, path)
         return held
+
+    def _pin(self, held: Map, path: str) -> None:
+        try:
+            self.kernel.bpf(ObjPin(path, held.fd))
+        except KernelError as error:
+            roots = self.kernel.pin_roots()
+            if roots is None or isinstance(error, PrivilegeError) or any(path.startswith(root + "/") for root in roots):
+                raise
+            refusal = UsageError(f"map {held.name!r}: cannot be pinned at {path}: no BPF file system is mounted there")
+            refusal.hint = f"mount -t bpf bpf {_PINS}"
+            raise refusal from error
 
     def _map_arena(self, held: Map) -> None:
         """An arena is memory of this process as well: its variables begin there, and programs see what is written to it."""
