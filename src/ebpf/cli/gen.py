@@ -1,4 +1,4 @@
-"""`ebpf gen`: what is made of objects: a Python module."""
+"""`ebpf gen`: what is made of objects: one of several, a Python module."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,28 @@ from ebpf.errors import UsageError
 def run(context: Context, argv: list[str]) -> int:
     """Carry out one `gen` command."""
     return dispatch(context, argv, "gen", _VERBS)
+
+
+def object_(context: Context, words: Words) -> int:
+    """Link objects into one."""
+    from ebpf.elf import link_objects
+
+    words.need(2, "object")
+    target = Path(words.take("OUTPUT_FILE"))
+    objects = []
+    while words:
+        path = Path(words.take("INPUT_FILE"))
+        try:
+            objects.append((str(path), path.read_bytes()))
+        except OSError as error:
+            raise UsageError(f"can't read {path}: {os.strerror(error.errno or 0).lower()}") from error
+    linked = link_objects(objects)
+    try:
+        target.write_bytes(linked)
+    except OSError as error:
+        raise UsageError(f"can't write {target}: {os.strerror(error.errno or 0).lower()}") from error
+    done(context)
+    return 0
 
 
 def python(context: Context, words: Words) -> int:
@@ -50,6 +72,7 @@ def _write(path: Path, text: str) -> None:
 
 
 _VERBS: dict[str, Verb] = {
+    "object": object_,
     "python": python,
     "help": help_verb("gen"),
 }

@@ -39,7 +39,7 @@ _ROWS = (
     Noun("link", "list, pin and detach links", bpftool=True),
     Noun("net", "attach programs to network interfaces", bpftool=True),
     Noun("btf", "list type information and print it, raw or as C", bpftool=True),
-    Noun("gen", "make a typed Python module of an object: gen python OBJ", bpftool=True),
+    Noun("gen", "link objects, or make a typed Python module of one: gen object|python", bpftool=True),
     Noun("vm", "run raw bytecode: vm run FILE.bin, vm conformance"),
     Noun("lab", "open a shell where the tutorial's commands work as they stand: lab [-- COMMAND...]"),
     Noun("daemon", "look after ebpfd, which keeps the user kernel's pinned objects: daemon status|stop|log"),

@@ -34,6 +34,7 @@ class Section:
     data: bytes
     link: int
     info: int
+    align: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ def read_elf(data: bytes, path: str = "", *, any_machine: bool = False) -> ElfFi
         return table[at:end].decode("utf-8", "replace")
 
     sections = tuple(
-        Section(i, string(strings, h[0], f"section {i}"), h[1], h[2], h[5], bytes_of(i), h[6], h[7]) for i, h in enumerate(headers)
+        Section(i, string(strings, h[0], f"section {i}"), h[1], h[2], h[5], bytes_of(i), h[6], h[7], max(h[8], 1))
+        for i, h in enumerate(headers)
     )
     if any_machine:
         return ElfFile(path, sections, (), {})

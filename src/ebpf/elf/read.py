@@ -33,7 +33,7 @@ def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec
     Raises FormatError (path, where, why) for anything that is not a whole eBPF object.
     """
     elf = read_elf(data, path)
-    btf = _types(elf)
+    btf = read_types(elf)
     externs = read_externs(elf, btf)
     if btf is not None:
         btf = settle(btf, externs, {s.name for s in elf.symbols if s.kind == _FUNC and s.hidden})
@@ -62,7 +62,7 @@ def _text(elf: ElfFile, name: str) -> str:
     return section.data.split(b"\0", 1)[0].decode("ascii", "replace") if section is not None else ""
 
 
-def _types(elf: ElfFile) -> Btf | None:
+def read_types(elf: ElfFile) -> Btf | None:
     """The object's types, ready for a kernel: the sizes of sections and the offsets of variables, which clang leaves open, filled in."""
     section = elf.section(".BTF")
     if section is None or not section.data:
@@ -73,7 +73,15 @@ def _types(elf: ElfFile) -> Btf | None:
     if not placed:
         return btf
     holding = {s.index for s in elf.sections if s.name in placed}
-    return place_variables(btf, placed, {s.name: s.value for s in elf.symbols if s.section in holding and s.name})
+    offsets: dict[str, int] = {}
+    again: set[str] = set()
+    for symbol in elf.symbols:
+        if symbol.section in holding and symbol.name:
+            if symbol.name in offsets:
+                again.add(symbol.name)
+            offsets[symbol.name] = symbol.value
+    # Static variables of one name come out of a linker, which has filled in where they are.
+    return place_variables(btf, placed, {name: at for name, at in offsets.items() if name not in again})
 
 
 def _records(elf: ElfFile, btf: Btf | None) -> Ext:
