@@ -81,7 +81,8 @@ def _handlers(btf: Btf | None) -> dict[str, str]:
     """The function that each program names to run when it throws."""
     if btf is None:
         return {}
-    tags = (t for t in btf if t.kind == Kind.DECL_TAG and t.name.startswith(_HANDLER))
+    # Of most types only the kind is looked at.
+    tags = [btf.type(id_) for id_ in range(1, len(btf)) if btf.kind(id_) == Kind.DECL_TAG and btf.name(id_).startswith(_HANDLER)]
     return {btf.name(tag.ref): tag.name.removeprefix(_HANDLER) for tag in tags}
 
 

@@ -69,7 +69,8 @@ def read_types(elf: ElfFile) -> Btf | None:
         return None
     btf = Btf.parse(section.data, elf.path)
     sizes = {s.name: s.size for s in elf.sections if s.name and s.type in (SectionType.PROGBITS, SectionType.NOBITS)}
-    placed = {t.name: sizes[t.name] for t in btf if t.kind == Kind.DATASEC and t.name in sizes}
+    names = [btf.name(id_) for id_ in range(1, len(btf)) if btf.kind(id_) == Kind.DATASEC]
+    placed = {name: sizes[name] for name in names if name in sizes}
     if not placed:
         return btf
     holding = {s.index for s in elf.sections if s.name in placed}
