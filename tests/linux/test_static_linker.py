@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ebpf.compile import compile_c
-from ebpf.elf import link_objects, read_object
+from ebpf.elf import read_object
+from ebpf.elf.static import link_objects
 from ebpf.errors import FormatError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection

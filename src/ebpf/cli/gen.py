@@ -16,7 +16,7 @@ def run(context: Context, argv: list[str]) -> int:
 
 def object_(context: Context, words: Words) -> int:
     """Link objects into one."""
-    from ebpf.elf import link_objects
+    from ebpf.elf.static import link_objects
 
     words.need(2, "object")
     target = Path(words.take("OUTPUT_FILE"))

@@ -2,7 +2,6 @@
 
 from ebpf.elf.file import ElfFile, Section, SectionType, Symbol, read_elf
 from ebpf.elf.read import object_name, read_object
-from ebpf.elf.static import link_objects
 from ebpf.elf.symbols import file_offset, function_offsets
 from ebpf.elf.usdt import Probe, read_probes
 
@@ -14,7 +13,6 @@ __all__ = [
     "Symbol",
     "file_offset",
     "function_offsets",
-    "link_objects",
     "object_name",
     "read_elf",
     "read_object",
