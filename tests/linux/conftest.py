@@ -10,7 +10,8 @@ import pytest
 
 from ebpf.errors import EbpfError
 from ebpf.kernels import open_kernel
-from ebpf.sys.calls import NextId
+from ebpf.kernels.linux import LinuxKernel
+from ebpf.sys.calls import BtfLoad, Call, LinkCreate, Loaded, MapCreate, NextId, ProgLoad, R, RawTracepointOpen
 from ebpf.uapi import Cmd
 from support import place
 
@@ -34,20 +35,30 @@ def ids() -> set[tuple[str, int]]:
     return out
 
 
-def others() -> set[tuple[str, int]]:
-    """Objects that a descriptor of another process holds: other runs of the tests share this machine."""
-    out = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        if process.name == str(os.getpid()):
-            continue
-        try:
-            for info in (process / "fdinfo").iterdir():
-                out |= {
-                    (kind, int(number)) for kind, number in re.findall(r"^(prog|map|link|btf)_id:\s+(\d+)", info.read_text(), re.MULTILINE)
-                }
-        except OSError:
-            continue
-    return out
+#: Calls that make an object.
+MAKING = (ProgLoad, MapCreate, LinkCreate, RawTracepointOpen, BtfLoad)
+
+
+class Made:
+    """The objects that this process makes, by what the kernel calls them: others run tests on this machine at the same time.
+
+    A number is given once only, so that an object that is still there at the end is ours.
+    """
+
+    def __init__(self) -> None:
+        self.ids: set[tuple[str, int]] = set()
+        self._bpf = LinuxKernel.bpf
+
+    def bpf(self, kernel: LinuxKernel, call: Call[R]) -> R:
+        """Carry out a call, and note what it made."""
+        answer = self._bpf(kernel, call)
+        if isinstance(call, MAKING):
+            fd = answer.fd if isinstance(answer, Loaded) else answer
+            found = re.findall(r"^(prog|map|link|btf)_id:\s+(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.MULTILINE)
+            # A link's own number stands before its program's.
+            own = {LinkCreate: "link", RawTracepointOpen: "link", MapCreate: "map", BtfLoad: "btf", ProgLoad: "prog"}[type(call)]
+            self.ids |= {(kind, int(number)) for kind, number in found if kind == own}
+        return answer
 
 
 def places() -> dict[str, object]:
@@ -72,13 +83,14 @@ def _nothing_is_left_behind() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    before, there = ids(), places()
-    yield
-    left = ids() - before - others()
+    there, made = places(), Made()
+    LinuxKernel.bpf = lambda kernel, call: made.bpf(kernel, call)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        LinuxKernel.bpf = made._bpf  # type: ignore[method-assign]
     deadline = time.monotonic() + PATIENCE_S
-    while left and time.monotonic() < deadline:
+    while (left := made.ids & ids()) and time.monotonic() < deadline:
         time.sleep(0.2)
-        # What others made meanwhile comes and goes: only what stays all the time may be ours.
-        left &= ids() - others()
     assert places() == there
     assert not left, f"left behind: {sorted(left)}"
