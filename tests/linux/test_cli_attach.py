@@ -124,8 +124,15 @@ def test_without_a_pin_it_stays_until_it_is_interrupted(tmp_path: Path) -> None:
     with open_kernel("linux") as kernel, Collection.load(spec, kernel, programs=["raw"]) as held:
         id_ = held.programs["raw"].info().id
         command = [sys.executable, "-m", "ebpf", "--kernel", "linux", "prog", "attach", "id", str(id_), "raw_tp", "sys_enter"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        # Whoever runs the tests in the background has SIGINT ignored, and a child would inherit that.
+        heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        signal.signal(signal.SIGINT, heard)
+        with child:
             assert child.stderr is not None
             assert child.stderr.readline() == "attached: raw_tracepoint sys_enter; Ctrl-C detaches\n"
             child.send_signal(signal.SIGINT)
-            assert child.wait(20) == 0
+            try:
+                assert child.wait(20) == 0
+            finally:
+                child.kill()
