@@ -59,6 +59,8 @@ class Row:
     type: ProgType = ProgType.TRACING
     gpl: bool = True
     privileged: bool = True
+    #: What 6.18 says, if it is something else.
+    newer: str = ""
 
 
 TASK: Final = "r6 = *(u64 *)(r1 + 0); "
@@ -99,6 +101,7 @@ ROWS: Final = [
         "released without a test",
         TASK + "r1 = r6; bpf_task_acquire; r1 = r0; bpf_task_release; r0 = 0; exit",
         "arg#0 is ptr_or_null_ expected ptr_ or socket",
+        newer="Possibly NULL pointer passed to trusted arg0",
     ),
     Row(
         "what was not acquired is released",
@@ -194,7 +197,7 @@ def test_kernel_objects_are_judged_by_their_types(row: Row, release: str) -> Non
     assert not verdict.unknown
     assert verdict.accepted == (not row.says), verdict.log
     if row.says not in ("", "*"):
-        assert verdict.says.split("\n")[-1] == row.says
+        assert verdict.says.split("\n")[-1] == ((release == "6.18" and row.newer) or row.says)
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def _argument(env: Env, one: _Call, place: int) -> int:
         return 1
     if row.kind != Kind.PTR:
         raise Unjudged(f"argument {at} of {one.kfunc.name}()", env.slot)
-    if one.kfunc.says & _STRICT and (reg.is_null or reg.flags & MAYBE_NULL) and not one.has(place, _NULLABLE):
+    if _trusts(env, one) and (reg.is_null or reg.flags & MAYBE_NULL) and not one.has(place, _NULLABLE):
         raise env.refuse(
             "null-argument",
             f"Possibly NULL pointer passed to trusted arg{place}",
@@ -215,6 +215,11 @@ def _argument(env: Env, one: _Call, place: int) -> int:
                     register=at,
                 )
     return _pointer(env, one, place, reg, row)
+
+
+def _trusts(env: Env, one: _Call) -> bool:
+    """Whether the function's pointers must be trusted (newer Linux asks that of all functions)."""
+    return env.rules.trusted_arguments or bool(one.kfunc.says & _STRICT)
 
 
 def _number(env: Env, one: _Call, place: int, reg: Reg) -> None:
@@ -321,7 +326,7 @@ def _object(env: Env, one: _Call, place: int, reg: Reg, target: Type) -> None:
             f"argument {at} of {one.kfunc.name}() is no kernel object",
             register=at,
         )
-    if says & _STRICT and not trusted(reg):
+    if _trusts(env, one) and not trusted(reg):
         if not says & Says.RCU:
             raise env.refuse(
                 "argument-type",

@@ -39,6 +39,7 @@ class Rules:
     untrusted_leaves: bool = True
     kernel_functions: bool = True
     global_in_sections: bool = True
+    trusted_arguments: bool = True
 
     def has(self, since: str) -> bool:
         """Whether this Linux has what there is since version `since`."""
@@ -68,6 +69,7 @@ _ROWS: Final = (
         nonnull_array=False,
         untrusted_leaves=False,
         global_in_sections=False,
+        trusted_arguments=False,
     ),
     Rules(
         "6.1",
@@ -92,6 +94,7 @@ _ROWS: Final = (
         nonnull_array=False,
         untrusted_leaves=False,
         global_in_sections=False,
+        trusted_arguments=False,
         kernel_functions=False,
     ),
 )
