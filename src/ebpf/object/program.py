@@ -112,6 +112,8 @@ class Program:
         if self.spec.type == ProgType.SYSCALL and repeat == 1:
             # These run once, and the kernel wants no number.
             repeat = 0
+        if self.spec.type in _ONCE:
+            return self.kernel.bpf(ProgTestRun(self.fd, data, ctx, repeat if repeat != 1 else 0, ctx_size_out=-1))
         return self.kernel.bpf(ProgTestRun(self.fd, data, ctx, repeat, data_size_out=len(data) + 512 if data else 0))
 
     def pin(self, path: str) -> None:
@@ -143,6 +145,10 @@ def require_type(spec: ProgramSpec, path: str = "") -> None:
         error = FormatError("is no section name of a program", path=path, where=where)
         error.hint = 'SEC("xdp"), SEC("kprobe/do_unlinkat"), SEC("tracepoint/syscalls/sys_enter_openat") are such names'
         raise error
+
+
+#: Programs that Linux runs once, and whose context does not come back.
+_ONCE = frozenset({ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE})
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,10 @@ class TestRunResult:
 
 @dataclass(frozen=True, slots=True)
 class ProgTestRun(Call[TestRunResult]):
-    """Run a program on `data` (and `ctx`) `repeat` times."""
+    """Run a program on `data` (and `ctx`) `repeat` times.
+
+    `ctx_size_out` is how much of the context comes back: 0 as much as was given, -1 nothing (some types know no other way).
+    """
 
     cmd: ClassVar[Cmd] = Cmd.PROG_TEST_RUN
     prog_fd: int

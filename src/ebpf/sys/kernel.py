@@ -274,6 +274,27 @@ class Scope:
     level: int
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What bpf_fib_lookup finds for addresses in `prefix` ("10.0.0.0/8", "2001:db8::/32").
+
+    `gateway` is the next hop ("": the address itself), `source` the address to send from, `smac` and `dmac` (6 bytes each) the next
+    hop's link addresses (b"": they are not known). `mtu` is the route's (a locked one, on Linux), `link_mtu` its interface's (0: the
+    same); 0 fits every packet. `result`, if not 0, is all that is answered: 1 dropped, 2 unreachable, 3 forbidden.
+    """
+
+    prefix: str
+    ifindex: int = 0
+    gateway: str = ""
+    source: str = ""
+    smac: bytes = b""
+    dmac: bytes = b""
+    mtu: int = 0
+    link_mtu: int = 0
+    metric: int = 0
+    result: int = 0
+
+
 class Lab(Protocol):
     """What only a laboratory kernel offers; `linux` emulates what it can and refuses the rest with NotSupportedError."""
 
@@ -291,3 +312,6 @@ class Lab(Protocol):
         self, prog_fd: int, capture: Capture, *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
     ) -> ReplayStats:
         """Run an XDP program over every packet of a capture; `sinks` writes each verdict's packets to a pcap file."""
+
+    def set_routes(self, routes: Sequence[Route]) -> None:
+        """Say what bpf_fib_lookup finds from now on, in place of what was said before. Raises ValueError for what is no address."""

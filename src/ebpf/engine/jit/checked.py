@@ -16,7 +16,7 @@ from ebpf.engine.jit.translate import Module, Translator
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, NotSupportedError
 from ebpf.isa import Insn, by_slot, called_register, disasm_one
-from ebpf.isa.opcodes import FP, LD_IMM64, Class
+from ebpf.isa.opcodes import FP, Class
 from ebpf.uapi import PseudoSrc
 
 FRAMES: Final = 8
@@ -167,12 +167,11 @@ class CheckedTranslator(Translator):
         return Module(text, module.table)
 
     def _find_functions(self) -> list[int]:
-        starts = set(super()._find_functions())
-        starts |= {slot + 1 + insn.imm for slot, insn in enumerate(self._slots) if insn is not None and _names_function(insn)}
+        starts = super()._find_functions()
         for start in starts:
             if not 0 <= start < len(self._slots) or self._slots[start] is None:
                 raise self._refuse(f"a call to insn {start}, which is none,", start)
-        return sorted(starts)
+        return starts
 
     # -- what is tested
 
@@ -326,10 +325,6 @@ class CheckedTranslator(Translator):
         if register >= 10:
             raise self._refuse(f"a write to r{register}, which is read-only,", 0)
         super()._set(register, value, bits)
-
-
-def _names_function(insn: Insn) -> bool:
-    return insn.opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC
 
 
 def _signed(value: int) -> int:

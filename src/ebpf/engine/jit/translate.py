@@ -123,7 +123,10 @@ class Translator:
     def _find_functions(self) -> list[int]:
         starts = {0}
         for slot, insn in enumerate(self._slots):
-            if insn is not None and insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL:
+            if insn is None:
+                continue
+            called = insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL
+            if called or (insn.opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC):
                 starts.add(slot + 1 + insn.imm)
         return sorted(starts)
 
@@ -369,6 +372,9 @@ class Translator:
         elif insn.src == PseudoSrc.MAP_VALUE:
             data = self._entry("data", insn.imm)
             self._set(insn.dst, self._new(f"add i64 {data}, {insn.imm_hi}") if insn.imm_hi else data)
+        elif insn.src == PseudoSrc.FUNC:
+            # A function has the shape of a helper's body: helpers call it as it is.
+            self._set(insn.dst, self._new(f"ptrtoint ptr @f{slot + 1 + insn.imm} to i64"))
         else:
             raise self._refuse(f"ld_imm64 of kind {insn.src}", slot)
 

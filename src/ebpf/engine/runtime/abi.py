@@ -1,7 +1,7 @@
 """The runtime's structs (c/rt.h, c/replay.c) as ctypes sees them."""
 
 import ctypes
-from ctypes import c_char, c_int32, c_uint32, c_uint64, c_void_p
+from ctypes import c_char, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
 
 
 class Task(ctypes.Structure):
@@ -37,6 +37,27 @@ class Trace(ctypes.Structure):
     )
 
 
+class Route(ctypes.Structure):
+    """`struct rt_route`: what bpf_fib_lookup finds."""
+
+    _fields_ = (
+        ("family", c_uint32),
+        ("bits", c_uint32),
+        ("result", c_uint32),
+        ("ifindex", c_uint32),
+        ("mtu", c_uint32),
+        ("metric", c_uint32),
+        ("gateway_family", c_uint32),
+        ("neighbour", c_uint32),
+        ("prefix", c_uint8 * 16),
+        ("gateway", c_uint8 * 16),
+        ("source", c_uint8 * 16),
+        ("smac", c_uint8 * 6),
+        ("dmac", c_uint8 * 6),
+        ("link_mtu", c_uint32),
+    )
+
+
 class Env(ctypes.Structure):
     """`struct rt_env`: a program's surroundings."""
 
@@ -54,6 +75,9 @@ class Env(ctypes.Structure):
         ("runs", c_uint64),
         ("tail_calls", c_uint32),
         ("stop", c_uint32),
+        ("routes", c_void_p),
+        ("user_ip", c_uint64),
+        ("user_bp", c_uint64),
     )
 
 

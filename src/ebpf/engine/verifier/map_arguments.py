@@ -69,7 +69,7 @@ _TAKES: Final[dict[str, frozenset[MapType]]] = {
     "cgrp_storage_get": frozenset({MapType.CGRP_STORAGE}),
     "cgrp_storage_delete": frozenset({MapType.CGRP_STORAGE}),
 }
-_WRITES_MAPS: Final = frozenset({"map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "redirect_map"})
+_WRITES_MAPS: Final = frozenset({"map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"})
 
 
 def check_map(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:

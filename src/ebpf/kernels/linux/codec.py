@@ -195,7 +195,8 @@ def _test_run(call: calls.ProgTestRun) -> calls.TestRunResult:
     data, ctx = as_buffer(call.data), as_buffer(call.ctx)
     room = call.data_size_out or (len(call.data) + 512 if call.data else 0)
     out = ctypes.create_string_buffer(max(room, 1))
-    ctx_out = ctypes.create_string_buffer(max(call.ctx_size_out or len(call.ctx), 1))
+    back = max(call.ctx_size_out or len(call.ctx), 0)
+    ctx_out = ctypes.create_string_buffer(max(back, 1))
     a = attr(
         "IIIIQQIIIIQQIII",
         call.prog_fd,
@@ -207,9 +208,9 @@ def _test_run(call: calls.ProgTestRun) -> calls.TestRunResult:
         call.repeat,
         0,
         len(call.ctx),
-        call.ctx_size_out or len(call.ctx),
+        back,
         where(ctx) if call.ctx else 0,
-        where(ctx_out) if call.ctx else 0,
+        where(ctx_out) if call.ctx and back else 0,
         call.flags,
         call.cpu,
         0,
@@ -219,7 +220,7 @@ def _test_run(call: calls.ProgTestRun) -> calls.TestRunResult:
     retval, _, size_out = struct.unpack_from("=III", a, 4)
     (duration,) = struct.unpack_from("=I", a, 36)
     (ctx_size,) = struct.unpack_from("=I", a, 44)
-    return calls.TestRunResult(retval, duration, out.raw[:size_out], ctx_out.raw[:ctx_size] if call.ctx else b"")
+    return calls.TestRunResult(retval, duration, out.raw[:size_out], ctx_out.raw[:ctx_size] if call.ctx and back else b"")
 
 
 def _next_id(call: calls.NextId) -> int:

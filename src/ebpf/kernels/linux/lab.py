@@ -4,17 +4,17 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ebpf.errors import KernelError, PrivilegeError, UsageError
+from ebpf.errors import KernelError, NotSupportedError, PrivilegeError, UsageError
 from ebpf.kernels.linux.syscall import has_capability
 from ebpf.sys.calls import ProgTestRun
 from ebpf.sys.capture import Capture, header
 from ebpf.sys.held import HeldCommand, HeldSlot, fork_held, own_group
-from ebpf.sys.kernel import Command, ReplayStats, Scope
+from ebpf.sys.kernel import Command, ReplayStats, Route, Scope
 
 if TYPE_CHECKING:
     from ebpf.kernels.linux.kernel import LinuxKernel
@@ -65,6 +65,10 @@ class LinuxLab(HeldSlot[Held]):
     def just_ended(self) -> bool:
         """Whether the command ended a moment ago."""
         return self.process is not None and time.monotonic() - self.process.ended_at < _DRAIN_S
+
+    def set_routes(self, routes: Sequence[Route]) -> None:
+        """Linux has routes of its own."""
+        raise NotSupportedError("set_routes", "Linux finds the routes of its network name space: add them with `ip route`")
 
     def replay(
         self,

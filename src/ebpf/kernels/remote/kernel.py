@@ -16,7 +16,7 @@ from ebpf.sys import wire
 from ebpf.sys.absent import LinuxOnly
 from ebpf.sys.calls import Call, R
 from ebpf.sys.capture import Capture
-from ebpf.sys.kernel import VMLINUX, Buffer, Command, PerfSource, Process, ReplayStats, Scope, TcState, XdpState
+from ebpf.sys.kernel import VMLINUX, Buffer, Command, PerfSource, Process, ReplayStats, Route, Scope, TcState, XdpState
 from ebpf.sys.mapped import Stretch
 
 # Several may wait for one ring buffer, and the first takes the wake-up of all: look again this often.
@@ -261,6 +261,11 @@ class RemoteLab:
         """Replays run in the process that asks for them."""
         del prog_fd, capture, repeat, sinks, limit
         self._refuse("replay")
+
+    def set_routes(self, routes: Sequence[Route]) -> None:
+        """Routes belong to the process that runs tests of programs."""
+        del routes
+        self._refuse("set_routes")
 
     def _refuse(self, what: str) -> NoReturn:
         raise NotSupportedError(what, "is not done by ebpfd: open the user kernel in this process")

@@ -1,13 +1,14 @@
 """What only a laboratory kernel offers: commands whose events it sees, and replays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ebpf.kernels.user.hooks import Launch, launch
+from ebpf.kernels.user.routes import route_table
 from ebpf.kernels.user.run import replay
 from ebpf.sys.capture import Capture
 from ebpf.sys.held import HeldSlot
-from ebpf.sys.kernel import Command, ReplayStats, Scope
+from ebpf.sys.kernel import Command, ReplayStats, Route, Scope
 
 if TYPE_CHECKING:
     from ebpf.kernels.user.kernel import UserKernel
@@ -45,3 +46,7 @@ class UserLab(HeldSlot[Launch]):
             return replay(self._kernel, held, capture, repeat=repeat, sinks=sinks, limit=limit)
         finally:
             self._kernel.state.grace.poll()
+
+    def set_routes(self, routes: Sequence[Route]) -> None:
+        """Say what bpf_fib_lookup finds."""
+        self._kernel.state.routes = route_table(routes)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.program import Code, MapDesc, Prepared, SourceLine, Verdict
-from ebpf.engine.runtime import REWRITES, helper_address
+from ebpf.engine.runtime import REWRITES
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import Insn, decode, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
+from ebpf.kernels.user.helpers import body, why_not
 from ebpf.kernels.user.maps import Map, ProgArray
 from ebpf.sys.calls import ProgLoad
 from ebpf.uapi import HELPERS, PROGRAM_TYPES, CallSrc, MapFlag, MapType, ProgFlag, ProgType, PseudoSrc, is_gpl
@@ -26,6 +27,10 @@ _RUNS = frozenset(
         ProgType.SOCKET_FILTER,
         ProgType.SCHED_CLS,
         ProgType.SCHED_ACT,
+        ProgType.CGROUP_SKB,
+        ProgType.LWT_IN,
+        ProgType.LWT_OUT,
+        ProgType.LWT_XMIT,
         ProgType.KPROBE,
         ProgType.TRACEPOINT,
         ProgType.RAW_TRACEPOINT,
@@ -134,7 +139,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
     if not verdict.accepted:
         number = errno.EACCES if verdict.reason in _ACCESS else errno.EINVAL
         raise KernelError(number, where, verdict.cause, log=verdict.log)
-    _bodies(insns, call.name)
+    _bodies(insns, call)
     for held in maps.values():
         if isinstance(held, ProgArray) and not held.accepts(call.prog_type, call.expected_attach_type):
             raise KernelError(errno.EINVAL, where, f"map {held.spec.name!r} is for programs of another type")
@@ -180,7 +185,7 @@ def _compile(program: LoadedProgram) -> None:
     values = []
     for slot in table:
         if slot.kind in ("helper", "hash"):
-            values.append(helper_address(slot.number, slot.kind))
+            values.append(body(program.call.prog_type, slot.number, slot.kind))
         elif slot.kind == "map":
             values.append(program.maps[slot.number].address)
         else:
@@ -189,15 +194,14 @@ def _compile(program: LoadedProgram) -> None:
     program.code, program.entry = code, code.entry
 
 
-def _bodies(insns: tuple[Insn, ...], name: str) -> None:
+def _bodies(insns: tuple[Insn, ...], call: ProgLoad) -> None:
     """Refuse now a helper that user space has no body for, not when the program runs."""
     for insn in insns:
-        if insn.opcode == CALL and insn.src == CallSrc.HELPER and not helper_address(insn.imm):
+        if insn.opcode == CALL and insn.src == CallSrc.HELPER and not body(call.prog_type, insn.imm):
             row = HELPERS.get(insn.imm)
+            name = row.name if row is not None else str(insn.imm)
             raise NotSupportedError(
-                f"program {name!r}",
-                f"helper bpf_{row.name if row is not None else insn.imm} has no body in user space yet",
-                hint="Run with --kernel linux",
+                f"program {call.name!r}", f"helper bpf_{name} does not work in user space: {why_not(name)}", hint="Run with --kernel linux"
             )
 
 

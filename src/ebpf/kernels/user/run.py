@@ -5,14 +5,15 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ebpf.engine.runtime import helper_address, library
+from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import Env, Replay, Skb, Xdp
-from ebpf.errors import KernelError, NotSupportedError
+from ebpf.errors import EbpfError, KernelError, NotSupportedError
 from ebpf.kernels.user.env import own_env, pointer
+from ebpf.kernels.user.helpers import CALLING_BACK, body
 from ebpf.kernels.user.maps import Holding
 from ebpf.kernels.user.objects import MapObject, ProgramObject
 from ebpf.sys.calls import ProgTestRun, TestRunResult
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
 _HEADROOM, _TAILROOM, _SHORTEST = 256, 320, 14
 _PAGE = 4096
 #: Programs above the driver, and whether their packets begin with the link's header.
-_ABOVE_LINK = {ProgType.SOCKET_FILTER: False, ProgType.SCHED_CLS: True, ProgType.SCHED_ACT: True}
+_ABOVE_LINK = {
+    ProgType.SOCKET_FILTER: False,
+    ProgType.SCHED_CLS: True,
+    ProgType.SCHED_ACT: True,
+    ProgType.CGROUP_SKB: False,
+    ProgType.LWT_IN: False,
+    ProgType.LWT_OUT: False,
+    ProgType.LWT_XMIT: False,
+}
 # struct __sk_buff, and the fields of it that a test run's caller may set.
 _SK_BUFF = 192
 _GIVEN = ("mark", "priority", "ingress_ifindex", "ifindex", "cb", "tstamp", "wire_len", "gso_segs", "gso_size", "hwtstamp")
@@ -46,9 +55,9 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
     _add_maps(memory, held, seen)
     for base, (size, writable) in regions.items():
         memory.add(base, size, writable=writable)
-    helpers = {}
+    helpers: dict[int, Callable[..., int]] = {}
     for id_ in HELPERS:
-        address = helper_address(id_)
+        address = body(held.program.call.prog_type, id_)
         if address:
             function = _HELPER(address)
             helpers[id_] = lambda a, b, c, d, e, f=function: int(f(a, b, c, d, e, pointer(env)))
@@ -62,7 +71,39 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
         _add_maps(memory, found, seen)
         return program(found)
 
-    return Machine(held.program.prepared, memory, helpers, map_value=program(held).map_value, tails=tail)
+    machine = Machine(held.program.prepared, memory, helpers, map_value=program(held).map_value, tails=tail)
+    for name in CALLING_BACK:
+        id_ = next(row.id for row in HELPERS.values() if row.name == name)
+        if id_ in helpers:
+            helpers[id_] = _calling_back(machine, memory, helpers[id_])
+    return machine
+
+
+def _calling_back(machine: Machine, memory: Memory, helper: Callable[..., int]) -> Callable[..., int]:
+    """The helper, its second argument a function of the program. What the callback raises is raised when the helper has ended."""
+
+    def call(a: int, function: int, c: int, d: int, e: int) -> int:
+        raised: list[EbpfError] = []
+
+        def back(*args: int) -> int:
+            # A walk through a map gives the callback a key, which an array has nowhere in its memory.
+            key = memory.add(args[1], 4, writable=False) if args[1] and memory.why_not(args[1], 4, writing=False) else None
+            try:
+                return 1 if raised else machine.call(function, *args[:5])
+            except EbpfError as error:
+                raised.append(error)
+                return 1
+            finally:
+                if key is not None:
+                    memory.remove(key)
+
+        shape = _HELPER(back)
+        result = helper(a, ctypes.cast(shape, ctypes.c_void_p).value, c, d, e)
+        if raised:
+            raise raised[0]
+        return result
+
+    return call
 
 
 def _add_maps(memory: "Memory", held: ProgramObject, seen: set[int]) -> None:
@@ -90,6 +131,8 @@ def test_run(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun) -> Te
 def surroundings(kernel: "UserKernel") -> Iterator[Env]:
     """An environment for runs of this thread."""
     env = own_env(kernel.state.trace.address, kernel.possible_cpus)
+    routes = kernel.state.routes
+    env.routes = ctypes.addressof(routes) if routes is not None else None
     kernel.state.grace.watch(env)
     kernel.runs[id(env)] = env
     env.stop = int(kernel.leaving)
@@ -110,7 +153,7 @@ def _test_run(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env:
     ctx = ctypes.create_string_buffer(call.ctx, max(_CTX, len(call.ctx)))
     where = ctypes.addressof(ctx)
     result, elapsed = _execute(kernel, held, where, env, repeat, {where: (len(ctx), True)})
-    return TestRunResult(result & 0xFFFFFFFF, elapsed // repeat, b"", ctx.raw[: len(call.ctx)])
+    return TestRunResult(result & 0xFFFFFFFF, elapsed // repeat, b"", ctx.raw[: len(call.ctx)] if call.ctx_size_out >= 0 else b"")
 
 
 def _run_xdp(kernel: "UserKernel", held: ProgramObject, call: ProgTestRun, env: Env, repeat: int) -> TestRunResult:

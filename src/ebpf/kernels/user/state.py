@@ -1,10 +1,12 @@
 """What all clients of one user kernel share: objects and ids, pins, hooks, the trace."""
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ebpf.engine.runtime.abi import Route
 from ebpf.errors import KernelError
 from ebpf.kernels.user.events import Events
 from ebpf.kernels.user.grace import Grace
@@ -32,6 +34,8 @@ class State:
         self.running = running
         self.wires = wires
         self.events = Events(self)
+        #: What bpf_fib_lookup finds.
+        self.routes: ctypes.Array[Route] | None = None
         self.pins: dict[str, Object] = {}
         #: Called when a pin comes or goes.
         self.pinned: Callable[[], None] = lambda: None

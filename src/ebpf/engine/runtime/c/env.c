@@ -168,6 +168,14 @@ HELPER(probe_read_str)
     s64 result = rt_is_kernel(env, c, 1) ? kernel_string((char *)a, (u32)b, c) : rt_read_user_str(env, (char *)a, (u32)b, c);
     return checked(result, (void *)a, (u32)b);
 }
+HELPER(probe_write_user)
+{
+    (void)d, (void)e;
+    struct iovec from = {(void *)b, (u32)c}, to = {(void *)a, (u32)c};
+    if (!env->target)
+        return (u64)-EPERM;
+    return process_vm_writev(env->target, &from, 1, &to, 1, 0) == (ssize_t)(u32)c ? 0 : (u64)-EFAULT;
+}
 HELPER(copy_from_user) { (void)d, (void)e; return checked(rt_read_user(env, (void *)a, (u32)b, c), (void *)a, (u32)b); }
 
 HELPER(get_current_pid_tgid) { UNUSED; rt_know(env, RT_KNOW_IDS); return (u64)env->task.tgid << 32 | env->task.tid; }

@@ -20,6 +20,8 @@ void hook_run(struct rt_hooks *hooks, struct rt_env *env, struct hook_view *view
     memset(&env->task, 0, sizeof env->task);
     env->task.tid = (u32)tid;
     env->target = tid;
+    env->user_ip = view->inner.ip;
+    env->user_bp = view->inner.bp;
     env->kernel_begin = (const u8 *)view;
     env->kernel_end = (const u8 *)(view + 1);
     take(&hooks->lock);

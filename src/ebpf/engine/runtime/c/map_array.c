@@ -111,6 +111,25 @@ static s64 trace_read(struct rt_map *map, const void *key, void *out, u64 size)
     return head ? 0 : -ENOENT;
 }
 
+/* Keep a stack: its number, or -EEXIST where another one has that place. */
+s64 rt_trace_keep(struct rt_map *map, const u64 *frames, u32 count, int by_hash, int replace)
+{
+    u32 hash = (u32)(rt_mix((const u8 *)frames, count * 8, 0x9E3779B97F4A7C15ull) >> 32), index = hash & (map->buckets - 1);
+    s64 result = index;
+    rt_lock(&map->lock);
+    u32 *head = (u32 *)(map->data + (u64)index * map->elem_size);
+    int there = head[0] != 0, same = there && head[1] == hash && (by_hash || (head[0] == count && !memcmp(head + 2, frames, count * 8ull)));
+    if (there && !same && !replace) {
+        result = -EEXIST;
+    } else if (!same) {
+        memcpy(head + 2, frames, count * 8ull);
+        head[1] = hash;
+        __atomic_store_n(head, count, __ATOMIC_RELEASE);
+    }
+    rt_unlock(&map->lock);
+    return result;
+}
+
 static s64 trace_remove(struct rt_map *map, const void *key)
 {
     u32 index;

@@ -399,6 +399,31 @@ u32 rt_hash_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *value
     return done;
 }
 
+/* Call back for each element. A bucket's are noted first: the callback may remove any. */
+u64 rt_hash_each(struct rt_map *map, rt_helper callback, u64 ctx, struct rt_env *env)
+{
+    enum { NOTED = 64 };
+    u64 done = 0, cpu = 0;
+    if (map->cpu_stride) {
+        rt_know(env, RT_KNOW_CPU);
+        cpu = env->task.cpu;
+    }
+    for (u32 bucket = 0; bucket < map->buckets; bucket++) {
+        u32 noted[NOTED], count = 0;
+        for (u32 at = head_of(map, bucket); !(at & END) && at && count < NOTED; at = __atomic_load_n(&element(map, at - 1)->next, __ATOMIC_ACQUIRE))
+            noted[count++] = at - 1;
+        for (u32 i = 0; i < count; i++) {
+            struct element *e = element(map, noted[i]);
+            if (!e->linked || (e->hash & (map->buckets - 1)) != bucket)
+                continue;
+            done++;
+            if (callback((u64)map, (u64)e->key, (u64)(value_of(map, e) + cpu * map->cpu_stride), ctx, 0, env))
+                return done;
+        }
+    }
+    return done;
+}
+
 /* What programs find in a hash of maps is a map. */
 static void *hash_inner_map(struct rt_map *map, const void *key, u32 cpu)
 {

@@ -45,6 +45,16 @@ struct rt_trace {
     u8 data[];
 };
 
+/* A route, and what is known of the neighbour that it leads to. Numbers are in the machine's order, addresses in the network's. */
+struct rt_route {
+    u32 family, bits;
+    u32 result; /* what bpf_fib_lookup answers: 0, or that packets are dropped, unreachable, forbidden */
+    u32 ifindex, mtu, metric, gateway_family, neighbour;
+    u8 prefix[16], gateway[16], source[16];
+    u8 smac[6], dmac[6];
+    u32 link_mtu;
+};
+
 /* All that a program's surroundings are: nothing is thread-local, nothing global. */
 struct rt_env {
     struct rt_task task;
@@ -59,6 +69,8 @@ struct rt_env {
     u64 runs;                            /* odd while a program runs in these surroundings */
     u32 tail_calls;
     u32 stop; /* not 0: who runs here has had enough time, and leaves its endless loops */
+    const struct rt_route *routes; /* what bpf_fib_lookup finds, longest prefixes first; family 0 ends it; NULL: nothing */
+    u64 user_ip, user_bp;          /* where the task is in its own code, if it is known (0: it is not) */
 };
 
 enum {
@@ -176,6 +188,8 @@ void *rt_map_value(struct rt_map *map, const void *key, u32 cpu);
 s64 rt_map_put(struct rt_map *map, const void *key, const void *value, u64 flags, int per_cpu, u32 cpu);
 s64 rt_map_remove(struct rt_map *map, const void *key);
 u32 rt_hash_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *values, u32 size, int take);
+s64 rt_trace_keep(struct rt_map *map, const u64 *frames, u32 count, int by_hash, int replace);
+u64 rt_hash_each(struct rt_map *map, rt_helper callback, u64 ctx, struct rt_env *env);
 u64 rt_now(struct rt_env *env);
 void rt_know(struct rt_env *env, u32 what);
 int rt_format(char *out, int size, const char *fmt, int fmt_size, const u64 *args, int nargs, struct rt_env *env);

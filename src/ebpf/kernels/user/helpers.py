@@ -1,0 +1,102 @@
+"""Which helpers a program has in the user kernel: those with a body in the runtime, and why the others have none.
+
+Whoever loads a program that calls one of the others is told so then, never when it runs.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from ebpf.engine.runtime import address, helper_address
+from ebpf.uapi import HELPERS, ProgType
+
+#: Program types whose helpers have bodies of their own (`rt_FAMILY_NAME`), because the context is another.
+_FAMILIES: Final[Mapping[int, str]] = {ProgType.XDP: "xdp"}
+
+#: Helpers whose second argument is a function of the program that they call.
+CALLING_BACK: Final = ("loop", "for_each_map_elem")
+
+
+def body(prog_type: int, id_: int, family: str = "helper") -> int:
+    """The address of a helper's body for a type of program, 0 if it has none; `family` as in helper_address()."""
+    own = _FAMILIES.get(prog_type)
+    return (helper_address(id_, own) if own is not None else 0) or helper_address(id_, family)
+
+
+def why_not(name: str) -> str:
+    """Why a helper has no body; "" if it has one."""
+    if address(f"rt_helper_{name}"):
+        return ""
+    return next((why for why, names in REASONS.items() if name in names), "it is not built yet")
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+#: Why helpers have no body in user space.
+REASONS: Final[Mapping[str, frozenset[str]]] = {
+    "there are no kernel objects (tasks, inodes, files) to point to": _names(
+        "get_current_task get_current_task_btf task_pt_regs get_task_stack copy_from_user_task find_vma d_path sock_from_file"
+        " bprm_opts_set ima_inode_hash ima_file_hash inode_storage_get inode_storage_delete kptr_xchg"
+    ),
+    "there are no kernel variables and no kernel functions with addresses": _names(
+        "per_cpu_ptr this_cpu_ptr kallsyms_lookup_name get_func_ip snprintf_btf seq_printf_btf btf_find_by_name_kind"
+    ),
+    "there are no sockets of the kernel's to look up or to change": _names(
+        "sk_lookup_tcp sk_lookup_udp skc_lookup_tcp sk_release sk_fullsock tcp_sock get_listener_sock sk_storage_get sk_storage_delete"
+        " sk_assign sk_cgroup_id sk_ancestor_cgroup_id skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock"
+        " skc_to_tcp_request_sock skc_to_udp6_sock skc_to_unix_sock skc_to_mptcp_sock get_socket_cookie get_socket_uid"
+        " get_netns_cookie setsockopt getsockopt bind tcp_check_syncookie tcp_gen_syncookie tcp_raw_gen_syncookie_ipv4"
+        " tcp_raw_gen_syncookie_ipv6 tcp_raw_check_syncookie_ipv4 tcp_raw_check_syncookie_ipv6 skb_cgroup_id"
+        " skb_ancestor_cgroup_id skb_under_cgroup"
+    ),
+    "it belongs to socket maps, which are not built": _names(
+        "sk_redirect_map sk_redirect_hash sock_map_update sock_hash_update msg_redirect_map msg_redirect_hash sk_select_reuseport"
+        " msg_apply_bytes msg_cork_bytes msg_pull_data msg_push_data msg_pop_data"
+    ),
+    "it belongs to a type of program that the user kernel does not run": _names(
+        "sock_ops_cb_flags_set load_hdr_opt store_hdr_opt reserve_hdr_opt tcp_send_ack lwt_push_encap lwt_seg6_store_bytes"
+        " lwt_seg6_adjust_srh lwt_seg6_action rc_repeat rc_keydown rc_pointer_rel get_local_storage sysctl_get_name"
+        " sysctl_get_current_value sysctl_get_new_value sysctl_set_new_value seq_printf seq_write skb_output xdp_output"
+        " get_func_arg get_func_ret get_func_arg_cnt get_retval set_retval sys_bpf sys_close override_return"
+    ),
+    "packets come through no tunnel and no transformation of the kernel's": _names(
+        "skb_get_tunnel_key skb_set_tunnel_key skb_get_tunnel_opt skb_set_tunnel_opt skb_get_xfrm_state"
+    ),
+    "it sends through an interface of the kernel's": _names("clone_redirect"),
+    "there are no hardware counters": _names(
+        "perf_event_read perf_event_read_value perf_prog_read_value read_branch_records get_branch_snapshot"
+    ),
+    "the map that it needs is not built": _names("user_ringbuf_drain"),
+}
+
+
+def page() -> str:
+    """The documentation's page: every helper, since when Linux has it, and whether it works in user space."""
+    rows = []
+    for row in sorted(HELPERS.values(), key=lambda row: row.id):
+        why = why_not(row.name)
+        rows.append(f"| {row.id} | `bpf_{row.name}` | {row.since}{', GPL' if row.gpl else ''} | {'works' if not why else f'no: {why}'} |")
+    works = sum(1 for row in HELPERS.values() if not why_not(row.name))
+    return _PAGE.format(works=works, all=len(HELPERS), rows="\n".join(rows))
+
+
+_PAGE: Final = """# Helpers in user space
+
+Written by `tools/helper-page` from what the runtime has. {works} of Linux 6.12's {all} helpers work in the user kernel. A program that
+calls one of the others is refused when it is loaded, with the reason that stands here; it runs with `--kernel linux`.
+
+Answers differ from Linux's only where the world does:
+
+* `bpf_fib_lookup` finds the routes that were given with `kernel.lab.set_routes(...)`; without any it answers 4 (not forwarded).
+* `bpf_get_stack` and `bpf_get_stackid` give the task's own stack (`BPF_F_USER_STACK`) of events of real processes, by its frame
+  pointers. There are no kernel frames: without that flag, and in test runs, they answer -EFAULT.
+* `bpf_redirect` and its kin give their verdict; nothing is sent on in a test run, as on Linux.
+* `bpf_get_hash_recalc` is a hash of the flow, but not Linux's, which has a key of its own in each boot.
+* `bpf_get_route_realm`, `bpf_get_cgroup_classid` and `bpf_skb_cgroup_classid` are 0: packets came over no route and from no socket.
+* `bpf_get_attach_cookie` is 0: no attachment of the user kernel takes a number yet.
+
+| id | helper | since Linux | in user space |
+|---|---|---|---|
+{rows}
+"""

@@ -1,0 +1,54 @@
+"""Which helpers work in user space: each has a body or a reason, and the documentation says so."""
+
+from pathlib import Path
+
+import pytest
+
+from ebpf.kernels.user.helpers import CALLING_BACK, REASONS, page, why_not
+from ebpf.uapi import HELPERS
+
+NAMES = frozenset(row.name for row in HELPERS.values())
+#: Only shrinks: helpers that could work here and do not yet.
+NOT_YET = frozenset(
+    [
+        "spin_lock",
+        "spin_unlock",
+        "task_storage_get",
+        "task_storage_delete",
+        "timer_init",
+        "timer_set_callback",
+        "timer_start",
+        "timer_cancel",
+        "dynptr_from_mem",
+        "ringbuf_reserve_dynptr",
+        "ringbuf_submit_dynptr",
+        "ringbuf_discard_dynptr",
+        "dynptr_read",
+        "dynptr_write",
+        "dynptr_data",
+        "cgrp_storage_get",
+        "cgrp_storage_delete",
+    ]
+)
+
+
+def test_every_helper_works_or_has_a_reason() -> None:
+    assert {name for name in NAMES if why_not(name) == "it is not built yet"} == NOT_YET
+
+
+@pytest.mark.parametrize("why", REASONS)
+def test_a_reason_is_given_for_helpers_without_a_body(why: str) -> None:
+    assert REASONS[why] <= NAMES
+    assert [name for name in REASONS[why] if why_not(name) != why] == []
+
+
+def test_those_that_call_back_are_helpers_with_a_function() -> None:
+    from ebpf.uapi.helpers import Arg
+
+    assert all(row.args is not None and row.args[1] is Arg.FUNC for row in HELPERS.values() if row.name in CALLING_BACK)
+
+
+def test_the_page_says_what_is_so() -> None:
+    """`tools/helper-page` writes it."""
+    path = Path(__file__).parents[3] / "docs" / "reference" / "helpers.md"
+    assert path.read_text() == page(), "run tools/helper-page"
