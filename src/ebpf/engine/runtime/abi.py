@@ -107,6 +107,8 @@ class MapHeader(ctypes.Structure):
         ("hand", c_uint32),
         ("seq", c_uint32),
         ("capacity", c_uint32),
+        ("lock_at", c_uint32),
+        ("spare", c_uint32),
     )
 
 

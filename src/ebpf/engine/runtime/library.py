@@ -18,6 +18,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rt_map_remove": (c_int64, (_P, _P)),
     "rt_map_next": (c_int64, (_P, _P, _P)),
     "rt_map_read": (c_int64, (_P, _P, _P, c_uint64)),
+    "rt_map_read_locked": (c_int64, (_P, _P, _P, c_uint64)),
     "rt_map_take": (c_int64, (_P, _P, _P, c_uint64)),
     "rt_map_push": (c_int64, (_P, _P, c_uint64)),
     "rt_map_pop": (c_int64, (_P, _P)),

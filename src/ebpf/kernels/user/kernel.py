@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from ebpf.btf import Btf
+from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.runtime.abi import Env
 from ebpf.engine.runtime.python import close_finder
 from ebpf.errors import EbpfError, FormatError, KernelError, NotSupportedError
@@ -82,7 +82,13 @@ class UserKernel(LinuxOnly):
 
     def _map_create(self, call: calls.MapCreate) -> int:
         made = create(call, self.possible_cpus, lambda fd: self.map_at(fd, "bpf(MAP_CREATE)").map)
-        btf = self.table.get(call.btf_fd, BtfObject, "bpf(MAP_CREATE)") if call.btf_fd else None
+        try:
+            btf = self.table.get(call.btf_fd, BtfObject, "bpf(MAP_CREATE)") if call.btf_fd else None
+            if btf is not None and call.btf_value_type_id:
+                made.set_fields(kernel_fields(btf.btf, call.btf_value_type_id))
+        except EbpfError:
+            made.close()
+            raise
         return self.table.add(MapObject(made, btf), _access(call.flags))
 
     def _lookup(self, call: calls.MapLookup) -> bytes:

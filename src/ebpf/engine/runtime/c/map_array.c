@@ -30,7 +30,11 @@ static s64 array_put(struct rt_map *map, const void *key, const void *value, u64
         return -E2BIG;
     if (flags & PUT_NOEXIST)
         return -EEXIST;
-    rt_fill(map, map->data + (u64)index * map->elem_size, value, per_cpu, cpu);
+    u8 *to = map->data + (u64)index * map->elem_size;
+    if (flags & PUT_LOCK)
+        rt_write_locked(map, to, value);
+    else
+        rt_fill(map, to, value, per_cpu, cpu);
     return 0;
 }
 

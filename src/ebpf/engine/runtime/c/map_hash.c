@@ -208,6 +208,8 @@ static void hang_up(struct rt_map *map, u32 number, u32 hash, const void *key, c
     if (map->cpu_stride && !per_cpu)
         memset(value_of(map, e), 0, value_bytes(map));
     rt_fill(map, value_of(map, e), value, per_cpu, cpu);
+    /* Whoever had this element before may have died with its lock. */
+    rt_hide_lock(map, value_of(map, e));
     e->referenced = 0;
     e->hash = hash;
     /* Late: a reader that still stands on this element from its former life must not find it half made. */
@@ -226,10 +228,12 @@ static s64 hash_put(struct rt_map *map, const void *key, const void *value, u64 
     struct element *before;
     u32 old = find_locked(map, hash, key, NULL, &before);
     struct element *e = old ? element(map, old - 1) : NULL;
-    if (e && flags == PUT_NOEXIST) {
+    if (e && flags & PUT_NOEXIST) {
         result = -EEXIST;
-    } else if (!e && flags == PUT_EXIST) {
+    } else if (!e && flags & PUT_EXIST) {
         result = -ENOENT;
+    } else if (e && flags & PUT_LOCK) {
+        rt_write_locked(map, value_of(map, e), value);
     } else if (e && map->cpu_stride && !per_cpu) {
         rt_fill(map, value_of(map, e), value, 0, cpu);
     } else if (e) {
@@ -460,7 +464,9 @@ RT_API u64 rt_hash_map_lookup_elem(u64 map, u64 key, u64 c, u64 d, u64 e, struct
 RT_API u64 rt_hash_map_update_elem(u64 map, u64 key, u64 value, u64 flags, u64 e, struct rt_env *env)
 {
     (void)e, (void)env;
-    return flags > PUT_EXIST ? (u64)-EINVAL : (u64)hash_put((struct rt_map *)map, (void *)key, (void *)value, flags, 0, 0);
+    if (flags > PUT_EXIST)
+        return (u64)rt_map_put((struct rt_map *)map, (void *)key, (void *)value, flags, 0, 0);
+    return (u64)hash_put((struct rt_map *)map, (void *)key, (void *)value, flags, 0, 0);
 }
 
 RT_API u64 rt_hash_map_delete_elem(u64 map, u64 key, u64 c, u64 d, u64 e, struct rt_env *env)

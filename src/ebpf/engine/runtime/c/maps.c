@@ -45,13 +45,30 @@ RT_API void *rt_map_value(struct rt_map *map, const void *key, u32 cpu)
 RT_API s64 rt_map_read(struct rt_map *map, const void *key, void *out, u64 size)
 {
     const struct rt_ops *ops = rt_ops_of(map);
-    return ops->read ? ops->read(map, key, out, size) : -EOPNOTSUPP;
+    s64 result = ops->read ? ops->read(map, key, out, size) : -EOPNOTSUPP;
+    if (!result)
+        rt_hide_lock(map, out);
+    return result;
+}
+
+/* The same of a value that no program holds the lock of meanwhile. */
+RT_API s64 rt_map_read_locked(struct rt_map *map, const void *key, void *out, u64 size)
+{
+    u8 *value = rt_map_value(map, key, 0);
+    if (!value)
+        return -ENOENT;
+    u32 *lock = rt_value_lock(map, value);
+    rt_lock(lock);
+    memcpy(out, value, size);
+    rt_unlock(lock);
+    rt_hide_lock(map, out);
+    return 0;
 }
 
 RT_API s64 rt_map_put(struct rt_map *map, const void *key, const void *value, u64 flags, int per_cpu, u32 cpu)
 {
     const struct rt_ops *ops = rt_ops_of(map);
-    if (!ops->put || flags > PUT_EXIST)
+    if (!ops->put || (flags & ~(u64)PUT_LOCK) > PUT_EXIST || (flags & PUT_LOCK && !map->lock_at))
         return -EINVAL;
     return ops->put(map, key, value, flags, per_cpu, cpu);
 }
@@ -65,7 +82,10 @@ RT_API s64 rt_map_remove(struct rt_map *map, const void *key)
 RT_API s64 rt_map_take(struct rt_map *map, const void *key, void *out, u64 size)
 {
     const struct rt_ops *ops = rt_ops_of(map);
-    return ops->take ? ops->take(map, key, out, size) : -EOPNOTSUPP;
+    s64 result = ops->take ? ops->take(map, key, out, size) : -EOPNOTSUPP;
+    if (!result)
+        rt_hide_lock(map, out);
+    return result;
 }
 
 /* The key after `key` (NULL: the first): 0, or -ENOENT at the end. */
@@ -94,7 +114,7 @@ RT_API s64 rt_map_peek(struct rt_map *map, void *value)
 }
 
 /* Copy up to `count` elements out (with `take`: and remove them), beginning at bucket or index `*place`; sets where to go on. */
-RT_API u32 rt_map_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *values, u32 value_bytes, int take)
+static u32 map_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *values, u32 value_bytes, int take)
 {
     u32 at = *place, done = 0;
     if (!is_array(map))
@@ -111,6 +131,14 @@ RT_API u32 rt_map_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 
             memcpy(values + (u64)value_bytes * done, map->data + (u64)(at + done) * map->elem_size, value_bytes);
     *place = at + whole;
     return whole;
+}
+
+RT_API u32 rt_map_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *values, u32 value_bytes, int take)
+{
+    u32 done = map_batch(map, place, count, keys, values, value_bytes, take);
+    for (u32 i = 0; map->lock_at && i < done; i++)
+        rt_hide_lock(map, values + (u64)i * value_bytes);
+    return done;
 }
 
 /* Write `count` elements that stand end to end; the answer of the first that fails, and how many went before it. */
@@ -175,3 +203,6 @@ MAP_HELPER(tail_call)
 MAP_HELPER(map_push_elem) { (void)d, (void)e, (void)env; return (u64)rt_map_push((struct rt_map *)a, (void *)b, c); }
 MAP_HELPER(map_pop_elem) { (void)c, (void)d, (void)e, (void)env; return (u64)rt_map_pop((struct rt_map *)a, (void *)b); }
 MAP_HELPER(map_peek_elem) { (void)c, (void)d, (void)e, (void)env; return (u64)rt_map_peek((struct rt_map *)a, (void *)b); }
+/* Locks in values: held for a few instructions, by a program that calls nothing meanwhile. */
+MAP_HELPER(spin_lock) { (void)b, (void)c, (void)d, (void)e, (void)env; rt_lock((u32 *)a); return 0; }
+MAP_HELPER(spin_unlock) { (void)b, (void)c, (void)d, (void)e, (void)env; rt_unlock((u32 *)a); return 0; }

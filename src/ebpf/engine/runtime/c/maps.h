@@ -39,10 +39,39 @@ static inline void rt_copy(void *to, const void *from, u64 size)
         __builtin_memcpy(to, from, size);
 }
 
+/* The lock that a program takes in a value; NULL if values have none. */
+static inline u32 *rt_value_lock(const struct rt_map *map, void *value) { return map->lock_at ? (u32 *)((u8 *)value + map->lock_at - 1) : NULL; }
+
+/* Write a value around its lock, which stays as it is. */
+static inline void rt_write_around(const struct rt_map *map, u8 *to, const u8 *value)
+{
+    u32 at = map->lock_at - 1;
+    __builtin_memcpy(to, value, at);
+    __builtin_memcpy(to + at + 4, value + at + 4, map->value_size - at - 4);
+}
+
+/* Write a value while no program holds its lock. */
+static inline void rt_write_locked(const struct rt_map *map, u8 *to, const u8 *value)
+{
+    u32 *lock = rt_value_lock(map, to);
+    rt_lock(lock);
+    rt_write_around(map, to, value);
+    rt_unlock(lock);
+}
+
+/* Nobody outside is shown a lock. */
+static inline void rt_hide_lock(const struct rt_map *map, void *value)
+{
+    if (__builtin_expect(map->lock_at != 0, 0))
+        *rt_value_lock(map, value) = 0;
+}
+
 /* Write a value: one CPU's (`per_cpu` 0) or, for a per-CPU map, all CPUs' side by side (`per_cpu` 1). */
 static inline void rt_fill(struct rt_map *map, u8 *to, const void *value, int per_cpu, u32 cpu)
 {
-    if (!map->cpu_stride)
+    if (__builtin_expect(map->lock_at != 0, 0))
+        rt_write_around(map, to, value);
+    else if (!map->cpu_stride)
         rt_copy(to, value, map->value_size);
     else if (per_cpu)
         __builtin_memcpy(to, value, (u64)map->cpu_stride * map->ncpu);

@@ -112,6 +112,8 @@ struct rt_map {
     u32 hand;     /* where the search for what to evict goes on */
     u32 seq;      /* trie: odd while a writer is at work */
     u32 capacity; /* elements that there is room for */
+    u32 lock_at;  /* values have a bpf_spin_lock at this place, less 1; 0: they have none */
+    u32 spare;
 };
 
 /* The context of XDP programs: xdp_md's fields at their full width. */

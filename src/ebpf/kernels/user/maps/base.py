@@ -3,14 +3,14 @@
 import ctypes
 import errno
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ebpf.engine.program import MapDesc
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import MapHeader
 from ebpf.engine.runtime.python import close_finder, open_finder
-from ebpf.errors import KernelError
+from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.user.maps.ring import RingMemory
 from ebpf.kernels.user.memory import Region
 from ebpf.sys.calls import Batch, MapCreate
@@ -24,6 +24,8 @@ _PAGE = 4096
 # How many elements are read at once where all are.
 _PIECE = 4096
 _LOCK = int(UpdateFlag.F_LOCK)
+#: Types whose values may have a lock.
+_LOCKED = (MapType.HASH, MapType.ARRAY)
 PROG_ACCESS = MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
 #: Flags of the descriptor that MAP_CREATE answers with, not of the map.
 FD_ACCESS = MapFlag.RDONLY | MapFlag.WRONLY
@@ -130,6 +132,19 @@ class Map:
         """What inner maps are like, of a map of maps."""
         return None
 
+    def set_fields(self, fields: Sequence[tuple[int, str, int]]) -> None:
+        """Say which fields of the value are the kernel's: (offset, the struct's name or `kptr`, bytes). Refuses what is not built."""
+        for offset, name, _ in fields:
+            if name != "bpf_spin_lock":
+                raise NotSupportedError(
+                    f"map {self.spec.name!r}", f"{name} in a value is not built in the user kernel yet", hint="Run with --kernel linux"
+                )
+            if self.type not in _LOCKED:
+                raise bad(f"values of {self.kind} cannot have a bpf_spin_lock", errno.EOPNOTSUPP)
+            if self.header.lock_at:
+                raise bad("values have two bpf_spin_locks")
+            self.header.lock_at = offset + 1
+
     # -- elements
 
     def no(self, call: str, number: int = ENOTSUPP) -> KernelError:
@@ -150,7 +165,7 @@ class Map:
 
     def no_lock(self, flags: int, call: str) -> None:
         """Refuse BPF_F_LOCK on a map without spin locks, and what is no flag of a look-up."""
-        if flags:
+        if flags and (flags != _LOCK or not self.header.lock_at):
             raise KernelError(errno.EINVAL, call, "the map's values have no bpf_spin_lock" if flags == _LOCK else f"flags {flags:#x}")
 
     def read_raw(self, key: bytes, flags: int) -> bytes:
@@ -158,7 +173,8 @@ class Map:
         call = "map_lookup_elem"
         self.no_lock(flags, call)
         out = ctypes.create_string_buffer(self.value_bytes)
-        self.answer(library().rt_map_read(self.address, self.key(key, call), out, self.value_bytes), call)
+        read = library().rt_map_read_locked if flags else library().rt_map_read
+        self.answer(read(self.address, self.key(key, call), out, self.value_bytes), call)
         return out.raw
 
     def remove_raw(self, key: bytes) -> None:
@@ -192,7 +208,7 @@ class Map:
                     raise
                 return Batch(done, bytes(keys), bytes(values), b"")
             try:
-                values += self.lookup(key, 0, b"")
+                values += self.lookup(key, flags, b"")
             except KernelError as error:
                 if error.errno != errno.ENOENT:
                     raise
@@ -326,6 +342,9 @@ class Keyed(Map):
         """Up to `count` elements from a place on."""
         call = "map_lookup_batch"
         self.no_lock(flags, call)
+        if flags and not take:
+            # Each value under its own lock.
+            return self.walk_batch(start, count, flags)
         if not count:
             return Batch(0, b"", b"", start or bytes(4))
         place = ctypes.c_uint32(int.from_bytes(start[:4], "little"))
@@ -355,7 +374,7 @@ class Keyed(Map):
         if len(keys) != count * self.spec.key_size or len(values) != count * self.value_bytes:
             raise KernelError(errno.EINVAL, call, f"{len(keys)} bytes of keys and {len(values)} of values for {count} elements")
         done = ctypes.c_uint32()
-        result = library().rt_map_put_many(self.address, keys, values, count, 0, self.value_bytes, ctypes.byref(done))
+        result = library().rt_map_put_many(self.address, keys, values, count, flags, self.value_bytes, ctypes.byref(done))
         if result:
             raise KernelError(-result, call, self.FULL if -result in (errno.E2BIG, errno.ENOSPC) else "", done=done.value)
         return count
