@@ -90,7 +90,8 @@ Answers differ from Linux's only where the world does:
 
 * `bpf_fib_lookup` finds the routes that were given with `kernel.lab.set_routes(...)`; without any it answers 4 (not forwarded).
 * `bpf_get_stack` and `bpf_get_stackid` give the task's own stack (`BPF_F_USER_STACK`) of events of real processes, by its frame
-  pointers. There are no kernel frames: without that flag, and in test runs, they answer -EFAULT.
+  pointers; where only the place of the call is known (at the entry of a system call) that is the one frame. There are no kernel
+  frames: without that flag, and in test runs, they answer -EFAULT.
 * `bpf_redirect` and its kin give their verdict; nothing is sent on in a test run, as on Linux.
 * `bpf_get_hash_recalc` is a hash of the flow, but not Linux's, which has a key of its own in each boot.
 * `bpf_get_route_realm`, `bpf_get_cgroup_classid` and `bpf_skb_cgroup_classid` are 0: packets came over no route and from no socket.

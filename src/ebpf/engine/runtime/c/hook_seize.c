@@ -289,7 +289,7 @@ RT_API void rt_seize_loop(struct rt_seize *s, struct rt_hooks *hooks, struct rt_
                     if (!ptrace(PTRACE_GETREGS, tid, 0, &regs)) {
                         memset(r, 0, sizeof *r);
                         r->di = regs.rdi, r->si = regs.rsi, r->dx = regs.rdx, r->r10 = regs.r10, r->r8 = regs.r8, r->r9 = regs.r9;
-                        r->orig_ax = regs.orig_rax, r->ax = regs.rax, r->ip = regs.rip, r->sp = regs.rsp;
+                        r->orig_ax = regs.orig_rax, r->ax = regs.rax, r->ip = regs.rip, r->sp = regs.rsp, r->bp = regs.rbp;
                     }
                     hook_run(hooks, env, view, task->nr, 1, info.exit.rval, tid);
                 }
