@@ -7,10 +7,10 @@ import pytest
 
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
+from ebpf.engine import verifier
 from ebpf.engine.program import Verdict
 from ebpf.events import RingBuffer
 from ebpf.kernels import open_kernel
-from ebpf.kernels.user import load as loader
 from ebpf.object import Collection
 
 SOURCE = """
@@ -70,7 +70,7 @@ char LICENSE[] SEC("license") = "GPL";
 @pytest.mark.parametrize("engine", ["jit", "interp"])
 def test_every_use_ends_as_on_linux(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     monkeypatch.setenv("EBPF_ENGINE", engine)
-    monkeypatch.setattr(loader, "verify", lambda code, log_level=0: Verdict(True))
+    monkeypatch.setattr(verifier, "verify", lambda code, log_level=0: Verdict(True))
     spec = read_object(compile_c("dynptrs.bpf.c", text=SOURCE).object)
     seen = []
     for name in ("linux", "user"):

@@ -79,7 +79,7 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
     return machine
 
 
-def _calling_back(machine: Machine, memory: Memory, helper: Callable[..., int]) -> Callable[..., int]:
+def _calling_back(machine: "Machine", memory: "Memory", helper: Callable[..., int]) -> Callable[..., int]:
     """The helper, its second argument a function of the program. What the callback raises is raised when the helper has ended."""
 
     def call(a: int, function: int, c: int, d: int, e: int) -> int:
