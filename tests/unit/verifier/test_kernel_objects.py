@@ -88,6 +88,12 @@ ROWS: Final = [
         TASK + "r0 = *(u32 *)(r6 + 8); exit",
         "cannot access ptr member parent with moff 8 in struct task_struct with off 8 size 4",
     ),
+    Row("a helper reads a field", TASK + "r1 = r6; r1 += 24; r2 = 8; call 6; r0 = 0; exit"),
+    Row(
+        "a helper reads beyond a field",
+        TASK + "r1 = r6; r1 += 24; r2 = 17; call 6; r0 = 0; exit",
+        "access beyond the end of member comm (mend:40) in struct task_struct with off 24 size 17",
+    ),
     Row("the kernel is not written", TASK + "r1 = 0; *(u32 *)(r6 + 0) = r1; r0 = 0; exit", "only read is supported"),
     Row(
         "without a GPL licence",

@@ -5,6 +5,7 @@ from typing import Final
 from ebpf.engine.verifier import context, stack
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.num import S32_MAX, S32_MIN, S64_MIN, cast, sign_extend, sized
+from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import (
     ANY,
     ARENA,
@@ -441,6 +442,13 @@ def given(env: Env, at: int, size: int, *, zero: bool, write: bool, raw: bool) -
         if write and reg.flags & RDONLY:
             raise env.refuse("read-only", f"R{at} cannot write into {reg.name}", "this memory may only be read")
         return
+    if kind == BTF_ID and reg.flags & TRUSTED and size and not write:
+        from ebpf.engine.verifier.kernel_types import load_object
+
+        load_object(env, reg, at, 0, size, write=False)
+        return
+    if kind == BTF_ID and not reg.flags & MAYBE_NULL:
+        raise Unjudged("kernel objects that a helper writes to", env.slot)
     if zero and not size and reg.is_null:
         return
     raise env.refuse(
