@@ -294,18 +294,30 @@ static u32 word_at(u64 base, u32 at, u32 size)
     memcpy(&word, (u8 *)base + at, size - at < 4 ? size - at : 4);
     return word;
 }
+/* Sums carry round the end: zero comes out of zeroes alone, all ones stand for every other multiple. */
+static u32 partial_sum(u64 base, u32 size, u32 seed)
+{
+    u64 sum = seed;
+    for (u32 i = 0; i < size; i += 4)
+        sum += word_at(base, i, size);
+    sum = (sum & 0xFFFFFFFFu) + (sum >> 32);
+    return (u32)((sum & 0xFFFFFFFFu) + (sum >> 32));
+}
+/* As newer kernels fold it, to 16 bits for every form of the call; with nothing to sum the seed comes back as it is. */
 HELPER(csum_diff)
 {
     (void)env;
-    u64 sum = (u32)e;
-    for (u32 i = 0; i < (u32)b; i += 4)
-        sum += (u32)~word_at(a, i, (u32)b);
-    for (u32 i = 0; i < (u32)d; i += 4)
-        sum += word_at(c, i, (u32)d);
-    sum = (sum & 0xFFFFFFFFu) + (sum >> 32);
-    sum = (sum & 0xFFFFFFFFu) + (sum >> 32);
-    /* Newer kernels fold the result to 16 bits for every form of the call. */
+    u64 sum;
+    if ((u32)b && (u32)d) {
+        sum = (u64)partial_sum(c, (u32)d, (u32)e) + (u32)~partial_sum(a, (u32)b, 0);
+        sum = (u32)(sum + (sum >> 32));
+    } else if ((u32)d) {
+        sum = partial_sum(c, (u32)d, (u32)e);
+    } else if ((u32)b) {
+        sum = (u32)~partial_sum(a, (u32)b, ~(u32)e);
+    } else {
+        return (u32)e;
+    }
     sum = (sum & 0xFFFFu) + (sum >> 16);
-    sum = (sum & 0xFFFFu) + (sum >> 16);
-    return sum;
+    return (sum & 0xFFFFu) + (sum >> 16);
 }
