@@ -48,11 +48,11 @@ class Session:
         """One run, from maps as they are to what is in them then."""
         if self.refused:
             return Outcome(refused=self.refused)
-        self._fill()
+        self.fill()
         done = self.kernel.bpf(ProgTestRun(self.prog, self.made.packet, repeat=1, data_size_out=512))
         return Outcome(done.retval, done.data, tuple(self._take(fd, shape) for fd, shape in zip(self.fds, MAPS, strict=True)))
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
         """The same elements before each run: of the array, and two in the hash."""
         packet = self.made.packet
         for key in range(MAPS[0].entries):

@@ -303,11 +303,11 @@ static u32 partial_sum(u64 base, u32 size, u32 seed)
     sum = (sum & 0xFFFFFFFFu) + (sum >> 32);
     return (u32)((sum & 0xFFFFFFFFu) + (sum >> 32));
 }
-/* As newer kernels fold it, to 16 bits for every form of the call; with nothing to sum the seed comes back as it is. */
+/* As newer kernels fold it, to 16 bits for every form of the call. */
 HELPER(csum_diff)
 {
     (void)env;
-    u64 sum;
+    u64 sum = (u32)e;
     if ((u32)b && (u32)d) {
         sum = (u64)partial_sum(c, (u32)d, (u32)e) + (u32)~partial_sum(a, (u32)b, 0);
         sum = (u32)(sum + (sum >> 32));
@@ -315,8 +315,6 @@ HELPER(csum_diff)
         sum = partial_sum(c, (u32)d, (u32)e);
     } else if ((u32)b) {
         sum = (u32)~partial_sum(a, (u32)b, ~(u32)e);
-    } else {
-        return (u32)e;
     }
     sum = (sum & 0xFFFFu) + (sum >> 16);
     return (sum & 0xFFFFu) + (sum >> 16);
