@@ -5,14 +5,14 @@ calls, atomic operations, helpers and maps change; at its end all of them lie in
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fuzz import words
 from fuzz.words import Code, call, jump, load, mov, mov_reg, store, store_imm, wide
 
-from ebpf.isa import Insn
-from ebpf.isa.opcodes import EXIT, FP, Size
+from ebpf.isa import OPCODES, Insn
+from ebpf.isa.opcodes import EXIT, FP, LD_IMM64, Size
 from ebpf.uapi import MapType, PseudoSrc
 
 PACKET: Final = 96
@@ -63,13 +63,34 @@ def make(seed: int) -> Made:
     return Made(seed, tuple(writer.program()), rng.randbytes(PACKET))
 
 
-class _Writer:
-    """Writes one program. In a subprogram r6 is a number too: there is no packet."""
+def make_bare(seed: int) -> Made:
+    """A program for a virtual machine alone: VALUE bytes of memory in r1, neither context nor maps nor helpers."""
+    rng = random.Random(f"bare {seed}")
+    return Made(seed, tuple(_Writer(rng, bare=True).program()), rng.randbytes(VALUE))
 
-    def __init__(self, rng: random.Random) -> None:
+
+def make_wild(seed: int) -> Made:
+    """The same with up to three instructions changed by chance into others, so that it may do anything."""
+    rng = random.Random(f"wild {seed}")
+    made = make_bare(seed)
+    insns = list(made.insns)
+    for _ in range(rng.randint(1, 3)):
+        place = rng.randrange(len(insns))
+        row = rng.choice(list(OPCODES))
+        if insns[place].slots == 1 and row != LD_IMM64:
+            changed = Insn(row, rng.randrange(10), rng.randrange(11), rng.choice((0, 1, -8, 8, rng.randint(-20, 20))), words.imm(rng))
+            insns[place] = rng.choice((changed, replace(insns[place], off=changed.off), replace(insns[place], imm=changed.imm)))
+    return Made(seed, tuple(insns), made.packet)
+
+
+class _Writer:
+    """Writes one program. In a subprogram and in a `bare` program r6 is a number too: there is no packet."""
+
+    def __init__(self, rng: random.Random, *, bare: bool = False) -> None:
         self.rng = rng
+        self.bare = bare
         self.functions = rng.choice((0, 0, 1, 2, 3))
-        self.inside = False
+        self.inside = bare
         self.loops = 0
         self.least = 0
 
@@ -94,7 +115,7 @@ class _Writer:
         return out
 
     def _main(self) -> Code:
-        out = [store(FP, 1, CTX), *self._slots(), *self._packet(), *self._element()]
+        out = [mov_reg(7, 1), *self._slots()] if self.bare else [store(FP, 1, CTX), *self._slots(), *self._packet(), *self._element()]
         for register in NUMBERS:
             out += self._number(register)
         out += self._blocks(self.rng.randint(2, 9))
@@ -156,8 +177,8 @@ class _Writer:
         return out
 
     def _block(self) -> Code:
-        kinds = [self._straight, self._straight, self._branch, self._branch, self._loop, self._lookup, self._helper, self._call]
-        return self.rng.choice(kinds)()
+        kinds = [self._straight, self._straight, self._branch, self._branch, self._loop, self._call]
+        return self.rng.choice(kinds if self.bare else [*kinds, self._lookup, self._helper])()
 
     def _straight(self) -> Code:
         out: Code = []

@@ -3,6 +3,7 @@
 import ctypes
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,9 @@ from ebpf.cli.noun import Misuse, Verb, dispatch, help_verb
 from ebpf.cli.words import Words
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, FormatError, UsageError
-from ebpf.isa import Insn, by_slot, decode
-from ebpf.isa.opcodes import CALL, CALLX, EXIT, GOTOL, LD_IMM64, Class
-from ebpf.uapi import CallSrc, ProgType
+from ebpf.isa import OPCODES, Insn, by_slot, decode, problem
+from ebpf.isa.opcodes import CALL, CALLX, EXIT, GOTOL, JA, LD_IMM64, Class
+from ebpf.uapi import CallSrc, ProgType, PseudoSrc
 
 ENGINES = ("jit", "interp")
 # Jumps backwards and calls, or instructions: a fraction of a second, or some seconds.
@@ -112,9 +113,10 @@ def read_program(data: bytes, path: str) -> Prepared:
         raise FormatError(f"{len(data)} bytes are no whole number of instructions (8 bytes each)", path=path)
     insns = tuple(decode(data))
     slots = by_slot(insns)
+    starts = _functions(slots)
     for slot, insn in enumerate(slots):
         if insn is not None:
-            why = _wrong(slot, insn, slots)
+            why = _wrong(slot, insn, slots) or _leaves(slot, insn, starts)
             if why:
                 raise FormatError(why, path=path, where=f"insn {slot}")
     return Prepared(insns, int(ProgType.UNSPEC), name=Path(path).stem)
@@ -124,21 +126,48 @@ def _wrong(slot: int, insn: Insn, slots: list[Insn | None]) -> str:
     """What is wrong with an instruction whatever it finds in its registers; "" if nothing is."""
     from ebpf.engine.interp import OPS
 
-    if insn.opcode not in OPS:
-        return f"opcode {insn.opcode:#04x} is none"
-    if insn.dst > 10 or (insn.src > 10 and insn.opcode != LD_IMM64):
-        return "names a register that there is not: r0 to r10 are"
-    if insn.dst == 10 and insn.opcode & 7 in (Class.ALU, Class.ALU64, Class.LD, Class.LDX):
-        return "writes r10, which is read-only"
-    target = None
-    if insn.opcode & 7 in (Class.JMP, Class.JMP32) and insn.opcode not in (CALL, CALLX, EXIT):
-        target = slot + 1 + (insn.imm if insn.opcode == GOTOL else insn.off)
-    elif insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL:
-        target = slot + 1 + insn.imm
-    elif insn.opcode == CALL and insn.src != CallSrc.HELPER:
+    if insn.opcode in OPCODES and insn.opcode not in OPS:
+        return f"opcode {insn.opcode:#04x} reads a packet: there is none here"
+    why = problem(insn)
+    if why:
+        return why
+    if insn.opcode == CALL and insn.src not in (CallSrc.HELPER, CallSrc.PSEUDO_CALL):
         return "calls a kernel function: there is no kernel here"
+    target = _jumps_to(slot, insn)
+    if target is None:
+        target = _names(slot, insn)
     if target is not None and (not 0 <= target < len(slots) or slots[target] is None):
         return f"leads to insn {target}, which is none"
+    return ""
+
+
+def _jumps_to(slot: int, insn: Insn) -> int | None:
+    if insn.opcode & 7 not in (Class.JMP, Class.JMP32) or insn.opcode in (CALL, CALLX, EXIT):
+        return None
+    return slot + 1 + (insn.imm if insn.opcode == GOTOL else insn.off)
+
+
+def _names(slot: int, insn: Insn) -> int | None:
+    """The function that an instruction calls or takes the address of."""
+    calls = insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL
+    return slot + 1 + insn.imm if calls or (insn.opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC) else None
+
+
+def _functions(slots: list[Insn | None]) -> list[int]:
+    """Where functions begin."""
+    named = (_names(slot, insn) for slot, insn in enumerate(slots) if insn is not None)
+    return sorted({0, *(start for start in named if start is not None)})
+
+
+def _leaves(slot: int, insn: Insn, starts: list[int]) -> str:
+    """Whether an instruction leads out of its function other than by call or exit."""
+    number = bisect_right(starts, slot)
+    end = starts[number] if number < len(starts) else None
+    target = _jumps_to(slot, insn)
+    if target is not None and bisect_right(starts, target) != number:
+        return f"jumps to insn {target}, out of its function"
+    if slot + insn.slots == end and insn.opcode not in (EXIT, JA, GOTOL):
+        return f"runs on into the function at insn {end}"
     return ""
 
 

@@ -1,6 +1,7 @@
 """RFC 9669: instructions, encoding, assembly and disassembly."""
 
 from ebpf.isa.asm import asm
+from ebpf.isa.check import problem
 from ebpf.isa.codec import by_slot, decode, encode
 from ebpf.isa.disasm import disasm, disasm_one, xlated_imm
 from ebpf.isa.insn import Insn, called_register
@@ -18,5 +19,6 @@ __all__ = [
     "disasm",
     "disasm_one",
     "encode",
+    "problem",
     "xlated_imm",
 ]

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "interp"))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 from cases import CASES, Case
 from chance import programs
+from fuzz.programs import Made, make_bare, make_wild
 
 from ebpf.cli.vm import _ENGINES, _HELPERS, read_program
 from ebpf.errors import EbpfError
@@ -91,6 +93,15 @@ def test_what_a_wild_program_does_is_an_error(engine: str, text: str, slot: int,
         ([Insn(0x85, src=2, imm=42), Insn(0x95)], "kernel function"),
         ([Insn(0xB7, 10), Insn(0x95)], "r10, which is read-only"),
         ([Insn(0xB7, 12), Insn(0x95)], "a register that there is not"),
+        ([Insn(0xD7, 1, imm=24), Insn(0x95)], "changes the order of 24 bits"),
+        ([Insn(0xBC, 1, 2, off=32), Insn(0x95)], "extends the sign of 32 bits"),
+        ([Insn(0x37, 1, off=2, imm=3), Insn(0x95)], "divides with offset 2"),
+        ([Insn(0xDB, 10, 1, imm=0x20), Insn(0x95)], "atomic operation 0x20 is none"),
+        ([Insn(0xD3, 10, 1, imm=1), Insn(0x95)], "atomic operation on 1 bytes"),
+        ([Insn(0xDB, 1, 10, imm=1), Insn(0x95)], "r10, which is read-only"),
+        ([Insn(0x30, imm=1), Insn(0x95)], "reads a packet"),
+        ([Insn(0x85, src=1, imm=1), Insn(0x95), Insn(0xB7), Insn(0x05, off=-3)], "out of its function"),
+        ([Insn(0x85, src=1, imm=1), Insn(0xB7), Insn(0xB7), Insn(0x95)], "runs on into the function at insn 2"),
     ],
 )
 def test_what_is_no_program_is_refused(insns: list[Insn], why: str) -> None:
@@ -104,6 +115,30 @@ def test_what_is_no_program_is_refused(insns: list[Insn], why: str) -> None:
 def test_checked_code_gives_what_the_interpreter_gives(program: tuple[Insn, ...]) -> None:
     prepared = read_program(encode(program), "x")
     assert _ENGINES["jit"](prepared, b"", {}, 1000) == _ENGINES["interp"](prepared, b"", {}, 1000)
+
+
+def outcome(made: Made, engine: str) -> tuple[int, bytes] | None:
+    """What came of a program that was made by chance, or None if it did what it may not."""
+    try:
+        return _ENGINES[engine](read_program(encode(made.insns), "x"), made.packet, {}, 50_000 if engine == "interp" else 5_000)
+    except EbpfError:
+        return None
+
+
+@pytest.mark.skipif("jit" not in ENGINES, reason="machine code is made for x86-64 alone")
+def test_programs_on_memory_alone_are_the_same_in_both() -> None:
+    different = [
+        seed for seed in range(80) if (got := outcome(make_bare(seed), "jit")) is None or got != outcome(make_bare(seed), "interp")
+    ]
+    assert different == []
+
+
+@pytest.mark.skipif("jit" not in ENGINES, reason="machine code is made for x86-64 alone")
+def test_programs_that_may_do_anything_end_alike() -> None:
+    """With a result or with an error, in both engines the same."""
+    outcomes = {seed: [outcome(make_wild(seed), engine) for engine in ("interp", "jit")] for seed in range(80)}
+    assert {seed: both for seed, both in outcomes.items() if both[0] != both[1]} == {}
+    assert {None in both for both in outcomes.values()} == {True, False}
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -15,12 +15,14 @@ from ebpf.engine.jit.llvm import compile_ir
 from ebpf.engine.jit.translate import Module, Translator
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, NotSupportedError
-from ebpf.isa import Insn, by_slot, called_register, disasm_one
+from ebpf.isa import Insn, by_slot, called_register, disasm_one, problem
 from ebpf.isa.opcodes import FP, Class
 from ebpf.uapi import PseudoSrc
 
 FRAMES: Final = 8
 STACK: Final = 512
+#: From one frame to the next: between them lies what no access may touch.
+STRIDE: Final = 1024
 #: What ld_imm64 of a function gives, with the function's slot in the low bits: an address that nothing has.
 FUNCTION: Final = 0xEBF0_0000_0000_0000
 
@@ -83,9 +85,9 @@ class Checked:
         Raises Fault where it does what it may not; `limit` counts jumps backwards and calls.
         """
         env = self._env
-        stack = (ctypes.c_uint64 * (FRAMES * STACK // 8))()
+        stack = (ctypes.c_uint64 * (FRAMES * STRIDE // 8))()
         env.memory, env.size = ctypes.addressof(memory) if memory is not None else 0, size
-        env.stack, env.sp = ctypes.addressof(stack), ctypes.addressof(stack) + FRAMES * STACK
+        env.stack, env.sp = ctypes.addressof(stack), ctypes.addressof(stack) + (FRAMES - 1) * STRIDE + STACK
         env.fuel, env.kind = limit, Kind.NONE
         result = int(self._entry(env.memory, ctypes.addressof(env)))
         kind = Kind(env.kind)
@@ -113,7 +115,7 @@ class Checked:
     def holds(self, address: int, size: int) -> bool:
         """Whether these bytes lie in the memory or stack of the run that goes on: what a helper may touch."""
         env = self._env
-        ranges = ((env.memory, env.size), (env.stack, FRAMES * STACK))
+        ranges = ((env.memory, env.size), *((env.stack + frame * STRIDE, STACK) for frame in range(FRAMES)))
         return any(start <= address and address + size <= start + length for start, length in ranges)
 
     def close(self) -> None:
@@ -173,6 +175,12 @@ class CheckedTranslator(Translator):
                 raise self._refuse(f"a call to insn {start}, which is none,", start)
         return starts
 
+    def _insn(self, slot: int, insn: Insn) -> bool:
+        why = problem(insn)
+        if why:
+            raise NotSupportedError(f"insn {slot} of program {self._program.name!r}", why)
+        return super()._insn(slot, insn)
+
     # -- what is tested
 
     def _at(self, field: str) -> str:
@@ -184,7 +192,7 @@ class CheckedTranslator(Translator):
         self._emit(f"%stack.lo = load i64, ptr {self._at('stack')}")
         self._emit(f"%R10 = load i64, ptr {self._at('sp')}")
         self._emit(f"%frame = sub i64 %R10, {STACK}")
-        self._emit(f"%stack.hi = add i64 %stack.lo, {FRAMES * STACK}")
+        self._emit(f"%stack.hi = add i64 %stack.lo, {FRAMES * STRIDE}")
         self._emit("%stack.used = sub i64 %stack.hi, %frame")
         self._emit("%fuel = alloca i64")
         self._emit(f"%fuel.in = load i64, ptr {self._at('fuel')}")
@@ -194,7 +202,8 @@ class CheckedTranslator(Translator):
         if self._uses_stack(start):
             self._emit("%bottom = inttoptr i64 %frame to ptr")
             self._emit(f"call void @llvm.memset.p0.i64(ptr align 8 %bottom, i8 0, i64 {STACK}, i1 false)")
-        self._emit(f"store i64 %frame, ptr {self._at('sp')}")
+        self._emit(f"%below = sub i64 %R10, {STRIDE}")
+        self._emit(f"store i64 %below, ptr {self._at('sp')}")
 
     def _uses_stack(self, start: int) -> bool:
         """Whether a function reads r10: only then it, or what it calls, can come by an address in its frame."""
@@ -231,8 +240,9 @@ class CheckedTranslator(Translator):
         room = self._new(f"call i64 @llvm.usub.sat.i64(i64 %memory.size, i64 {size - 1})")
         in_memory = self._new(f"icmp ult i64 {into}, {room}")
         up = self._new(f"sub i64 {address}, %frame")
-        above = self._new(f"sub i64 %stack.used, {size - 1}")
-        in_stack = self._new(f"icmp ult i64 {up}, {above}")
+        above = self._new(f"icmp ult i64 {up}, %stack.used")
+        inside = self._new(f"icmp ule i64 {self._new(f'and i64 {up}, {STRIDE - 1}')}, {STACK - size}")
+        in_stack = self._new(f"and i1 {above}, {inside}")
         self._fault_unless(f"or i1 {in_memory}, {in_stack}", Kind.WRITE if writing else Kind.READ, slot, address, size)
         if atomic:
             low = self._new(f"and i64 {address}, {size - 1}")
@@ -320,11 +330,6 @@ class CheckedTranslator(Translator):
             self._set(insn.dst, str(_signed(FUNCTION + slot + 1 + insn.imm)))
             return
         super()._wide(insn, slot)
-
-    def _set(self, register: int, value: str, bits: int = 64) -> None:
-        if register >= 10:
-            raise self._refuse(f"a write to r{register}, which is read-only,", 0)
-        super()._set(register, value, bits)
 
 
 def _signed(value: int) -> int:
