@@ -3,7 +3,7 @@
 import errno
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
@@ -115,6 +115,14 @@ class Program:
         if self.spec.type in _ONCE:
             return self.kernel.bpf(ProgTestRun(self.fd, data, ctx, repeat if repeat != 1 else 0, ctx_size_out=-1))
         return self.kernel.bpf(ProgTestRun(self.fd, data, ctx, repeat, data_size_out=len(data) + 512 if data else 0))
+
+    def function(self) -> Callable[[bytes], int]:
+        """The XDP program as a Python function: a packet's bytes in, the verdict out, at the price of a call.
+
+        What the program does to the packet is not seen: for that there is `run`. In user space the packet and the program run
+        with Python's lock held. Raises NotSupportedError for other types of programs.
+        """
+        return self.kernel.lab.function(self.fd)
 
     def pin(self, path: str) -> None:
         """Give the program a path."""

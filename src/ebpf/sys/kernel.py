@@ -308,6 +308,9 @@ class Lab(Protocol):
     def spawn(self, command: Command) -> Process:
         """Start a command held before its exec; the events of its tree reach the programs of this kernel."""
 
+    def function(self, prog_fd: int) -> Callable[[bytes], int]:
+        """An XDP program as a Python function: a packet in, the verdict out. It ends to work with the program (ValueError)."""
+
     def replay(
         self, prog_fd: int, capture: Capture, *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
     ) -> ReplayStats:

@@ -210,6 +210,23 @@ class Replay(ctypes.Structure):
     )
 
 
+class Caller(ctypes.Structure):
+    """`struct rt_caller`: a program as a function of Python."""
+
+    _fields_ = (
+        ("prog", c_void_p),
+        ("env", c_void_p),
+        ("buffer", c_void_p),
+        ("buffer_size", c_uint64),
+        ("bytes", c_void_p),
+        ("number", c_void_p),
+        ("fail", c_void_p),
+        ("error", c_void_p),
+        ("ifindex", c_uint32),
+        ("unused", c_uint32),
+    )
+
+
 SKIPPED = 8
 
 

@@ -4,7 +4,7 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -69,6 +69,10 @@ class LinuxLab(HeldSlot[Held]):
     def set_routes(self, routes: Sequence[Route]) -> None:
         """Linux has routes of its own."""
         raise NotSupportedError("set_routes", "Linux finds the routes of its network name space: add them with `ip route`")
+
+    def function(self, prog_fd: int) -> Callable[[bytes], int]:
+        """An XDP program as a function: each call is a test run."""
+        return lambda packet: self._kernel.bpf(ProgTestRun(prog_fd, packet)).retval
 
     def replay(
         self,

@@ -4,7 +4,7 @@ import errno
 import os
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self, cast
@@ -254,6 +254,11 @@ class RemoteLab:
         """Commands are spawned by the process that asks for them."""
         del command
         self._refuse("spawn")
+
+    def function(self, prog_fd: int) -> Callable[[bytes], int]:
+        """Programs are functions in the process that has their code."""
+        del prog_fd
+        self._refuse("a program as a function")
 
     def replay(
         self, prog_fd: int, capture: Capture, *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None

@@ -1,11 +1,11 @@
 """What only a laboratory kernel offers: commands whose events it sees, and replays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ebpf.kernels.user.hooks import Launch, launch
 from ebpf.kernels.user.routes import route_table
-from ebpf.kernels.user.run import replay
+from ebpf.kernels.user.run import function, replay
 from ebpf.sys.capture import Capture
 from ebpf.sys.held import HeldSlot
 from ebpf.sys.kernel import Command, ReplayStats, Route, Scope
@@ -30,6 +30,10 @@ class UserLab(HeldSlot[Launch]):
         self.require_free()
         self.process = launch(command, self._kernel.state.events.hooks, self._kernel.state.events.env)
         return self.process
+
+    def function(self, prog_fd: int) -> Callable[[bytes], int]:
+        """An XDP program as a function: a packet in, its verdict out; machine code, with Python's lock held."""
+        return function(self._kernel, self._kernel.program_at(prog_fd, "function"))
 
     def replay(
         self,

@@ -6,11 +6,12 @@ import itertools
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.program import Code, MapDesc, Prepared, SourceLine, Verdict
 from ebpf.engine.runtime import REWRITES
+from ebpf.engine.runtime.abi import Caller
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import Insn, decode, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
@@ -85,11 +86,15 @@ class LoadedProgram:
     code: object = None
     #: What stands for it in maps of programs: its entry, or a number of its own where there is no machine code.
     target: int = 0
+    #: The functions of Python that it was made into.
+    callers: list[Caller] = field(default_factory=list)
 
     def close(self) -> None:
         """Give the machine code back."""
         from ebpf.engine.jit import LoadedCode
 
+        for caller in self.callers:
+            caller.prog = None
         if isinstance(self.code, LoadedCode):
             self.code.close()
         self.code = None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ebpf.engine.runtime import library
+from ebpf.engine.runtime import Function, library, packet_function
 from ebpf.engine.runtime.abi import Env, Replay, Skb, Xdp
 from ebpf.errors import EbpfError, KernelError, NotSupportedError
 from ebpf.kernels.user.env import own_env, pointer
@@ -274,6 +274,18 @@ def _execute(
             errno.ETIMEDOUT, "bpf(PROG_TEST_RUN)", f"stopped after {env.runs // 2} of {repeat} runs, {elapsed / 1e9:.1f} s: the time is up"
         )
     return result, elapsed
+
+
+def function(kernel: "UserKernel", held: ProgramObject) -> Function:
+    """An XDP program as a function of a packet: machine code called as directly as Python can, else test runs."""
+    if held.program.call.prog_type != ProgType.XDP:
+        raise NotSupportedError("a program as a function", "only XDP programs are yet")
+    if not held.program.entry:
+        return lambda packet: test_run(kernel, held, ProgTestRun(0, packet)).retval
+    env = own_env(kernel.state.trace.address, kernel.possible_cpus)
+    made, caller = packet_function(held.program.entry, env, held.program.call.name)
+    held.program.callers.append(caller)
+    return made
 
 
 def replay(
