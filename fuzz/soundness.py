@@ -22,7 +22,7 @@ from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import ANY_LINK, CTX, MAP_PTR, MAP_VALUE, NOT_INIT, PACKET_END, SCALAR, STACK, Reg
 from ebpf.engine.verifier.reg import PACKET as PACKET_PTR
 from ebpf.engine.verifier.rules import NEWEST
-from ebpf.engine.verifier.state import SPILL, ZERO_BYTE, Slot, State
+from ebpf.engine.verifier.state import SPILL, ZERO_BYTE, Checkpoint, Slot, State
 from ebpf.errors import EbpfError
 from ebpf.isa import Insn, decode
 from ebpf.kernels.user.kernel import UserKernel
@@ -49,15 +49,18 @@ class Walker(Explorer):
 
     def __init__(self, code: Code) -> None:
         super().__init__(code, NEWEST, Log(0, {}), _MOST_STEPS)
-        self.states: defaultdict[Place, list[Seen]] = defaultdict(list)  # type: ignore[assignment]
+        self.places: defaultdict[Place, list[Seen]] = defaultdict(list)
+        self.points.proved = self._go_on  # type: ignore[method-assign]
 
-    def _visited(self, slot: int, state: State) -> bool:
+    def _go_on(self, slot: int, state: State, processed: int) -> bool:
+        """Nothing was proved before; a state that comes from nowhere leaves no number to widen."""
+        state.parent = Checkpoint(slot, state.copy(), None)
         return False
 
     def _step(self, slot: int, insn: Insn, state: State) -> int:
         place = slot, tuple(frame.back + 1 for frame in state.frames[1:])
         frame = state.frames[-1]
-        self.states[place].append(Seen(tuple(frame.regs), dict(frame.stack)))
+        self.places[place].append(Seen(tuple(frame.regs), dict(frame.stack)))
         return super()._step(slot, insn, state)
 
 
@@ -79,7 +82,7 @@ class Watched:
             walker.run()
         except Refusal as refusal:
             self.skipped = refusal.says or refusal.cause
-        self._states = walker.states
+        self._states = walker.places
         self._session.fill()
 
     def run(self, rng: random.Random) -> str:
