@@ -2,14 +2,14 @@
 
     python -m bench.engine [PART...] [--rounds N]
 
-Parts: programs, maps, checked, python. All times are a thread's CPU time, medians of rounds in which the engines take turns.
+Parts: programs, maps, checked, python, loads. All times are a thread's CPU time, medians of rounds in which the engines take turns.
 """
 
 import argparse
 import statistics
 import sys
 
-from bench.engine import checked, python
+from bench.engine import checked, loads, python
 from bench.engine.measure import Measured, alternate
 from bench.engine.subject import THIRTEEN, Subject
 
@@ -49,7 +49,7 @@ def maps(rounds: int) -> None:
     subject.close()
 
 
-_PARTS = {"programs": programs, "maps": maps, "checked": checked.table, "python": python.table}
+_PARTS = {"programs": programs, "maps": maps, "checked": checked.table, "python": python.table, "loads": loads.table}
 
 
 def main() -> None:

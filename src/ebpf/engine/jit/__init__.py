@@ -4,10 +4,12 @@ from ebpf.engine.jit.cache import compile_image, image_key
 from ebpf.engine.jit.checked import Checked, Fault, compile_checked
 from ebpf.engine.jit.image import LoadedCode, load_image
 from ebpf.engine.jit.llvm import warm_up
+from ebpf.engine.jit.stages import Compiled
 from ebpf.engine.jit.translate import Slot, translate
 
 __all__ = [
     "Checked",
+    "Compiled",
     "Fault",
     "LoadedCode",
     "Slot",

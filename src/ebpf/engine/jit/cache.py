@@ -34,6 +34,17 @@ def _translator() -> bytes:
         return b""
 
 
+def is_cached(program: Prepared) -> bool:
+    """Whether a program's image is there."""
+    return (cache_folder("jit") / image_key(program)).is_file()
+
+
+def compile_quickly(program: Prepared) -> tuple[bytes, tuple[Slot, ...]]:
+    """Code for the time until `compile_image` is done: it can be made to lead to that. It is not kept."""
+    module = translate(program, leads=True)
+    return compile_ir(module.text, quick=True), module.table
+
+
 def compile_image(program: Prepared, *, cache: bool = True) -> tuple[bytes, tuple[Slot, ...]]:
     """A program's object and its table's layout, from the cache if it is there, else compiled and kept."""
     path = cache_folder("jit") / image_key(program) if cache else None

@@ -25,10 +25,22 @@ _PAGE = mmap.PAGESIZE
 class LoadedCode:
     """Machine code that can be called at `entry`. Close it to give back its memory."""
 
-    def __init__(self, memory: mmap.mmap, entry: int, size: int) -> None:
+    def __init__(self, memory: mmap.mmap, entry: int, size: int, next_: int = -1) -> None:
         self._memory: mmap.mmap | None = memory
+        self._next = next_
         self.entry = entry
         self.size = size
+
+    @property
+    def leads(self) -> bool:
+        """Whether it can be made to lead to other code."""
+        return self._next >= 0
+
+    def lead_to(self, entry: int) -> None:
+        """From now on `entry` goes on in other code, from the next run on."""
+        if self._memory is not None and self.leads:
+            # One aligned store of eight bytes.
+            ctypes.c_uint64.from_buffer(self._memory, self._next).value = entry
 
     def image(self) -> bytes:
         """The machine code as it is."""
@@ -89,18 +101,20 @@ def _load(image: bytes, table: Sequence[int]) -> LoadedCode:
             symbol = symbols[info >> 32]
             address = resolver.address(symbol, places)
             resolver.apply(info & 0xFFFFFFFF, places[target] + where, address, addend)
-    entry = fill = -1
+    entry = fill = next_ = -1
     for name, _, _, section, value, _ in symbols:
         text = strings[name : strings.index(b"\0", name)]
         if text == b"entry":
             entry = base + places[section] + value
         elif text == b"table":
             fill = places[section] + value
+        elif text == b"next":
+            next_ = places[section] + value
     if entry < 0 or fill < 0:
         raise FormatError("has no entry", where="compiled image")
     memory[fill : fill + 8 * len(table)] = struct.pack(f"<{len(table)}Q", *table)
     _protect(base, code_size)
-    return LoadedCode(memory, entry, text_size)
+    return LoadedCode(memory, entry, text_size, next_)
 
 
 def _symbols(image: bytes, headers: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], bytes]:

@@ -61,6 +61,20 @@ _OF_HASH = frozenset({"map_lookup_elem", "map_update_elem", "map_delete_elem"})
 _RMW = {Atomic.ADD: "add", Atomic.OR: "or", Atomic.AND: "and", Atomic.XOR: "xor"}
 
 
+_ENTRY: Final = """define dso_local i64 @entry(ptr %ctx, ptr %env) {
+"""
+_LEADING_ENTRY: Final = """@next = dso_local global ptr null, align 8
+define dso_local i64 @entry(ptr %ctx, ptr %env) {
+  %next = load atomic ptr, ptr @next acquire, align 8
+  %here = icmp eq ptr %next, null
+  br i1 %here, label %first, label %better
+better:
+  %r = tail call i64 %next(ptr %ctx, ptr %env)
+  ret i64 %r
+first:
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """What an entry of the image's table holds.
@@ -81,9 +95,13 @@ class Module:
     table: tuple[Slot, ...]
 
 
-def translate(program: Prepared) -> Module:
-    """Translate a prepared program. Raises NotSupportedError for an instruction that is not built yet."""
-    return Translator(program).module()
+def translate(program: Prepared, *, leads: bool = False) -> Module:
+    """Translate a prepared program. Raises NotSupportedError for an instruction that is not built yet.
+
+    With `leads` the code goes to other code of the program as soon as its word `next` has that one's address.
+    """
+    module = Translator(program).module()
+    return Module(module.text.replace(_ENTRY, _LEADING_ENTRY, 1), module.table) if leads else module
 
 
 class Translator:
@@ -110,7 +128,7 @@ class Translator:
             *(f"declare {t} @llvm.bswap.{t}({t})" for t in ("i16", "i32", "i64")),
             "declare i64 @llvm.usub.sat.i64(i64, i64)",
             "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
-            "define dso_local i64 @entry(ptr %ctx, ptr %env) {",
+            _ENTRY.rstrip(),
             "  %r1 = ptrtoint ptr %ctx to i64",
             "  %r0 = call i64 @f0(i64 %r1, i64 0, i64 0, i64 0, i64 0, ptr %env)",
             "  ret i64 %r0",

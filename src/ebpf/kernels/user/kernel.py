@@ -221,7 +221,7 @@ class UserKernel(LinuxOnly):
         program = held.program
         ids = {fd: m.id for fd, m in held.maps.items()}
         source = program.call
-        code = getattr(program.code, "size", 0)
+        code = program.code.size if program.code is not None else 0
         return calls.ProgInfo(
             type=source.prog_type,
             id=held.id,
@@ -229,7 +229,7 @@ class UserKernel(LinuxOnly):
             name=source.name,
             xlated=loader.show_ids(decode(source.insns), ids) if call.images else b"",
             xlated_len=len(source.insns),
-            jited=getattr(program.code, "image", bytes)() if call.images else b"",
+            jited=program.code.image() if call.images and program.code is not None else b"",
             jited_len=code,
             load_time_ns=held.loaded_ns,
             created_by_uid=os.getuid() if hasattr(os, "getuid") else 0,

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.program import Code, MapDesc, Prepared, SourceLine, Verdict
@@ -19,6 +20,9 @@ from ebpf.kernels.user.helpers import body, why_not
 from ebpf.kernels.user.maps import Map, ProgArray
 from ebpf.sys.calls import ProgLoad
 from ebpf.uapi import HELPERS, PROGRAM_TYPES, CallSrc, MapFlag, MapType, ProgFlag, ProgType, PseudoSrc, is_gpl
+
+if TYPE_CHECKING:
+    from ebpf.engine.jit import Compiled, Slot
 
 _DW = 0x18
 _SIZES = {1: 0x10, 2: 0x08, 4: 0x00, 8: _DW}
@@ -83,7 +87,7 @@ class LoadedProgram:
     tag: bytes
     maps: Mapping[int, Map]
     entry: int = 0
-    code: object = None
+    code: "Compiled | None" = None
     #: What stands for it in maps of programs: its entry, or a number of its own where there is no machine code.
     target: int = 0
     #: The functions of Python that it was made into.
@@ -91,11 +95,9 @@ class LoadedProgram:
 
     def close(self) -> None:
         """Give the machine code back."""
-        from ebpf.engine.jit import LoadedCode
-
         for caller in self.callers:
             caller.prog = None
-        if isinstance(self.code, LoadedCode):
+        if self.code is not None:
             self.code.close()
         self.code = None
         self.entry = 0
@@ -184,18 +186,15 @@ def function_types(call: ProgLoad) -> tuple[tuple[int, int], ...]:
 
 
 def _compile(program: LoadedProgram) -> None:
-    from ebpf.engine.jit import compile_image, load_image
+    from ebpf.engine.jit import Compiled
 
-    image, table = compile_image(program.prepared)
-    values = []
-    for slot in table:
+    def value(slot: "Slot") -> int:
         if slot.kind in ("helper", "hash"):
-            values.append(body(program.call.prog_type, slot.number, slot.kind))
-        elif slot.kind == "map":
-            values.append(program.maps[slot.number].address)
-        else:
-            values.append(program.maps[slot.number].data_address)
-    code = load_image(image, values)
+            return body(program.call.prog_type, slot.number, slot.kind)
+        map_ = program.maps[slot.number]
+        return map_.address if slot.kind == "map" else map_.data_address
+
+    code = Compiled(program.prepared, lambda table: [value(slot) for slot in table])
     program.code, program.entry = code, code.entry
 
 

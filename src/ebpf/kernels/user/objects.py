@@ -91,7 +91,7 @@ class ProgramObject(Object):
         self.program = program
         self.maps = maps
         self.btf = btf
-        self.memory = len(program.call.insns) + int(getattr(program.code, "size", 0))
+        self.memory = len(program.call.insns) + (program.code.size if program.code is not None else 0)
         self.loaded_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 
     def holds(self) -> list[Object]:
