@@ -14,7 +14,7 @@ from ebpf.cli.noun import Misuse, Verb, dispatch, help_verb
 from ebpf.cli.words import Words
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, FormatError, UsageError
-from ebpf.isa import OPCODES, Insn, by_slot, decode, problem
+from ebpf.isa import OPCODES, Form, Insn, by_slot, decode, problem
 from ebpf.isa.opcodes import CALL, CALLX, EXIT, GOTOL, JA, LD_IMM64, Class
 from ebpf.uapi import CallSrc, ProgType, PseudoSrc
 
@@ -124,9 +124,7 @@ def read_program(data: bytes, path: str) -> Prepared:
 
 def _wrong(slot: int, insn: Insn, slots: list[Insn | None]) -> str:
     """What is wrong with an instruction whatever it finds in its registers; "" if nothing is."""
-    from ebpf.engine.interp import OPS
-
-    if insn.opcode in OPCODES and insn.opcode not in OPS:
+    if insn.opcode in OPCODES and OPCODES[insn.opcode].form in (Form.PACKET, Form.PACKET_SRC):
         return f"opcode {insn.opcode:#04x} reads a packet: there is none here"
     why = problem(insn)
     if why:

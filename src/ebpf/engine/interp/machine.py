@@ -40,6 +40,8 @@ _TAIL_CALL: Final = 12
 #: An address that nothing has: what ld_imm64 of a function gives, with the function's slot in the low bits.
 _FUNCTION: Final = 0xEBF0_0000_0000_0000
 
+#: A number of the packet: the context, the offset and how many bytes; negative where there is none.
+PacketLoad = Callable[[int, int, int], int]
 HelperBody = Callable[[int, int, int, int, int], int]
 
 
@@ -76,7 +78,7 @@ class Machine:
     `helpers` maps helper numbers to bodies; `map_value` gives the address of a map's data by its descriptor. A run ends
     with InterpreterFault after `limit` instructions. A helper `unwinds` that returns 0 ends the whole program with 0.
     What a program does to memory is atomic towards Python code alone.
-    `tails` gives the program that the helper of tail calls answered with.
+    `tails` gives the program that the helper of tail calls answered with, `packet_load` what LD_ABS and LD_IND load.
     """
 
     def __init__(
@@ -89,11 +91,12 @@ class Machine:
         map_value: Callable[[int], int] | None = None,
         unwinds: int = -1,
         tails: Callable[[int], Program] | None = None,
+        packet_load: PacketLoad | None = None,
     ) -> None:
         if sys.byteorder != "little":
             raise NotSupportedError("the interpreter", "this machine is big-endian")
         self.memory, self.helpers, self.limit = memory, helpers, limit
-        self._unwinds, self._tails = unwinds, tails
+        self._unwinds, self._tails, self._packet_load = unwinds, tails, packet_load
         self._first = Program(prepared, map_value)
         self._switch(self._first)
         self._stacks: list[Region] = []
@@ -235,6 +238,17 @@ class Machine:
         self.registers[FP] = self._fresh_stack()
         self.pc = 0
 
+    def load_packet(self, offset: int, size: int) -> None:
+        """Load a number of the packet into r0; where there is none, the function ends with 0."""
+        if self._packet_load is None:
+            raise NotSupportedError(f"insn {self.pc} of program {self.prepared.name!r}", "there is no packet here")
+        value = self._packet_load(self.registers[6], offset, size)
+        self.set(0, max(value, 0))
+        if value < 0:
+            self.leave()
+        else:
+            self.pc += 1
+
     def leave(self) -> None:
         """End a function, or the program."""
         frame = self.frames.pop()
@@ -371,6 +385,13 @@ def _load(size: int, *, extend: bool) -> Op:
     return act
 
 
+def _packet(size: int, *, register: bool) -> Op:
+    def act(m: Machine, insn: Insn) -> None:
+        m.load_packet(signed((m.registers[insn.src] if register else 0) + insn.imm, 32), size)
+
+    return act
+
+
 def _store(size: int, *, register: bool) -> Op:
     def act(m: Machine, insn: Insn) -> None:
         m.store(m.registers[insn.dst] + insn.off, size, m.registers[insn.src] if register else insn.imm)
@@ -440,6 +461,8 @@ def _rows() -> dict[int, Op]:
         rows[Class.LDX | Mode.MEM | size] = _load(width, extend=False)
         if size != Size.DW:
             rows[Class.LDX | Mode.MEMSX | size] = _load(width, extend=True)
+            rows[Class.LD | Mode.ABS | size] = _packet(width, register=False)
+            rows[Class.LD | Mode.IND | size] = _packet(width, register=True)
         rows[Class.ST | Mode.MEM | size] = _store(width, register=False)
         rows[Class.STX | Mode.MEM | size] = _store(width, register=True)
         rows[Class.STX | Mode.ATOMIC | size] = _atomic(width)

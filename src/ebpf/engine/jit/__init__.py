@@ -5,9 +5,10 @@ from ebpf.engine.jit.checked import Checked, Fault, compile_checked
 from ebpf.engine.jit.image import LoadedCode, load_image
 from ebpf.engine.jit.llvm import warm_up
 from ebpf.engine.jit.stages import Compiled
-from ebpf.engine.jit.translate import Slot, translate
+from ebpf.engine.jit.translate import RUNTIME, Slot, translate
 
 __all__ = [
+    "RUNTIME",
     "Checked",
     "Compiled",
     "Fault",

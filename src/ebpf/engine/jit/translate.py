@@ -56,6 +56,8 @@ _COMPARE = {
     Jmp.JSLT: "slt",
     Jmp.JSLE: "sle",
 }
+#: The functions of the runtime that instructions become calls of.
+RUNTIME: Final = ("rt_skb_load",)
 #: The helpers that a hash has a body of its own for.
 _OF_HASH = frozenset({"map_lookup_elem", "map_update_elem", "map_delete_elem"})
 _RMW = {Atomic.ADD: "add", Atomic.OR: "or", Atomic.AND: "and", Atomic.XOR: "xor"}
@@ -79,8 +81,8 @@ first:
 class Slot:
     """What an entry of the image's table holds.
 
-    "helper" (id), "hash" (id: the body of that helper for a map that is known to be a hash), "map" (fd: the header's address)
-    or "data" (fd: its data's).
+    "helper" (id), "hash" (id: the body of that helper for a map that is known to be a hash), "map" (fd: the header's address),
+    "data" (fd: its data's) or "runtime" (place in RUNTIME: that function).
     """
 
     kind: str
@@ -382,7 +384,8 @@ class Translator:
 
     def _wide(self, insn: Insn, slot: int) -> None:
         if insn.opcode != LD_IMM64:
-            raise self._refuse("LD_ABS and LD_IND", slot)
+            self._load_packet(insn, slot)
+            return
         if insn.src == PseudoSrc.NONE:
             self._set(insn.dst, str(_signed((insn.imm & 0xFFFFFFFF) | insn.imm_hi << 32, 64)))
         elif insn.src == PseudoSrc.MAP_FD:
@@ -395,6 +398,20 @@ class Translator:
             self._set(insn.dst, self._new(f"ptrtoint ptr @f{slot + 1 + insn.imm} to i64"))
         else:
             raise self._refuse(f"ld_imm64 of kind {insn.src}", slot)
+
+    def _load_packet(self, insn: Insn, slot: int) -> None:
+        """LD_ABS and LD_IND: where the packet is too short, the function returns 0."""
+        size = BYTES[Size(insn.opcode & 0x18)]
+        offset = str(insn.imm)
+        if insn.opcode & 0xE0 == Mode.IND:
+            offset = self._new(f"add i64 {self._get(insn.src)}, {insn.imm}")
+        function = self._new(f"inttoptr i64 {self._entry('runtime', RUNTIME.index('rt_skb_load'))} to ptr")
+        value = self._new(f"call i64 {function}(i64 {self._get(6)}, i64 {offset}, i32 {size})")
+        self._emit(f"br i1 {self._new(f'icmp slt i64 {value}, 0')}, label %short{slot}, label %long{slot}")
+        self._emit(f"short{slot}:", indent="")
+        self._emit("ret i64 0")
+        self._emit(f"long{slot}:", indent="")
+        self._set(0, value)
 
     def _jump(self, insn: Insn, slot: int) -> bool:
         if insn.opcode == EXIT:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.program import Code, MapDesc, Prepared, SourceLine, Verdict
-from ebpf.engine.runtime import REWRITES
+from ebpf.engine.runtime import REWRITES, address
 from ebpf.engine.runtime.abi import Caller
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import Insn, decode, encode
@@ -186,11 +186,13 @@ def function_types(call: ProgLoad) -> tuple[tuple[int, int], ...]:
 
 
 def _compile(program: LoadedProgram) -> None:
-    from ebpf.engine.jit import Compiled
+    from ebpf.engine.jit import RUNTIME, Compiled
 
     def value(slot: "Slot") -> int:
         if slot.kind in ("helper", "hash"):
             return body(program.call.prog_type, slot.number, slot.kind)
+        if slot.kind == "runtime":
+            return address(RUNTIME[slot.number])
         map_ = program.maps[slot.number]
         return map_.address if slot.kind == "map" else map_.data_address
 

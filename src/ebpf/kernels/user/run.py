@@ -71,7 +71,8 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
         _add_maps(memory, found, seen)
         return program(found)
 
-    machine = Machine(held.program.prepared, memory, helpers, map_value=program(held).map_value, tails=tail)
+    load = library().rt_skb_load
+    machine = Machine(held.program.prepared, memory, helpers, map_value=program(held).map_value, tails=tail, packet_load=load)
     for name in CALLING_BACK:
         id_ = next(row.id for row in HELPERS.values() if row.name == name)
         if id_ in helpers:

@@ -21,6 +21,28 @@ static u8 *bytes_at(struct rt_skb *skb, u32 offset, u32 size)
     return (u8 *)skb->data + offset;
 }
 
+/* Where LD_ABS and LD_IND count from when the offset is below these: the header behind the link's, the link's own. */
+enum { FROM_NETWORK = -0x100000, FROM_LINK = -0x200000 };
+
+/* LD_ABS and LD_IND: a number of the packet in this machine's order, -1 where there is none. */
+RT_API s64 rt_skb_load(const struct rt_skb *skb, s64 offset_, u32 size)
+{
+    s32 offset = (s32)offset_;
+    u64 from = skb->data + (u64)(s64)offset;
+    if (offset < 0) {
+        if (offset < FROM_LINK)
+            return -1;
+        from = offset >= FROM_NETWORK ? skb->network_header + (u64)(offset - FROM_NETWORK) : skb->link_header + (u64)(offset - FROM_LINK);
+    }
+    if (from + size > skb->data_end)
+        return -1;
+    const u8 *at = (const u8 *)from;
+    u32 value = 0;
+    for (u32 i = 0; i < size; i++)
+        value = value << 8 | at[i];
+    return value;
+}
+
 HELPER(skb_load_bytes)
 {
     (void)e, (void)env;
