@@ -86,6 +86,14 @@ def call_function(number: int) -> Insn:
     return Insn(CALL, src=CallSrc.PSEUDO_CALL, imm=number)
 
 
+def is_cmpxchg(insn: Insn, size: Size) -> bool:
+    return insn.opcode == Class.STX | Mode.ATOMIC | size and insn.imm == Atomic.CMPXCHG
+
+
+def low_half(register: int) -> Insn:
+    return Insn(0xBC, register, register)
+
+
 def is_call(insn: Insn) -> bool:
     return insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL
 
