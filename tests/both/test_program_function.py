@@ -1,6 +1,8 @@
 """An XDP program as a Python function: a packet in, its verdict out, on both kernels."""
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -92,3 +94,47 @@ def test_in_user_space_it_takes_bytes_and_ends_with_its_program(user: UserKernel
             function(b"")
     with pytest.raises(ValueError, match="the program is closed"):
         function(bytes(64))
+
+
+def answer_of_a_child(work: Callable[[], object]) -> str:
+    """What a forked child says of some work."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            text = repr(work())
+        except (EbpfError, ValueError) as error:
+            text = str(error)
+        os.write(write, text.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        return file.read()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_in_user_space_a_child_of_fork_is_refused_and_the_parent_goes_on(user: UserKernel) -> None:
+    with Collection.load(read_object(compile_c("judge.bpf.c", text=TEXT).object), user) as collection:
+        program = collection.programs["judge"]
+        function = program.function()
+        assert "does not survive fork" in answer_of_a_child(lambda: function(bytes(64)))
+        assert "does not survive fork" in answer_of_a_child(lambda: program.run(bytes(64)))
+        assert function(bytes(64)) == 2
+
+
+def test_signal_handlers_of_the_process_stay_what_they_are(user: UserKernel) -> None:
+    """No handler is ours, so none is in the way: a program's wild reads are system calls that fail."""
+    seen: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)}
+    kept = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        with Collection.load(read_object(compile_c("judge.bpf.c", text=TEXT).object), user) as collection:
+            function = collection.programs["judge"].function()
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert function(bytes(64)) == 2
+        assert {number: signal.getsignal(number) for number in before} == before
+        assert seen == [signal.SIGUSR1] * 3
+    finally:
+        signal.signal(signal.SIGUSR1, kept)

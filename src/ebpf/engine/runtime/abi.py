@@ -223,7 +223,7 @@ class Caller(ctypes.Structure):
         ("fail", c_void_p),
         ("error", c_void_p),
         ("ifindex", c_uint32),
-        ("unused", c_uint32),
+        ("forks", c_uint32),
     )
 
 

@@ -28,11 +28,11 @@ class _Self(int):
 def packet_function(entry: int, env: Env, name: str) -> tuple[Function, Caller]:
     """An XDP program at `entry` as a function of a packet, and what tells it, with `prog` set to 0, that the program is gone.
 
-    It raises TypeError for what is not bytes, ValueError for a packet of a length that there is not and for a closed program.
-    Python's lock is held while it runs.
+    It raises TypeError for what is not bytes, and ValueError for a packet of a length that there is not, for a closed program and
+    in a child of fork. Python's lock is held while it runs.
     """
     python = ctypes.pythonapi
-    library().rt_python(ctypes.cast(python.PyLong_AsVoidPtr, ctypes.c_void_p))
+    forks = library().rt_python(ctypes.cast(python.PyLong_AsVoidPtr, ctypes.c_void_p))
     buffer = ctypes.create_string_buffer(_LARGEST)
     caller = Caller(
         prog=entry,
@@ -44,6 +44,7 @@ def packet_function(entry: int, env: Env, name: str) -> tuple[Function, Caller]:
         fail=ctypes.cast(python.PyErr_SetString, ctypes.c_void_p),
         error=id(ValueError),
         ifindex=1,
+        forks=forks,
     )
     text = b"Run the program on a packet and return its verdict."
     method = _Method(name.encode() or b"program", address("rt_call_packet"), _METH_O, text)

@@ -32,7 +32,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rt_replay": (None, (_P, _P, _P)),
     "rt_run": (c_uint64, (_P, _P, _P, c_uint32, _P)),
     "rt_skb_load": (c_int64, (_P, c_int64, c_uint32)),
-    "rt_python": (None, (_P,)),
+    "rt_python": (c_uint32, (_P,)),
     "rt_wire_open": (c_int64, (_P, c_uint32)),
     "rt_wire_close": (None, (_P,)),
     "rt_wire_loop": (None, (_P, _P)),

@@ -15,12 +15,17 @@ struct rt_caller {
     void *(*number)(u64 value);
     void (*fail)(void *type, const char *text);
     void *error;
-    u32 ifindex, unused;
+    u32 ifindex, forks; /* forks: as it was when this was made */
 };
 
 static void *(*pointer_of)(void *number);
 
-RT_API void rt_python(void *as_pointer) { pointer_of = (void *(*)(void *))as_pointer; }
+/* Tell how Python reads numbers; the answer is for `forks`. */
+RT_API u32 rt_python(void *as_pointer)
+{
+    pointer_of = (void *(*)(void *))as_pointer;
+    return rt_forks;
+}
 
 /* `self` is a number: where the caller lies. */
 RT_API void *rt_call_packet(void *self, void *argument)
@@ -30,10 +35,15 @@ RT_API void *rt_call_packet(void *self, void *argument)
     s64 size;
     if (c->bytes(argument, &packet, &size))
         return NULL;
-    const char *wrong = !c->prog                                       ? "the program is closed"
-                        : size < LEAST                                 ? "a frame is too short: Ethernet needs 14 bytes"
-                        : (u64)size + HEAD + TAIL > c->buffer_size ? "a frame is too long"
-                                                                       : NULL;
+    const char *wrong = NULL;
+    if (!c->prog)
+        wrong = "the program is closed";
+    else if (c->forks != rt_forks)
+        wrong = "the program does not survive fork: load it in the child";
+    else if (size < LEAST)
+        wrong = "a frame is too short: Ethernet needs 14 bytes";
+    else if ((u64)size + HEAD + TAIL > c->buffer_size)
+        wrong = "a frame is too long";
     if (wrong) {
         c->fail(c->error, wrong);
         return NULL;
