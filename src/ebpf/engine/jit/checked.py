@@ -238,16 +238,22 @@ class CheckedTranslator(Translator):
         writing = insn is not None and insn.opcode & 7 in (Class.ST, Class.STX) and register == insn.dst
         into = self._new(f"sub i64 {address}, %memory.lo")
         room = self._new(f"call i64 @llvm.usub.sat.i64(i64 %memory.size, i64 {size - 1})")
+        self._faults += 1
+        number = self._faults
         in_memory = self._new(f"icmp ult i64 {into}, {room}")
+        # Most accesses are of the memory: those of the stack are looked at only then.
+        self._emit(f"br i1 {in_memory}, label %in{number}, label %out{number}, !prof !1")
+        self._emit(f"out{number}:", indent="")
         up = self._new(f"sub i64 {address}, %frame")
         above = self._new(f"icmp ult i64 {up}, %stack.used")
         inside = self._new(f"icmp ule i64 {self._new(f'and i64 {up}, {STRIDE - 1}')}, {STACK - size}")
-        in_stack = self._new(f"and i1 {above}, {inside}")
-        self._fault_unless(f"or i1 {in_memory}, {in_stack}", Kind.WRITE if writing else Kind.READ, slot, address, size)
+        self._fault_unless(f"and i1 {above}, {inside}", Kind.WRITE if writing else Kind.READ, slot, address, size)
+        self._emit(f"br label %in{number}")
+        self._emit(f"in{number}:", indent="")
         if atomic:
             low = self._new(f"and i64 {address}, {size - 1}")
             self._fault_unless(f"icmp eq i64 {low}, 0", Kind.UNALIGNED, slot, address, size)
-        return self._new(f"inttoptr i64 {address} to ptr")
+        return self._new(f"getelementptr i8, ptr %memory, i64 {address}")
 
     def _back_edge(self, slot: int, target: int) -> None:
         if not 0 <= target < len(self._slots) or self._slots[target] is None:
