@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -115,6 +116,9 @@ def _child() -> None:
         code = collection.programs["large"].insns
         for name in ("first", "from the cache"):
             print("4,000 instructions, {}|{}|{}".format(name, *judge(code)[1:]))
+            for thread in threading.enumerate():
+                if thread.name == "ebpf-jit":
+                    thread.join()
 
 
 def _resident() -> int:

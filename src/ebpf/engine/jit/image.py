@@ -8,6 +8,7 @@ import mmap
 import platform
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ebpf.errors import FormatError, NotSupportedError
 
@@ -145,7 +146,7 @@ class _Resolver:
             raise FormatError(f"names section {section}, which is not loaded", where="compiled image")
         text = self._strings[name : self._strings.index(b"\0", name)].decode()
         try:
-            function = ctypes.CDLL(None)[text]
+            function = _process()[text]
         except AttributeError:
             raise FormatError(f"needs {text!r}, which is nowhere", where="compiled image") from None
         return ctypes.cast(function, ctypes.c_void_p).value or 0
@@ -181,8 +182,14 @@ class _Resolver:
         struct.pack_into("<i", self._memory, at, distance)
 
 
+@lru_cache(maxsize=1)
+def _process() -> ctypes.CDLL:
+    """What this process has loaded. To open it makes a class: a tenth of a millisecond."""
+    return ctypes.CDLL(None)
+
+
 def _protect(base: int, size: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    if libc.mprotect(base, size, mmap.PROT_READ | mmap.PROT_EXEC):
+    protect = _process().mprotect
+    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    if protect(base, size, mmap.PROT_READ | mmap.PROT_EXEC):
         raise NotSupportedError("the JIT", "this system does not let memory become executable", hint="set EBPF_ENGINE=interp")
