@@ -274,7 +274,7 @@ def test_maps_and_programs_can_be_exchanged_while_others_run_them() -> None:
             for _ in range(50):
                 fd = kernel.bpf(MapCreate(int(MapType.ARRAY), 4, 8, 3))
                 held.maps["outer"].update(number(1), number(fd))
-                target = load_program(kernel, spec_of(SLOW).programs["target"], held.programs["target"].insns)
+                target = load_program(kernel, spec_of(SLOW).programs["target"], held.programs["target"].insns).fd
                 held.maps["jump"].update(number(1), number(target))
                 kernel.close(fd)
                 kernel.close(target)
