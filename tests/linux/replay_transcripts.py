@@ -1,4 +1,5 @@
-"""Replay one section of bpftool's transcripts in namespaces of its own: `python replay_transcripts.py FOLDER SECTION`, as root.
+"""Replay one section of bpftool's transcripts in namespaces of its own: `python replay_transcripts.py FOLDER SECTION`, as root;
+with --lab in the laboratory in which it is called.
 
 Prints a JSON array: for each transcript its name, the command, what was expected and what came. Ids that a transcript has in
 its command are replaced by those of the objects that stand in the same place of what was printed here.
@@ -96,14 +97,18 @@ def compile_all(folder: Path, place: Path) -> None:
     shutil.rmtree(place / "inputs")
 
 
-def inside(folder: Path, section: str, place: Path) -> list[dict[str, object]]:
-    """In the namespaces: the interfaces, the file system, then each command."""
+def inside(folder: Path, section: str, place: Path, *, lab: bool) -> list[dict[str, object]]:
+    """In the namespaces: the interfaces, the file system (a lab has its own), then each command."""
     for line in (
-        "mount --make-rprivate /",
-        "ip link set lo up",
-        "ip link add v0 type veth peer name v1",
-        "ip link set v0 up",
-        "ip link set v1 up",
+        ()
+        if lab
+        else (
+            "mount --make-rprivate /",
+            "ip link set lo up",
+            "ip link add v0 type veth peer name v1",
+            "ip link set v0 up",
+            "ip link set v1 up",
+        )
     ):
         subprocess.run(line.split(), check=True)
     compile_all(folder, place)
@@ -117,7 +122,7 @@ def inside(folder: Path, section: str, place: Path) -> list[dict[str, object]]:
         # Where the objects were compiled is in their line info.
         return done.stdout.replace(f"{place}/", ""), done.stderr.replace(f"{place}/", ""), done.returncode
 
-    run(BEFORE[section])
+    run(BEFORE[section].replace(_MOUNT, "true") if lab else BEFORE[section])
     rows: list[dict[str, object]] = []
     for path in sorted((folder / "7.8").glob(f"{section}-*.txt")):
         found = PARTS.search(path.read_text())
@@ -134,6 +139,10 @@ def inside(folder: Path, section: str, place: Path) -> list[dict[str, object]]:
 
 def main() -> int:
     folder, section = Path(sys.argv[1]).resolve(), sys.argv[2]
+    if sys.argv[3:] == ["--lab"]:
+        with tempfile.TemporaryDirectory() as name:
+            json.dump(inside(folder, section, Path(name), lab=True), sys.stdout)
+        return 0
     if len(sys.argv) == 3:
         with tempfile.TemporaryDirectory() as name:
             tools = Path(name) / "bin"
@@ -144,7 +153,7 @@ def main() -> int:
             env = {"EBPF_KERNEL": "linux", **os.environ, "PATH": f"{tools}:{os.environ['PATH']}:/usr/sbin:/sbin"}
             command = ["unshare", "--mount", "--net", sys.executable, __file__, str(folder), section, name]
             return subprocess.run(command, env=env, check=False).returncode
-    json.dump(inside(folder, section, Path(sys.argv[3])), sys.stdout)
+    json.dump(inside(folder, section, Path(sys.argv[3]), lab=False), sys.stdout)
     return 0
 
 

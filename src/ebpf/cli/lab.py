@@ -4,7 +4,6 @@ import os
 import sys
 
 from ebpf.cli.context import Context
-from ebpf.cli.run import resolve
 from ebpf.errors import UsageError
 
 USAGE = """usage: ebpf [--kernel linux] lab [-q] [-- COMMAND [ARGS...]]
@@ -31,7 +30,7 @@ def run(context: Context, words: list[str]) -> int:
         raise UsageError(f"lab: a command stands behind --: ebpf lab -- {' '.join(words)}")
     if words and len(words) == 1:
         raise UsageError("lab: nothing after '--'; name the command to run")
-    command = resolve(words[1:])
+    command = words[1:]
     if not command:
         if not sys.stdin.isatty():
             raise UsageError("lab: standard input is no terminal: name a command, ebpf lab -- COMMAND")

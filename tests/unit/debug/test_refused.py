@@ -1,5 +1,6 @@
 """Refusals are explained: each at its line, by its reason; mended programs are accepted; Linux refuses and accepts the same."""
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,26 @@ def test_linux_refuses_the_same_in_the_same_words(folder: Path, name: str) -> No
     theirs = explain_log(decode(spec.programs[name].insns), spec.programs[name].type, code.lines, caught.value.log)
     assert theirs.name == WORDED.get(name, ours.name)
     assert theirs.kernel_says == ours.kernel_says
+
+
+# Linux looks at these before it walks, with other words than ours where it shows a path; or the type is none of the user kernel's.
+NO_PATH = {"missing", "helper_not_allowed"}
+
+
+@pytest.mark.linux
+@pytest.mark.skipif(not os.uname().release.startswith("6.18."), reason=f"the log is that of Linux 6.18; this is {os.uname().release}")
+@pytest.mark.parametrize("name", sorted(set(PROGRAMS) - NO_PATH))
+def test_the_log_is_linuxs_letter_for_letter(folder: Path, name: str) -> None:
+    spec = _compiled(folder, False)
+    with pytest.raises(VerifierError) as caught:
+        _load(spec, name)
+    ours = verify(code_of(spec, spec.programs[name]), log_level=1).log
+
+    def plain(text: str) -> list[str]:
+        # Where a map lies.
+        return re.sub(r"\(18\) (r\d) = 0x\w+ *", r"(18) \1 = MAP", text).splitlines()
+
+    assert plain(ours) == plain(caught.value.log)
 
 
 @pytest.mark.linux

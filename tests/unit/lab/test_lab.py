@@ -403,3 +403,50 @@ exit 5
     )
     assert done.returncode == 5, done.stderr
     assert done.stdout.splitlines() == ["2"], done.stderr
+
+
+@needs_namespaces
+def test_what_is_done_to_a_pins_file_is_done_to_the_pin(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "judge.bpf.c").write_text(DROP.replace("VERDICT", "return XDP_DROP;"))
+    load = "clang -target bpf -O2 -g -c judge.bpf.c -o judge.o && cd /sys/fs/bpf && bpftool prog load $OLDPWD/judge.o /sys/fs/bpf/one"
+    # Removed, it is free again; renamed, it has the new name; a folder's pins go with it.
+    steps = [
+        load.replace("$OLDPWD/", f"{tmp_path}/"),
+        "rm one",
+        "bpftool -j prog list",
+        f"bpftool prog load {tmp_path}/judge.o /sys/fs/bpf/one",
+        "mv one two",
+        "bpftool -j -f prog list",
+        "mkdir d",
+        "mv two d",
+        f"bpftool prog load {tmp_path}/judge.o /sys/fs/bpf/d/three",
+        "bpftool -j prog show pinned /sys/fs/bpf/d/two",
+        "rm -r d",
+        "bpftool -j prog list",
+        "ls",
+    ]
+    done = lab(" && ".join(steps))
+    assert (done.returncode, done.stderr) == (0, "")
+    none, listed, shown, left = (json.loads(line) for line in done.stdout.splitlines())
+    assert none == left == []
+    assert [row["pinned"] for row in listed] == [["/sys/fs/bpf/two"]]
+    assert shown["name"] == "judge"
+
+
+@needs_namespaces
+def test_a_command_is_the_labs_own_where_it_has_one(lab: Run, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ebpf", "lab", "--", "bpftool", "prog", "list"], capture_output=True, text=True, check=False, timeout=90
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_namespaces
+def test_native_and_generic_mode_do_not_go_together(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "judge.bpf.c").write_text(DROP.replace("VERDICT", "return XDP_PASS;"))
+    load = "clang -target bpf -O2 -g -c judge.bpf.c -o judge.o && bpftool prog load judge.o /sys/fs/bpf/judge"
+    generic, native = (f"bpftool net attach {mode} name judge dev" for mode in ("xdpgeneric", "xdpdrv"))
+    done = lab(f"{load} && {native} lo; {generic} lo && {native} lo overwrite; {native} eth0 && {generic} eth0 overwrite")
+    why = [line for line in done.stderr.splitlines() if line.startswith("libbpf:")]
+    both = "libbpf: Kernel error message: Native and generic XDP can't be active at the same time"
+    assert why == ["libbpf: Kernel error message: lo takes programs in generic mode only, as on Linux", both, both]

@@ -25,15 +25,13 @@ class Checkpoints:
         self.env = env
         self.log = log
         self.at: dict[int, list[Checkpoint]] = {}
+        #: How many states were compared at most before one was added.
+        self.most = 0
         self.jumps = 0
         self.made = 0
         self.kept = 0
         self._jumps_then = 0
         self._processed_then = 0
-
-    def most(self) -> int:
-        """How many states the slot with most of them has."""
-        return max((len(points) for points in self.at.values()), default=0)
 
     def proved(self, slot: int, state: State, processed: int) -> bool:
         """Whether what follows was proved already; if not, remember the state here, when that seems worth it."""
@@ -71,6 +69,7 @@ class Checkpoints:
                     self.kept -= 1
                     continue
                 keep.append(point)
+            self.most = max(self.most, len(points))
             self.at[slot] = keep
         if add:
             self._remember(slot, state, processed)

@@ -87,6 +87,7 @@ class Explorer:
             done.add(start)
             self.env.slot = start
             self.points.at.clear()
+            self.log.begin(functions.name_of(self.env.code, start), functions.number_of(self.env, start))
             self._walk(functions.enter_global(self.env, start), start)
         functions.check_depth(self.env, self._tail_calls)
 
@@ -97,6 +98,8 @@ class Explorer:
             self.log.back(mark)
             self.env.state = state
             self._path(slot, state, came)
+        # All is accepted: what is wrong yet is wrong with the whole.
+        self.log.back(0)
 
     # -- one path
 

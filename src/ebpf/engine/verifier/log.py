@@ -1,5 +1,7 @@
 """The verifier's log in Linux's dialect: level 1 shows the path that failed, level 2 all paths, level 4 statistics alone."""
 
+from bisect import bisect_right
+
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.reg import Reg
 from ebpf.engine.verifier.state import EMPTY, LETTERS, SPILL, Checkpoint, Frame, Slot, State
@@ -8,7 +10,8 @@ from ebpf.isa import Insn, disasm_one
 from ebpf.isa.opcodes import CALL, EXIT, GOTOL, JA, Alu, Class
 from ebpf.uapi import HELPERS, CallSrc
 
-_COLUMN = 40
+# States stand behind the instructions, at a column that Linux counts with the end of the line in it.
+_COLUMN, _STEP = 40, 8
 
 
 def name_call(insn: Insn, slot: int) -> str | None:
@@ -27,17 +30,27 @@ class Log:
         self._lines: list[str] = []
         self._shown: list[list[Reg]] = []
         self._stacks: list[dict[int, Slot]] = []
+        self._starts = sorted(sources)
         self._source = ""
+        # Lines by number as they were before the state was put behind them.
+        self._bare: dict[int, str] = {}
+        self._cut = False
 
     def mark(self) -> int:
         """Where the log is now."""
         return len(self._lines)
 
     def back(self, mark: int) -> None:
-        """Forget what a path that was accepted printed, unless all is wanted."""
+        """Forget what a path that was accepted printed, unless all is wanted.
+
+        What stood behind the branch was the other way's, too; Linux cuts it off with the end of the line.
+        """
         if not self.level & 2:
             del self._lines[mark:]
-            self._source = ""
+            bare = self._bare.get(mark - 1)
+            self._cut = bare is not None
+            if bare is not None:
+                self._lines[-1] = bare
 
     def say(self, text: str) -> None:
         """Add lines."""
@@ -47,13 +60,26 @@ class Log:
         """All of it."""
         return "\n".join(self._lines) + "\n" if self._lines else ""
 
+    def begin(self, name: str, number: int) -> None:
+        """A global function is judged by itself."""
+        if self.level & 3:
+            self.say(f"Validating {name}() func#{number}...")
+            self._shown.clear()
+
     def pruned(self, came: int, slot: int, *, show: bool) -> None:
         """A path ended where all was proved."""
         self.say(f"\nfrom {came} to {slot}: safe" if show else f"{slot}: safe")
 
     def moved(self, env: Env, came: int, slot: int) -> None:
         """The walk goes on elsewhere: show the whole state."""
-        self.say(f"\nfrom {came} to {slot}:{self.state(env, env.state)}")
+        if self.level & 2:
+            self.say(f"\nfrom {came} to {slot}:{self.state(env, env.state)}")
+        else:
+            text = f"{slot}:{self.state(env, env.state)}"
+            if self._cut:
+                self._lines[-1] += f" {text}"
+            else:
+                self.say(text)
         self._snapshot(env.state)
 
     def insn(self, env: Env, slot: int) -> None:
@@ -61,13 +87,18 @@ class Log:
         if not self._shown:
             self.say(f"{slot}:{self.state(env, env.state)}")
             self._snapshot(env.state)
-        line = self._sources.get(slot)
-        if line is not None and line != self._source:
-            self._source = line
-            self.say(f"; {line}")
+        self._show_source(slot)
         insn = env.structure.slots[slot]
         assert insn is not None
         self.say(f"{slot}: {disasm_one(insn, slot, name_call=name_call)}")
+
+    def _show_source(self, slot: int) -> None:
+        """The line that an instruction comes from, unless it was the last one shown."""
+        at = bisect_right(self._starts, slot) - 1
+        line = self._sources[self._starts[at]] if at >= 0 else self._source
+        if line != self._source:
+            self._source = line
+            self.say(f"; {line}")
 
     def show(self, structure: Structure, slot: int) -> None:
         """One instruction, without its state."""
@@ -80,7 +111,9 @@ class Log:
         changed = self._changes(env)
         if changed and self._lines:
             line = self._lines[-1]
-            self._lines[-1] = f"{line:<{_COLUMN - 1}} ;{changed}" if len(line) < _COLUMN - 1 else f"{line} ;{changed}"
+            column = -(-max(len(line) + 1 + _STEP // 2, _COLUMN) // _STEP) * _STEP - 2
+            self._bare[len(self._lines) - 1] = line
+            self._lines[-1] = f"{line:<{column}};{changed}"
 
     # -- states
 
@@ -94,8 +127,7 @@ class Log:
             if reg.kind:
                 parts.append(f"R{at}={env.text(reg, frame=depth, precise=_precise(point, depth, at))}")
         parts.extend(self._slots(env, frame, depth, sorted(frame.stack)))
-        if state.held and any(held.kind == "ref" for held in state.held):
-            parts.append("refs=" + ",".join(str(held.id) for held in state.held if held.kind == "ref"))
+        parts.extend(_references(state))
         if frame.callback:
             parts.append("cb")
         if frame.asynchronous:
@@ -146,7 +178,15 @@ class Log:
         ]
         parts.extend(self._slots(env, frame, depth, wanted))
         self._snapshot(state)
+        if len(parts) > head or insn.opcode == CALL:
+            parts.extend(_references(state))
         return "".join(" " + part for part in parts) if len(parts) > head else ""
+
+
+def _references(state: State) -> list[str]:
+    """What is held, as the last word of a state."""
+    ids = [str(held.id) for held in state.held if held.id]
+    return ["refs=" + ",".join(ids)] if ids else []
 
 
 def _precise(point: Checkpoint | None, depth: int, at: int) -> bool:

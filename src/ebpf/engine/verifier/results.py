@@ -44,13 +44,13 @@ def result(env: Env, call: Call) -> Reg:
         assert call.the_map is not None
         inside = call.the_map.fd
         if call.map is not None and call.map.type in (MapType.SOCKMAP, MapType.SOCKHASH) and row.name == "map_lookup_elem":
-            id = acquire(env)
+            id = _acquired(env)
             return Reg(MAP_VALUE, id=id, fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid, ref=id)
         if call.null_key and call.map is not None and call.map.inner is None:
             return Reg(MAP_VALUE, id=_lock_id(env, call.map), fd=inside, uid=call.the_map.uid)
         return Reg(MAP_VALUE, id=env.new_id(), fd=inside, flags=MAYBE_NULL, uid=call.the_map.uid)
     if row.ret == Ret.ALLOC_MEM_OR_NULL:
-        id = acquire(env)
+        id = _acquired(env)
         return Reg(MEM, id=id, ref=id, flags=MAYBE_NULL | RINGBUF, size=call.alloc)
     if row.ret == Ret.MAP_VALUE:
         assert call.the_map is not None
@@ -64,9 +64,15 @@ def result(env: Env, call: Call) -> Reg:
     if kind is None:
         raise Unjudged(f"what bpf_{row.name} returns", env.slot)
     if row.name in _ACQUIRES:
-        id = acquire(env)
+        id = _acquired(env)
         return Reg(kind, id=id, ref=id, flags=MAYBE_NULL)
     return Reg(kind, id=env.new_id(), flags=MAYBE_NULL, ref=call.ref if row.name in _CASTS else 0)
+
+
+def _acquired(env: Env) -> int:
+    """A new reference, which is not there if the pointer is null: Linux takes a number for either."""
+    env.new_id()
+    return acquire(env)
 
 
 def _lock_id(env: Env, desc: MapDesc) -> int:

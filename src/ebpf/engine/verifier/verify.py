@@ -1,5 +1,7 @@
 """The verifier's door: a program in, a verdict out, with a log in Linux's dialect."""
 
+from pathlib import PurePath
+
 from ebpf.engine.program import Code, SourceLine, Verdict
 from ebpf.engine.verifier.explore import LIMIT, Explorer
 from ebpf.engine.verifier.log import Log, name_call
@@ -13,7 +15,7 @@ def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules =
     What this verifier does not know is neither accepted nor refused: `unknown` names it. `log_level` is bpf(2)'s: 1 for the
     path that failed, 2 for all of them, 4 for the statistics.
     """
-    log = Log(log_level, {line.slot: line.text.strip() for line in code.lines})
+    log = Log(log_level, {line.slot: f"{line.text.strip()} @ {PurePath(line.path).name}:{line.line}" for line in code.lines})
     explorer: Explorer | None = None
     try:
         explorer = Explorer(code, rules, log, limit)
@@ -79,7 +81,7 @@ def _path(explorer: Explorer, slot: int) -> tuple[int, ...]:
 def _statistics(explorer: Explorer) -> str:
     points = explorer.points
     return (
-        f"processed {explorer.processed} insns (limit {LIMIT}) max_states_per_insn {points.most()} "
+        f"processed {explorer.processed} insns (limit {LIMIT}) max_states_per_insn {points.most} "
         f"total_states {points.made} peak_states {points.kept} mark_read 0\n"
     )
 

@@ -20,6 +20,7 @@ from ebpf.errors import EbpfError, KernelError
 from ebpf.kernels.daemon.client import Client
 from ebpf.kernels.daemon.journal import Journal
 from ebpf.kernels.daemon.limits import Limits
+from ebpf.kernels.daemon.shown import ShownPins
 from ebpf.kernels.daemon.watch import Watch
 from ebpf.kernels.user.kernel import Job
 from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, ProgramObject
@@ -68,8 +69,7 @@ class Server:
         self._selector.register(self._wake_in, selectors.EVENT_READ, None)
         self._quiet_since = time.monotonic()
         self._deaf_until = 0.0
-        #: A folder that shows pins as files, where there is one.
-        self.pins_folder: str | None = None
+        self._shown: ShownPins | None = None
         self._listen()
         self.journal = Journal(path.with_suffix(".pins"))
         self._saved = saved
@@ -242,10 +242,16 @@ class Server:
 
     # -- pins outlive clients
 
+    def show_pins(self, folder: str) -> None:
+        """Show the pins below a folder as files in it."""
+        self._shown = ShownPins(folder, self.state)
+        self._selector.register(self._shown, selectors.EVENT_READ, self._shown.changed)
+        self._shown.show()
+
     def _remember(self) -> None:
         self.journal.remember({path: _what(held) for path, held in self.state.pins.items()})
-        if self.pins_folder is not None:
-            show_pins(Path(self.pins_folder), list(self.state.pins))
+        if self._shown is not None:
+            self._shown.show()
 
     # -- its end
 
@@ -304,6 +310,8 @@ class Server:
             # A fault of ours is no wanted end: the next one is to tell.
             self.journal.close()
         self._watch.close()
+        if self._shown is not None:
+            self._shown.close()
         self._selector.close()
         for fd in (self._wake_in, self._wake_out):
             with suppress(OSError):
@@ -338,19 +346,6 @@ def _turn_away(peer: socket.socket, why: str) -> None:
     with suppress(OSError):
         peer.send(wire.frame(0, wire.Kind.ERROR, wire.encode_error(error)))
     peer.close()
-
-
-def show_pins(folder: Path, pins: list[str]) -> None:
-    """Have a folder hold an empty file for each pin below it, and nothing else."""
-    wanted = {Path(pin) for pin in pins if Path(pin).is_relative_to(folder)}
-    there = set(folder.rglob("*"))
-    for path in sorted(there - wanted, reverse=True):
-        with suppress(OSError):
-            path.rmdir() if path.is_dir() else path.unlink()
-    for path in sorted(wanted - there):
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
 
 
 def _what(held: object) -> str:

@@ -145,7 +145,8 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
     verdict = verify(code, log_level=call.log_level)
     if not verdict.accepted:
         number = errno.EACCES if verdict.reason in _ACCESS else errno.EINVAL
-        raise KernelError(number, where, verdict.cause, log=verdict.log)
+        # As Linux: only who asks for a log gets one.
+        raise KernelError(number, where, verdict.cause, log=verdict.log if call.log_level else "")
     _bodies(insns, call)
     for held in maps.values():
         if isinstance(held, ProgArray) and not held.accepts(call.prog_type, call.expected_attach_type):

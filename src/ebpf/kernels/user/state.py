@@ -74,6 +74,17 @@ class State:
         self.registry.release(held, user=True)
         self.pinned()
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a pin another path, as rename(2) on bpffs does: what had that path before is unpinned."""
+        held = self.pins.pop(os.path.normpath(old), None)
+        if held is None:
+            raise KernelError(errno.ENOENT, "rename", old)
+        before = self.pins.get(os.path.normpath(new))
+        self.pins[os.path.normpath(new)] = held
+        if before is not None:
+            self.registry.release(before, user=True)
+        self.pinned()
+
     def alive(self, call: str) -> None:
         """Insist that the kernel is there, and in this process."""
         if self.closed:

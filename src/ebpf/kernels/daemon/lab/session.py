@@ -1,6 +1,7 @@
 """One laboratory from its beginning to its end."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from ebpf.errors import NotSupportedError, PrivilegeError, UsageError
+from ebpf.errors import NotFoundError, NotSupportedError, PrivilegeError, UsageError
 from ebpf.kernels.daemon.lab import host, network, space
 from ebpf.kernels.daemon.lab.folder import Folder
 from ebpf.kernels.daemon.limits import limits_of
@@ -73,7 +74,8 @@ class _Lab:
     def run(self) -> int:
         self._enter()
         terminal = sys.stdin.isatty() and sys.stderr.isatty()
-        command = Command(tuple(self._argv), env=self._folder.environment(os.environ, linux=self.linux), foreground=terminal)
+        env = self._folder.environment(os.environ, linux=self.linux)
+        command = Command(_resolved(self._argv, env["PATH"]), env=env, foreground=terminal)
         shell = _Shell(*fork_held(command, _child), foreground=terminal)
         try:
             return self._serve(shell)
@@ -140,7 +142,7 @@ class _Lab:
         shell.observed = running.note_root
         server = Server(self._folder.socket, state, limits=self._limits)
         if self._offer.namespaces:
-            server.pins_folder = _PINS
+            server.show_pins(_PINS)
         self._banner()
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU, signal.SIGTTIN):
             # The terminal's keys are for the shell.
@@ -245,6 +247,14 @@ def _processes(userns: str, without: set[int]) -> list[tuple[int, str]]:
                 name = Path(f"/proc/{entry}/comm").read_text().strip()
                 found.append((int(entry), name))
     return sorted(found)
+
+
+def _resolved(argv: list[str], path: str) -> tuple[str, ...]:
+    """A command as a shell of the lab finds it: the lab's own names come first."""
+    found = shutil.which(argv[0], path=path)
+    if found is None:
+        raise NotFoundError("command", argv[0], where="" if "/" in argv[0] else "PATH")
+    return (found, *argv[1:])
 
 
 def _hang_up(pid: int) -> None:

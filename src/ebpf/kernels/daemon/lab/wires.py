@@ -77,9 +77,11 @@ class LabWires:
             raise NotSupportedError(f"{_CALL} dev {name}", "the lab sees the packets of lo and eth0")
         if flags & XdpFlag.HW_MODE:
             raise KernelError(errno.EOPNOTSUPP, _CALL, "no interface of the lab takes programs into its hardware")
+        old = self._attached.get(ifindex)
+        if old is not None and flags & (XdpFlag.SKB_MODE if old[1] == "xdpdrv" else XdpFlag.DRV_MODE):
+            raise KernelError(errno.EEXIST, _CALL, "Native and generic XDP can't be active at the same time")
         if name == "lo" and flags & XdpFlag.DRV_MODE:
             raise KernelError(errno.EOPNOTSUPP, _CALL, "lo takes programs in generic mode only, as on Linux")
-        old = self._attached.get(ifindex)
         if old is not None and flags & XdpFlag.UPDATE_IF_NOEXIST:
             raise KernelError(errno.EBUSY, _CALL, "XDP program already attached")
         entry = program.program.entry
