@@ -46,6 +46,7 @@ _ROWS = (
     Noun("doctor", "say what this machine lets eBPF do, and what fills each gap"),
     Noun("tour", "show the whole path once: C, bytecode, verifier, events, maps, packets"),
     Noun("batch", "carry out commands of a file: batch file FILE", bpftool=True),
+    Noun("completion", "print a script that completes these commands: completion bash|zsh|fish"),
     Noun("version", "print the versions", bpftool=True),
 )
 NOUNS = {row.name: row for row in _ROWS}
