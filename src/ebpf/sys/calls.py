@@ -5,22 +5,23 @@ Keys and values are bytes of exactly the size that the kernel expects; a per-CPU
 `possible_cpus * round_up(value_size, 8)` bytes, CPU 0 first.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Generic, TypeVar
 
+from ebpf.records import record
 from ebpf.uapi import Cmd
 
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call(Generic[R]):
     """One bpf(2) request whose successful answer is an R."""
 
     cmd: ClassVar[Cmd]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapCreate(Call[int]):
     """Make a map; the answer is its descriptor. `ifindex` is the device that is to have it in its own memory."""
 
@@ -43,7 +44,7 @@ class MapCreate(Call[int]):
     ifindex: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapLookup(Call[bytes]):
     """Read the value under a key (`value_size` bytes in all: see the module's text); ENOENT if there is none.
 
@@ -58,7 +59,7 @@ class MapLookup(Call[bytes]):
     value: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapUpdate(Call[None]):
     """Write a value under a key; flags are UpdateFlag."""
 
@@ -69,7 +70,7 @@ class MapUpdate(Call[None]):
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapDelete(Call[None]):
     """Remove a key; ENOENT if there is none."""
 
@@ -78,7 +79,7 @@ class MapDelete(Call[None]):
     key: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapNextKey(Call[bytes]):
     """The key after `key` (None: the first one); ENOENT at the end."""
 
@@ -88,7 +89,7 @@ class MapNextKey(Call[bytes]):
     key_size: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapLookupAndDelete(Call[bytes]):
     """Take the value under a key out of the map (queue and stack: key is empty)."""
 
@@ -99,7 +100,7 @@ class MapLookupAndDelete(Call[bytes]):
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapFreeze(Call[None]):
     """Forbid all later writes from user space."""
 
@@ -107,7 +108,7 @@ class MapFreeze(Call[None]):
     map_fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Batch:
     """What a batch command moved: `count` elements, keys and values end to end, and where to go on (empty: done)."""
 
@@ -117,7 +118,7 @@ class Batch:
     next: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapLookupBatch(Call[Batch]):
     """Read up to `count` elements from the place `start` (empty: the beginning)."""
 
@@ -130,7 +131,7 @@ class MapLookupBatch(Call[Batch]):
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapTakeBatch(Call[Batch]):
     """Like MapLookupBatch, and what was read is removed."""
 
@@ -143,7 +144,7 @@ class MapTakeBatch(Call[Batch]):
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapUpdateBatch(Call[int]):
     """Write `count` elements, keys and values end to end; the answer is how many. A KernelError's `done` says how many went before it."""
 
@@ -155,7 +156,7 @@ class MapUpdateBatch(Call[int]):
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapDeleteBatch(Call[int]):
     """Remove `count` keys that stand end to end; the answer is how many. A KernelError's `done` says how many went before it."""
 
@@ -166,7 +167,7 @@ class MapDeleteBatch(Call[int]):
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Loaded:
     """A loaded program: its descriptor and the verifier's log."""
 
@@ -174,7 +175,7 @@ class Loaded:
     log: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgLoad(Call[Loaded]):
     """Verify and load a program; maps are named by descriptor in its ld_imm64 instructions.
 
@@ -202,7 +203,7 @@ class ProgLoad(Call[Loaded]):
     fd_array: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ObjPin(Call[None]):
     """Give a descriptor's object a path."""
 
@@ -211,7 +212,7 @@ class ObjPin(Call[None]):
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ObjGet(Call[int]):
     """A descriptor of the object at a path."""
 
@@ -220,7 +221,7 @@ class ObjGet(Call[int]):
     file_flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgAttach(Call[None]):
     """Attach a program to a cgroup or socket map the old way."""
 
@@ -231,7 +232,7 @@ class ProgAttach(Call[None]):
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgDetach(Call[None]):
     """Undo ProgAttach."""
 
@@ -241,7 +242,7 @@ class ProgDetach(Call[None]):
     attach_type: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attached:
     """The programs at one place, in the order they run in: ids, and for each its flags, its link's id (0: none) and the link's flags."""
 
@@ -252,7 +253,7 @@ class Attached:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgQuery(Call[Attached]):
     """What is attached to `target` (a descriptor or an interface index) as `attach_type`."""
 
@@ -262,7 +263,7 @@ class ProgQuery(Call[Attached]):
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TestRunResult:
     """What a test run gave: `duration_ns` is the mean of one run."""
 
@@ -272,7 +273,7 @@ class TestRunResult:
     ctx: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgTestRun(Call[TestRunResult]):
     """Run a program on `data` (and `ctx`) `repeat` times.
 
@@ -290,7 +291,7 @@ class ProgTestRun(Call[TestRunResult]):
     ctx_size_out: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NextId(Call[int]):
     """The id after `start` among programs, maps, BTFs or links (`cmd` says which); ENOENT at the end."""
 
@@ -298,7 +299,7 @@ class NextId(Call[int]):
     start: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FdById(Call[int]):
     """A descriptor of the program, map, BTF or link with this id (`cmd` says which)."""
 
@@ -306,7 +307,7 @@ class FdById(Call[int]):
     id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgInfo:
     """What the kernel tells of a program.
 
@@ -342,7 +343,7 @@ class ProgInfo:
     tags: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapInfo:
     """What the kernel tells of a map; of a program array that has an owner also the type of its programs."""
 
@@ -364,7 +365,7 @@ class MapInfo:
     owner_jited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BtfInfo:
     """What the kernel tells of a BTF object."""
 
@@ -374,7 +375,7 @@ class BtfInfo:
     kernel_btf: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkInfo:
     """What the kernel tells of a link; `detail` holds the fields of its kind (tp_name, ifindex, attach_type, ...)."""
 
@@ -384,7 +385,7 @@ class LinkInfo:
     detail: dict[str, int | str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GetProgInfo(Call[ProgInfo]):
     """Ask about a program; `images` also fetches xlated, jited, func and line info."""
 
@@ -393,7 +394,7 @@ class GetProgInfo(Call[ProgInfo]):
     images: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GetMapInfo(Call[MapInfo]):
     """Ask about a map."""
 
@@ -401,7 +402,7 @@ class GetMapInfo(Call[MapInfo]):
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GetBtfInfo(Call[BtfInfo]):
     """Ask about a BTF object, its bytes included."""
 
@@ -409,7 +410,7 @@ class GetBtfInfo(Call[BtfInfo]):
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GetLinkInfo(Call[LinkInfo]):
     """Ask about a link."""
 
@@ -417,7 +418,7 @@ class GetLinkInfo(Call[LinkInfo]):
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BtfLoad(Call[int]):
     """Load type information; the answer is its descriptor."""
 
@@ -427,7 +428,7 @@ class BtfLoad(Call[int]):
     log_size: int = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RawTracepointOpen(Call[int]):
     """Attach a program to a raw tracepoint (name "": to what it was loaded for); the answer is a link descriptor."""
 
@@ -437,7 +438,7 @@ class RawTracepointOpen(Call[int]):
     cookie: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KprobeMulti:
     """Functions of the kernel by name, each with its cookie (or none at all have one)."""
 
@@ -446,7 +447,7 @@ class KprobeMulti:
     ret: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UprobeMulti:
     """Places in a file, each with its cookie and the offset of its semaphore (or none at all have one); `pid` 0 is every process."""
 
@@ -458,7 +459,7 @@ class UprobeMulti:
     pid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NetfilterHook:
     """A hook of netfilter: protocol family, hook number, place among others (small runs first), and NF_IP flags (1: defragment)."""
 
@@ -468,7 +469,7 @@ class NetfilterHook:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Anchor:
     """A place among the programs that are there: before or after (LinkCreate.flags) another program or link, by descriptor."""
 
@@ -476,7 +477,7 @@ class Anchor:
     revision: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IterTarget:
     """What an iterator walks: the elements of a map, a cgroup's tree (`order` 1 self, 2 down, 3 down after, 4 up), or one task."""
 
@@ -487,7 +488,7 @@ class IterTarget:
     pid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TracedFunction:
     """The function of a program (LinkCreate.target) that an extension replaces, by BTF id."""
 
@@ -497,7 +498,7 @@ class TracedFunction:
 LinkOptions = KprobeMulti | UprobeMulti | NetfilterHook | Anchor | IterTarget | TracedFunction | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkCreate(Call[int]):
     """Attach a program to `target` (a descriptor or an interface index); the answer is a link descriptor.
 
@@ -513,7 +514,7 @@ class LinkCreate(Call[int]):
     options: LinkOptions = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkUpdate(Call[None]):
     """Put another program (or map of struct_ops) into a link; with `old_fd` only if that is in it now."""
 
@@ -523,7 +524,7 @@ class LinkUpdate(Call[None]):
     old_fd: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IterCreate(Call[int]):
     """Begin to read what an iterator's link gives; the answer is a descriptor to read from."""
 
@@ -531,7 +532,7 @@ class IterCreate(Call[int]):
     link_fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EnableStats(Call[int]):
     """Count the runs and run time of programs for as long as the answer, a descriptor, is open."""
 
@@ -539,7 +540,7 @@ class EnableStats(Call[int]):
     kind: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkDetach(Call[None]):
     """Detach a link by force."""
 

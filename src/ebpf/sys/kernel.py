@@ -6,10 +6,11 @@ without it has `lab = None`, or emulates.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from ebpf.records import record
 from ebpf.sys.calls import Call, R
 from ebpf.sys.capture import Capture
 
@@ -17,7 +18,7 @@ from ebpf.sys.capture import Capture
 VMLINUX = "/sys/kernel/btf/vmlinux"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Kprobe:
     """Entry (or, with `ret`, return) of the kernel function `function`."""
 
@@ -26,7 +27,7 @@ class Kprobe:
     ret: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tracepoint:
     """The tracepoint `category:name`."""
 
@@ -34,7 +35,7 @@ class Tracepoint:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Uprobe:
     """A place in a file, as an offset from its beginning."""
 
@@ -44,14 +45,14 @@ class Uprobe:
     ref_ctr_offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PerfOutput:
     """The buffer that bpf_perf_event_output fills for one CPU."""
 
     wakeup_events: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Counter:
     """Something that is counted, as perf_event_open(2) has it: `type` 0 hardware, 1 software; a sample every `period` of them, or
     `frequency` times a second.
@@ -63,7 +64,7 @@ class Counter:
     frequency: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Breakpoint:
     """Accesses to `length` bytes at a user address: `access` has bits for read 1, write 2, execute 4."""
 
@@ -75,7 +76,7 @@ class Breakpoint:
 PerfSource = Kprobe | Tracepoint | Uprobe | PerfOutput | Counter | Breakpoint
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class XdpState:
     """What is attached to an interface: mode is "xdpgeneric", "xdpdrv" or "xdpoffload"."""
 
@@ -85,7 +86,7 @@ class XdpState:
     prog_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TcState:
     """A program in a traffic control filter: `kind` is the queueing discipline with its side ("clsact/ingress"), `name` the filter's."""
 
@@ -217,7 +218,7 @@ class Kernel(Protocol):
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReplayStats:
     """What a replay did: packets by verdict number, frames that were invalid (under 14 bytes), and its time."""
 
@@ -228,7 +229,7 @@ class ReplayStats:
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Command:
     """A command to run under a kernel's eyes. `argv[0]` is resolved against PATH already.
 
@@ -266,7 +267,7 @@ class Process(Protocol):
         """End it by SIGKILL and reap it: for a command that is still held. Idempotent."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scope:
     """The processes that programs attached from now on are to see: a cgroup, and how deep it lies (the root is level 0)."""
 

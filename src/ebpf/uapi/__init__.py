@@ -1,4 +1,7 @@
-"""The kernel's numbers and names as tables."""
+"""The kernel's numbers and names as tables. The large ones are read when they are first asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ebpf.uapi.bpf import (
     AttachType,
@@ -14,14 +17,42 @@ from ebpf.uapi.bpf import (
     XdpAction,
     XdpFlag,
 )
-from ebpf.uapi.contexts import CONTEXTS, Context, Field, FieldKind
-from ebpf.uapi.helpers import HELPERS, HELPERS_BY_NAME, Arg, Helper, Ret
 from ebpf.uapi.licenses import is_gpl
 from ebpf.uapi.map_types import MAP_TYPES, MapKind
-from ebpf.uapi.perf import PERF_EVENTS
 from ebpf.uapi.prog_types import PROGRAM_TYPES, ProgramType
-from ebpf.uapi.sections import SECTIONS, Section, section_row
-from ebpf.uapi.syscalls import SYSCALLS
+
+if TYPE_CHECKING:
+    from ebpf.uapi.contexts import CONTEXTS, Context, Field, FieldKind
+    from ebpf.uapi.helpers import HELPERS, HELPERS_BY_NAME, Arg, Helper, Ret
+    from ebpf.uapi.perf import PERF_EVENTS
+    from ebpf.uapi.sections import SECTIONS, Section, section_row
+    from ebpf.uapi.syscalls import SYSCALLS
+
+_PLACES = {
+    "CONTEXTS": "contexts",
+    "Context": "contexts",
+    "Field": "contexts",
+    "FieldKind": "contexts",
+    "HELPERS": "helpers",
+    "HELPERS_BY_NAME": "helpers",
+    "Arg": "helpers",
+    "Helper": "helpers",
+    "Ret": "helpers",
+    "PERF_EVENTS": "perf",
+    "SECTIONS": "sections",
+    "Section": "sections",
+    "section_row": "sections",
+    "SYSCALLS": "syscalls",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    globals()[name] = found
+    return found
+
 
 __all__ = [
     "CONTEXTS",
