@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from ebpf.cli import handles
+from ebpf.cli import handles, table
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.noun import Refused, Verb, dispatch, done, help_verb
@@ -48,6 +48,9 @@ def show(context: Context, words: Words) -> int:
         if context.json:
             rows = [_row(kernel, each.info, names) | handles.pinned_row(pins, each.info.id) for each in found]
             context.write(dumps(rows if handle is None else rows[0], pretty=context.pretty))
+        elif handle is None and table.wanted(context):
+            pins = pins or handles.pins(kernel, "link")
+            table.write(context, _COLUMNS, [_cells(_row(kernel, each.info, names), pins.get(each.info.id, ())) for each in found])
         else:
             for each in found:
                 context.write(_text(kernel, each.info, names, pins.get(each.info.id, ())))
@@ -91,6 +94,20 @@ def _row(kernel: Kernel, info: LinkInfo, names: Mapping[int, str]) -> dict[str, 
     for key, value in detail.items():
         row[key] = attach_name(int(value)) if key == "attach_type" else value
     return row
+
+
+_COLUMNS = (
+    table.Column("ID", right=True, colour="36"),
+    table.Column("TYPE"),
+    table.Column("PROG", right=True, colour="1"),
+    table.Column("WHERE"),
+    table.Column("PINNED", colour="32"),
+)
+
+
+def _cells(row: Mapping[str, Json], pins: Sequence[str]) -> tuple[object, ...]:
+    where = "  ".join(f"{key} {value}" for key, value in row.items() if key not in ("id", "type", "prog_id") and value not in (0, "", None))
+    return (row["id"], row["type"], row.get("prog_id", ""), where, " ".join(pins))
 
 
 def _perf_row(detail: dict[str, int | str]) -> Mapping[str, Json]:

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from ebpf.cli import handles
+from ebpf.cli import handles, table
 from ebpf.cli.context import Context
 from ebpf.cli.elements import PER_CPU, Walk, element, formatted, hex_text, plain, value_bytes
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
@@ -43,10 +43,33 @@ def show(context: Context, words: Words) -> int:
             rows = [_row(f.info) | handles.pinned_row(pins, f.info.id) for f in found]
             one = handle is not None and len(rows) == 1
             context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
+        elif handle is None and table.wanted(context):
+            pins = pins or handles.pins(kernel, "map")
+            table.write(context, _COLUMNS, [_cells(each.info, pins.get(each.info.id, ())) for each in found])
         else:
             for each in found:
                 context.write(_text(each.info, pins.get(each.info.id, ())))
         return 0
+
+
+_COLUMNS = (
+    table.Column("ID", right=True, colour="36"),
+    table.Column("TYPE"),
+    table.Column("NAME", colour="1"),
+    table.Column("KEY", right=True),
+    table.Column("VALUE", right=True),
+    table.Column("ENTRIES", right=True),
+    table.Column("FLAGS", colour="2"),
+    table.Column("MEMORY", right=True),
+    table.Column("STATE", colour="33"),
+    table.Column("PINNED", colour="32"),
+)
+
+
+def _cells(info: MapInfo, pins: Sequence[str]) -> tuple[object, ...]:
+    flags = f"{info.map_flags:#x}" if info.map_flags else ""
+    sizes = (f"{info.key_size}B", f"{info.value_size}B", info.max_entries, flags, f"{info.memlock}B")
+    return (info.id, type_name(info.type), info.name, *sizes, "frozen" if info.frozen else "", " ".join(pins))
 
 
 def _row(info: MapInfo) -> dict[str, Json]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ebpf.cli import handles
+from ebpf.cli import handles, table
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.noun import Misuse, Verb, dispatch, done, help_verb
@@ -31,6 +31,9 @@ def show(context: Context, words: Words) -> int:
             rows = [_row(f.info) | handles.pinned_row(pins, f.info.id) for f in found]
             one = handle is not None and len(rows) == 1
             context.write(dumps(rows[0] if one else rows, pretty=context.pretty))
+        elif handle is None and table.wanted(context):
+            pins = pins or handles.pins(kernel, "prog")
+            table.write(context, _COLUMNS, [_cells(each.info, pins.get(each.info.id, ())) for each in found])
         else:
             for each in found:
                 context.write(_text(each.info, pins.get(each.info.id, ())))
@@ -65,6 +68,30 @@ def _row(info: ProgInfo) -> dict[str, Json]:
     if info.btf_id:
         row["btf_id"] = info.btf_id
     return row
+
+
+# So many maps' ids are named in a table.
+_MAPS = 4
+_COLUMNS = (
+    table.Column("ID", right=True, colour="36"),
+    table.Column("TYPE"),
+    table.Column("NAME", colour="1"),
+    table.Column("TAG", colour="2"),
+    table.Column("INSNS", right=True),
+    table.Column("JITED", right=True),
+    table.Column("MAPS"),
+    table.Column("LOADED", right=True),
+    table.Column("UID", right=True),
+    table.Column("PINNED", colour="32"),
+)
+
+
+def _cells(info: ProgInfo, pins: Sequence[str]) -> tuple[object, ...]:
+    loaded = table.age(time.time() - loaded_at(info))
+    jited = f"{info.jited_len}B" if info.jited_len else "no"
+    maps = ",".join(map(str, info.map_ids[:_MAPS])) + (f" +{len(info.map_ids) - _MAPS}" if len(info.map_ids) > _MAPS else "")
+    kind = handles.program_type(info.type)
+    return (info.id, kind, info.name, info.tag.hex(), info.xlated_len // 8, jited, maps, loaded, info.created_by_uid, " ".join(pins))
 
 
 def _text(info: ProgInfo, pins: Sequence[str] = ()) -> str:
