@@ -17,7 +17,7 @@ from ebpf.kernels.user import holders
 from ebpf.kernels.user import load as loader
 from ebpf.kernels.user.events import PerfEvent, syscall_function
 from ebpf.kernels.user.lab import UserLab
-from ebpf.kernels.user.maps import Map, create
+from ebpf.kernels.user.maps import Map, ProgArray, create
 from ebpf.kernels.user.objects import READ, WRITE, Account, BtfObject, LinkObject, MapObject, Object, ProgramObject, Table
 from ebpf.kernels.user.run import test_run
 from ebpf.kernels.user.state import State
@@ -247,6 +247,7 @@ class UserKernel(LinuxOnly):
     def _map_info(self, call: calls.GetMapInfo) -> calls.MapInfo:
         held = self.map_at(call.fd, "bpf(OBJ_GET_INFO_BY_FD)")
         spec = held.map.spec
+        owner = held.map.owner if isinstance(held.map, ProgArray) else 0
         return calls.MapInfo(
             type=spec.map_type,
             id=held.id,
@@ -261,6 +262,8 @@ class UserKernel(LinuxOnly):
             map_extra=spec.map_extra,
             frozen=held.map.frozen,
             memlock=held.map.memlock,
+            owner_prog_type=owner,
+            owner_jited=bool(owner) and loader.compiles(),
         )
 
     def _btf_info(self, call: calls.GetBtfInfo) -> calls.BtfInfo:

@@ -160,10 +160,15 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
         verdict.stack_depth,
     )
     program = LoadedProgram(call, prepared, verdict, tag(insns), maps)
-    if os.environ.get("EBPF_ENGINE", "jit") != "interp":
+    if compiles():
         _compile(program)
     program.target = program.entry or next(_TARGETS)
     return program
+
+
+def compiles() -> bool:
+    """Whether programs get machine code here."""
+    return os.environ.get("EBPF_ENGINE", "jit") != "interp"
 
 
 def _described(held: Map, fd: int, types: Btf | None) -> MapDesc:

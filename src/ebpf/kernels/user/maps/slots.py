@@ -190,6 +190,11 @@ class ProgArray(Slots):
         self._owner: tuple[int, int] | None = None
         super().__init__(call, cpus)
 
+    @property
+    def owner(self) -> int:
+        """The type of its programs (0: none had to do with it yet)."""
+        return self._owner[0] if self._owner is not None else 0
+
     def accepts(self, prog_type: int, attach_type: int) -> bool:
         """Whether a program of this kind may be in the map, or call into it; the first one decides."""
         if self._owner is None:
