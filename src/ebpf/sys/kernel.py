@@ -275,7 +275,7 @@ class Scope:
     level: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Route:
     """What bpf_fib_lookup finds for addresses in `prefix` ("10.0.0.0/8", "2001:db8::/32").
 
