@@ -57,11 +57,6 @@ struct {
 
 #include "rt.h"
 
-#include "env.c"
-#include "lock.c"
-#include "map_hash.c"
-#include "buffers.c"
-
 #define PROGRAM(name) RT_API int name##_program(struct rt_xdp *ctx)
 #define DATA (u8 *)ctx->data
 #define END (u8 *)ctx->data_end

@@ -10,7 +10,7 @@ from pathlib import Path
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
 from ebpf.engine.runtime.abi import Env, Xdp
-from ebpf.engine.runtime.build import shared_library
+from ebpf.engine.runtime.build import shared_library, sources
 from ebpf.errors import EbpfError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection
@@ -46,7 +46,9 @@ def spec(*, bare: bool = False) -> ObjectSpec:
 def native(*options: str) -> ctypes.CDLL:
     """The same for this processor, at -O2, with the loop that measures."""
     out = FOLDER / "native.so"
-    out.write_bytes(shared_library(f'#include "{SOURCE}"\n', ("-fvisibility=hidden", "-I", str(FOLDER), *options)))
+    # The whole runtime goes before the programs, so that what they call of it can be made part of them.
+    runtime = "".join(f'#include "{name}"\n' for name, _ in sources() if name.endswith(".c"))
+    out.write_bytes(shared_library(f'{runtime}#include "{SOURCE}"\n', ("-fvisibility=hidden", "-I", str(FOLDER), *options)))
     try:
         library = ctypes.CDLL(str(out))
     finally:
