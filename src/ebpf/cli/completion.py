@@ -195,7 +195,7 @@ def _statements(text: str) -> tuple[list[str], dict[str, str]]:
             usage.append(begun[1])
         elif name and name != "-":
             defined[name] += f" {line}"
-        elif not name and usage:
+        elif not name and usage and line.startswith(" " * 8):
             usage[-1] += f" {line}"
     defined.pop("OPTIONS", None)
     return usage, defined

@@ -215,6 +215,13 @@ def run_program(context: Context, words: Words) -> int:
     return run_test(context, words)
 
 
+def unload(context: Context, words: Words) -> int:
+    """Let go of what keeps a program loaded."""
+    from ebpf.cli.unload import unload as unload_program
+
+    return unload_program(context, words)
+
+
 def attach(context: Context, words: Words) -> int:
     """Attach a loaded program to a hook."""
     from ebpf.cli.attach import attach as attach_program
@@ -237,6 +244,7 @@ _VERBS: dict[str, Verb] = {
     "pin": handles.pin_verb("prog"),
     "load": load,
     "loadall": loadall,
+    "unload": unload,
     "attach": attach,
     "detach": detach,
     "tracelog": tracelog,

@@ -255,6 +255,8 @@ Beyond bpftool:
        {0} {1} run OBJ [PROGRAM] --pcap FILE [--repeat N] [--write DIR] [--limit N]
 replays a capture (pcap or pcapng) through an XDP program and prints the verdicts, the packets per second and the program's
 global variables; --write DIR stores each verdict's packets as DIR/XDP_PASS.pcap and so on.
+       {0} {1} unload PROG
+takes a program off interfaces and links, and removes its pins and theirs; what else holds it is told.
        {0} {1} attach PROG HOOK [pin FILE]
 attaches until Ctrl-C, or by a link that is pinned at FILE and stays. HOOK := {{ {{ kprobe | kretprobe }} FUNCTION |
        {{ kprobe.multi | kretprobe.multi | kprobe.session }} PATTERN | {{ ksyscall | kretsyscall }} NAME |
