@@ -3,8 +3,7 @@
 import ctypes
 import errno
 import fcntl
-import platform
-from difflib import get_close_matches
+import os
 from pathlib import Path
 
 from ebpf.errors import KernelError, NotFoundError, NotSupportedError
@@ -102,7 +101,7 @@ def _kprobe(source: Kprobe, pid: int, cpu: int) -> int:
     try:
         kind = _pmu("kprobe", source.function, "System calls' functions (such as __x64_sys_execve) and tracepoints can be traced here")
     except NotSupportedError:
-        if source.function not in map(syscall_function, SYSCALLS.get(platform.machine(), ())):
+        if source.function not in map(syscall_function, SYSCALLS.get(os.uname().machine, ())):
             require_function(source.function)
         raise
     name = ctypes.create_string_buffer(source.function.encode())
@@ -128,6 +127,8 @@ def require_function(name: str) -> None:
                     functions.append(parts[2])
     except OSError:
         return
+    from difflib import get_close_matches
+
     raise NotFoundError("kernel function", name, near=get_close_matches(name, functions, n=2, cutoff=0.8))
 
 

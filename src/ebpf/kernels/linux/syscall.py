@@ -3,7 +3,7 @@
 import ctypes
 import errno
 import os
-import platform
+import sys
 from functools import lru_cache
 
 from ebpf.errors import KernelError, NotSupportedError, PrivilegeError
@@ -21,17 +21,17 @@ def _libc() -> ctypes.CDLL:
 
 def numbers() -> tuple[int, int]:
     """The numbers of bpf(2) and perf_event_open(2) here. Raises NotSupportedError on an unknown machine."""
-    if os.name != "posix" or platform.system() != "Linux":
-        raise NotSupportedError("the linux kernel", f"this is {platform.system()}", hint="use --kernel user")
+    if sys.platform != "linux":
+        raise NotSupportedError("the linux kernel", f"this is {sys.platform}", hint="use --kernel user")
     try:
-        return _NUMBERS[platform.machine()]
+        return _NUMBERS[os.uname().machine]
     except KeyError:
-        raise NotSupportedError("the linux kernel", f"is not served on {platform.machine()} yet") from None
+        raise NotSupportedError("the linux kernel", f"is not served on {os.uname().machine} yet") from None
 
 
 def syscall_function(syscall: str) -> str:
     """The kernel function of a system call."""
-    return _PREFIXES[platform.machine()] + syscall
+    return _PREFIXES[os.uname().machine] + syscall
 
 
 _PRIVATE, _BIND = 1 << 18, 1 << 12

@@ -3,7 +3,6 @@
 import ctypes
 import os
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,6 +60,8 @@ def tracepoint_id(category: str, name: str) -> int:
     except PermissionError:
         raise PrivilegeError(13, "open tracefs", "CAP_SYS_ADMIN", "tracefs is for root") from None
     except (OSError, ValueError):
+        from difflib import get_close_matches
+
         names = [f"{category}:{p.name}" for p in (events / category).iterdir()] if (events / category).is_dir() else []
         raise NotFoundError("tracepoint", f"{category}:{name}", near=get_close_matches(f"{category}:{name}", names, n=2)) from None
 
