@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,25 @@ class Terminal:
         raise AssertionError(f"did not end: {self.text}")
 
 
+def wait_for(name: str, ancestor: int, timeout: float = 20) -> None:
+    """Wait until a process of this name has started below another."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        parents, names = {}, {}
+        for place in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                head, _, rest = place.read_text().rpartition(")")
+                pid = int(place.parent.name)
+                names[pid], parents[pid] = head.partition("(")[2], int(rest.split()[1])
+        for pid in (pid for pid, its in names.items() if its == name):
+            while pid in parents:
+                pid = parents[pid]
+                if pid == ancestor:
+                    return
+        time.sleep(0.05)
+    raise AssertionError(f"no {name} started")
+
+
 def test_without_a_command_it_is_your_shell() -> None:
     terminal = Terminal(*EBPF, "run", str(EXAMPLES / "hello.py"), SHELL="/bin/sh", PS1="ready> ")
     terminal.until("a program is started")
@@ -71,7 +91,7 @@ def test_without_a_command_it_is_your_shell() -> None:
 
 def test_ctrl_c_ends_the_command_and_the_script() -> None:
     terminal = Terminal(*EBPF, "run", str(EXAMPLES / "exec_counts_exact.py"), "--", "/bin/sleep", "60")
-    time.sleep(2)
+    wait_for("sleep", terminal.pid)
     terminal.type("\x03")
     assert terminal.end() == 130
     assert "started 1 programs" in terminal.text

@@ -119,10 +119,10 @@ def test_two_thousand_damaged_objects_end_in_a_format_error_or_a_spec(data: byte
         elif kind < 0.25:
             at, size = r.randrange(len(damaged)), r.randrange(64)
             damaged[at : at + size] = damaged[r.randrange(len(damaged)) :][:size]
-        begin = time.monotonic()
+        begin = time.process_time()
         try:
             read_object(bytes(damaged), "x.o")
         except FormatError:
             refused += 1
-        assert time.monotonic() - begin < 1
+        assert time.process_time() - begin < 1
     assert refused > 100
