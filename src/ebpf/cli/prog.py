@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from ebpf.cli import handles, table
 from ebpf.cli.context import Context
@@ -178,7 +177,8 @@ def _require_image(there: object) -> None:
 def _store(path: str, image: bytes) -> None:
     _require_image(image)
     try:
-        Path(path).write_bytes(image)
+        with open(path, "wb") as file:
+            file.write(image)
     except OSError as error:
         raise UsageError(f"can't open file {path}: {error.strerror}") from error
 

@@ -1,7 +1,6 @@
 """Lists as tables, for a person at a terminal; a pipe, and who calls `bpftool`, gets bpftool's own text."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +31,9 @@ def write(context: Context, columns: Sequence[Column], rows: Sequence[Sequence[o
     if not used:
         return
     widths = {at: max(len(columns[at].head), *(len(row[at]) for row in cells)) for at in used}
-    room = shutil.get_terminal_size().columns - sum(widths[at] + _GAP for at in used[:-1])
+    from shutil import get_terminal_size
+
+    room = get_terminal_size().columns - sum(widths[at] + _GAP for at in used[:-1])
     widths[used[-1]] = min(widths[used[-1]], max(room, len(columns[used[-1]].head)))
     coloured = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     for number, row in enumerate([[column.head for column in columns], *cells]):

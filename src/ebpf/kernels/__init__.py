@@ -3,11 +3,13 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.kernel import Kernel
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["daemon_fell", "daemon_log", "daemon_news", "daemon_runs", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
 
@@ -96,7 +98,7 @@ def stop_daemon() -> bool:
     return True
 
 
-def daemon_log() -> Path:
+def daemon_log() -> "Path":
     """Where ebpfd writes what it has to say."""
     from ebpf.kernels.remote import socket_path
 

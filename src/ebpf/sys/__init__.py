@@ -1,6 +1,8 @@
 """The seam: typed calls, the protocols of a kernel and its laboratory, captures, and the recorder."""
 
-from ebpf.sys.capture import Capture, CaptureWriter, Packet
+from typing import TYPE_CHECKING
+
+from ebpf.lazy import names
 from ebpf.sys.kernel import (
     Buffer,
     Command,
@@ -16,8 +18,16 @@ from ebpf.sys.kernel import (
     Uprobe,
     XdpState,
 )
-from ebpf.sys.recorder import Recorder
-from ebpf.sys.scripted import Scripted
+
+if TYPE_CHECKING:
+    from ebpf.sys.capture import Capture, CaptureWriter, Packet
+    from ebpf.sys.recorder import Recorder
+    from ebpf.sys.scripted import Scripted
+
+__getattr__ = names(
+    __name__,
+    {"Capture": "capture", "CaptureWriter": "capture", "Packet": "capture", "Recorder": "recorder", "Scripted": "scripted"},
+)
 
 __all__ = [
     "Buffer",

@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ebpf.records import record
 from ebpf.sys.calls import Call, R
-from ebpf.sys.capture import Capture
+
+if TYPE_CHECKING:
+    from ebpf.sys.capture import Capture
 
 #: Where a kernel tells its types.
 VMLINUX = "/sys/kernel/btf/vmlinux"
@@ -313,7 +315,7 @@ class Lab(Protocol):
         """An XDP program as a Python function: a packet in, the verdict out. It ends to work with the program (ValueError)."""
 
     def replay(
-        self, prog_fd: int, capture: Capture, *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
+        self, prog_fd: int, capture: "Capture", *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
     ) -> ReplayStats:
         """Run an XDP program over every packet of a capture; `sinks` writes each verdict's packets to a pcap file."""
 

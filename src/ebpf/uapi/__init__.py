@@ -1,8 +1,8 @@
 """The kernel's numbers and names as tables. The large ones are read when they are first asked for."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ebpf.lazy import names
 from ebpf.uapi.bpf import (
     AttachType,
     CallSrc,
@@ -28,32 +28,25 @@ if TYPE_CHECKING:
     from ebpf.uapi.sections import SECTIONS, Section, section_row
     from ebpf.uapi.syscalls import SYSCALLS
 
-_PLACES = {
-    "CONTEXTS": "contexts",
-    "Context": "contexts",
-    "Field": "contexts",
-    "FieldKind": "contexts",
-    "HELPERS": "helpers",
-    "HELPERS_BY_NAME": "helpers",
-    "Arg": "helpers",
-    "Helper": "helpers",
-    "Ret": "helpers",
-    "PERF_EVENTS": "perf",
-    "SECTIONS": "sections",
-    "Section": "sections",
-    "section_row": "sections",
-    "SYSCALLS": "syscalls",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    globals()[name] = found
-    return found
-
-
+__getattr__ = names(
+    __name__,
+    {
+        "CONTEXTS": "contexts",
+        "Context": "contexts",
+        "Field": "contexts",
+        "FieldKind": "contexts",
+        "HELPERS": "helpers",
+        "HELPERS_BY_NAME": "helpers",
+        "Arg": "helpers",
+        "Helper": "helpers",
+        "Ret": "helpers",
+        "PERF_EVENTS": "perf",
+        "SECTIONS": "sections",
+        "Section": "sections",
+        "section_row": "sections",
+        "SYSCALLS": "syscalls",
+    },
+)
 __all__ = [
     "CONTEXTS",
     "HELPERS",

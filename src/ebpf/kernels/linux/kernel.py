@@ -7,16 +7,14 @@ import select
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from ebpf.errors import KernelError, NotSupportedError
-from ebpf.kernels.linux import netlink, perf
 from ebpf.kernels.linux.codec import COMMANDS
-from ebpf.kernels.linux.lab import LinuxLab
 from ebpf.kernels.linux.links import LINK_COMMANDS
 from ebpf.kernels.linux.syscall import attach_to_socket, mount_bpffs, numbers, syscall_function
-from ebpf.kernels.linux.tracefs import TraceInstance
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import Buffer, PerfSource, TcState, XdpState
 
@@ -35,6 +33,11 @@ class Mapped:
             self._memory.close()
 
 
+if TYPE_CHECKING:
+    from ebpf.kernels.linux.lab import LinuxLab
+    from ebpf.kernels.linux.tracefs import TraceInstance
+
+
 class LinuxKernel:
     """The running kernel. What it gave out and is still open at shutdown() is closed."""
 
@@ -44,11 +47,17 @@ class LinuxKernel:
     def __init__(self) -> None:
         numbers()
         self.possible_cpus = _possible_cpus()
-        self.lab = LinuxLab(self)
         self._open: set[int] = set()
         self._traces: dict[int, TraceInstance] = {}
         self._opened = 0
         self._pid = os.getpid()
+
+    @cached_property
+    def lab(self) -> "LinuxLab":
+        """What a laboratory is where it can be one."""
+        from ebpf.kernels.linux.lab import LinuxLab
+
+        return LinuxLab(self)
 
     # -- bpf(2)
 
@@ -123,37 +132,53 @@ class LinuxKernel:
 
     def perf_event_open(self, source: PerfSource, *, pid: int = -1, cpu: int = 0) -> int:
         """Open a perf event."""
+        from ebpf.kernels.linux import perf
+
         fd = perf.open_event(source, pid=pid, cpu=cpu)
         self._open.add(fd)
         return fd
 
     def perf_set_bpf(self, event_fd: int, prog_fd: int) -> None:
         """Attach a program to an event."""
+        from ebpf.kernels.linux import perf
+
         perf.set_bpf(event_fd, prog_fd)
 
     def perf_enable(self, event_fd: int) -> None:
         """Enable an event."""
+        from ebpf.kernels.linux import perf
+
         perf.enable(event_fd)
 
     def xdp_attach(self, ifindex: int, prog_fd: int, flags: int = 0) -> None:
         """Attach (-1: detach) an XDP program."""
+        from ebpf.kernels.linux import netlink
+
         netlink.xdp_attach(ifindex, prog_fd, flags)
 
     def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
         """What is attached where."""
+        from ebpf.kernels.linux import netlink
+
         return netlink.xdp_query(ifindex)
 
     def tc_query(self, ifindex: int | None = None) -> list[TcState]:
         """What programs the filters of traffic control have."""
+        from ebpf.kernels.linux import netlink
+
         names = {index: name for name, index in self.interfaces().items() if ifindex in (None, index)}
         return [state for index, name in sorted(names.items()) for state in netlink.tc_query(index, name)]
 
     def tc_attach(self, ifindex: int, side: str, prog_fd: int, *, priority: int, handle: int, name: str) -> bool:
         """Make a filter of a program."""
+        from ebpf.kernels.linux import netlink
+
         return netlink.tc_attach(ifindex, side, prog_fd, priority=priority, handle=handle, name=name)
 
     def tc_detach(self, ifindex: int, side: str, *, priority: int, handle: int, clsact: bool) -> None:
         """Remove a filter."""
+        from ebpf.kernels.linux import netlink
+
         netlink.tc_detach(ifindex, side, priority=priority, handle=handle, clsact=clsact)
 
     def socket_attach(self, sock_fd: int, prog_fd: int, *, reuseport: bool = False) -> None:
@@ -207,6 +232,8 @@ class LinuxKernel:
 
     def trace_open(self) -> int:
         """Begin to receive what bpf_trace_printk writes, in an instance of our own."""
+        from ebpf.kernels.linux.tracefs import TraceInstance
+
         self._opened += 1
         instance = TraceInstance(self._opened)
         self._traces[instance.fd] = instance
@@ -224,7 +251,8 @@ class LinuxKernel:
         """Close whatever is still open. Idempotent."""
         if os.getpid() != self._pid:
             return
-        self.lab.close()
+        if "lab" in self.__dict__:
+            self.lab.close()
         for instance in self._traces.values():
             instance.close()
         self._traces.clear()
