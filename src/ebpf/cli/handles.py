@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json
-from ebpf.cli.noun import Missing, Verb, done, pin_object, status
+from ebpf.cli.noun import Missing, Verb, Worded, done, pin_object, status
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
 from ebpf.sys.calls import FdById, GetLinkInfo, GetMapInfo, GetProgInfo, LinkInfo, MapInfo, NextId, ObjGet, ProgInfo
@@ -60,9 +60,8 @@ def take(words: Words, noun: str) -> Handle:
     if how == "id" and not what.isdigit() and not what.startswith("0x"):
         raise UsageError(f"can't parse {what} as ID")
     if how == "name" and len(what) > 15 and noun == "map":
-        error = UsageError("can't parse name")
-        error.hint = f"map names have at most 15 characters, and '{what}' has {len(what)}"
-        raise error
+        theirs = "can't parse name"
+        raise Worded(f"{theirs} '{what}': map names have at most 15 characters", theirs)
     return Handle(how, what)
 
 

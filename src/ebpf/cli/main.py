@@ -9,7 +9,7 @@ from importlib import import_module
 
 from ebpf.cli.context import HELP_KERNELS, Context, Run
 from ebpf.cli.jsonw import dumps
-from ebpf.cli.noun import Missing, Misuse, Silent
+from ebpf.cli.noun import Missing, Misuse, Silent, Worded
 from ebpf.cli.usage import grammar
 from ebpf.cli.words import match, split_flags
 from ebpf.errors import CompileError, EbpfError, UsageError, VerifierError
@@ -149,6 +149,8 @@ def report_any(context: Context, carry_out: Callable[[], int]) -> int:
 def report(context: Context, error: EbpfError) -> int:
     """Print an error as one line, with the compiler's or verifier's text where there is one; return the exit status."""
     under_its_name = context.command == "bpftool"
+    if under_its_name and isinstance(error, Worded):
+        error = UsageError(error.theirs)
     if isinstance(error, Silent) or (isinstance(error, Missing) and under_its_name):
         if context.json:
             context.write("")
@@ -175,8 +177,7 @@ def report(context: Context, error: EbpfError) -> int:
         if isinstance(error, VerifierError) and error.log and context.debug:
             context.note(error.log.rstrip())
         context.note(f"Error: {error}")
-    theirs = under_its_name and isinstance(error, UsageError)
-    if error.hint and not context.json and not theirs and error.hint not in str(error):
+    if error.hint and not context.json and error.hint not in str(error):
         context.note(f"  hint: {error.hint}")
     if not context.bpftool:
         return 2 if isinstance(error, UsageError) else 1

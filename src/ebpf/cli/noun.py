@@ -24,6 +24,14 @@ class Misuse(UsageError):
         super().__init__(what)
 
 
+class Worded(UsageError):
+    """A wrong request of which we say more than bpftool: `theirs` is what that says."""
+
+    def __init__(self, ours: str, theirs: str) -> None:
+        self.theirs = theirs
+        super().__init__(ours)
+
+
 class Missing(UsageError):
     """No object has this name or tag: bpftool says so by its status alone."""
 

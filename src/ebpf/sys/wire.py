@@ -26,7 +26,6 @@ from ebpf.errors import (
     UsageError,
     VerifierError,
 )
-from ebpf.records import finish
 from ebpf.sys import calls, kernel
 from ebpf.uapi import Cmd
 
@@ -98,7 +97,6 @@ def _shape(cls: type[Any]) -> Shape:
     shape = _SHAPES.get(cls.__name__)
     if shape is None:
         hints = get_type_hints(cls)
-        finish(cls)
         shape = tuple((f.name, _check(hints[f.name]), Cmd if hints[f.name] is Cmd else None) for f in fields(cls))
         _SHAPES[cls.__name__] = shape
     return shape
