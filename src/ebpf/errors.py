@@ -31,7 +31,8 @@ class EbpfError(Exception):
     def __str__(self) -> str:
         """One line, whatever names of a damaged file it quotes."""
         text = super().__str__()
-        return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        # Some of bpftool's own lines end with an empty one.
+        return text if text.rstrip("\n").isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True, slots=True)

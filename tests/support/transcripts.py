@@ -40,8 +40,8 @@ _COMPILED = tuple((re.compile(pattern, re.MULTILINE), to) for pattern, to in _VO
 # Lists of ids keep their length.
 _LISTS = re.compile(r'(map_ids |prog_ids |"map_ids":\s*\[|"prog_ids":\s*\[)([\d,]+)')
 # The id of a map or program, as the bytes of a value.
-_ID_BYTES = re.compile(rf"(?:{_BYTE} ){{4}}|{_BYTE} {_BYTE} 0[01] 00(?=\n)")
-_ID_LIST = re.compile(r'"value":\s*\["0x..","0x..","0x0[01]","0x00"\s*\]')
+_ID_BYTES = re.compile(rf"(?:{_BYTE} ){{4}}|{_BYTE} {_BYTE} {_BYTE} 00(?=\n)")
+_ID_LIST = re.compile(r'"value":\s*\["0x..","0x..","0x..","0x00"\s*\]')
 
 
 def normal(text: str, command: str) -> str:
