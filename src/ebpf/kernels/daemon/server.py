@@ -22,7 +22,7 @@ from ebpf.kernels.daemon.journal import Journal
 from ebpf.kernels.daemon.limits import Limits
 from ebpf.kernels.daemon.shown import ShownPins
 from ebpf.kernels.daemon.watch import Watch
-from ebpf.kernels.user.kernel import Job
+from ebpf.kernels.user.jobs import Job
 from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, ProgramObject
 from ebpf.kernels.user.state import State
 from ebpf.sys import wire

@@ -10,11 +10,17 @@ from ebpf.btf import Btf
 from ebpf.errors import KernelError
 from ebpf.kernels.user.load import LoadedProgram
 from ebpf.kernels.user.maps import Holding, Map
+from ebpf.uapi import MapFlag
 
 T = TypeVar("T", bound="Object")
 
 #: What a descriptor that may not do everything may: BPF_F_RDONLY or BPF_F_WRONLY of the call that made it.
 READ, WRITE = 1, 2
+
+
+def access(flags: int) -> int:
+    """What a descriptor may that was made with these flags of a map (0: everything)."""
+    return READ if flags & MapFlag.RDONLY else WRITE if flags & MapFlag.WRONLY else 0
 
 
 class Object:
