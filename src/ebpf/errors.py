@@ -17,7 +17,7 @@ The text of each is one line: what, where, why, in lower case. The commands prin
 
 import errno as _errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -124,6 +124,14 @@ class NotFoundError(EbpfError):
         if self.near:
             text += "; did you mean " + " or ".join(repr(n) for n in self.near) + "?"
         super().__init__(text)
+
+
+def near(name: str, names: Iterable[str], *, count: int = 2, cutoff: float = 0.6) -> list[str]:
+    """The names that are most like one that is not there; `cutoff` 1 takes only the same."""
+    # It is imported by who is in want of it: most commands are not.
+    from difflib import get_close_matches
+
+    return get_close_matches(name, list(names), n=count, cutoff=cutoff)
 
 
 class NotSupportedError(EbpfError):

@@ -249,14 +249,14 @@ def test_probes_that_are_not_there_are_named(library: str, held: Collection) -> 
     ],
 )
 def test_arguments_as_assemblers_write_them(text: str, row: dict[str, int]) -> None:
-    from ebpf.attach.usdt import locate
+    from ebpf.attach.static_probes import locate
 
     assert locate(text).items() >= row.items()
 
 
 @pytest.mark.parametrize("text", ["8@foo(%rip)", "3@%rax", "8@%xyz", "8", "8@16(%rdx,%rcx,3)"])
 def test_arguments_that_cannot_be_found_are_named(text: str) -> None:
-    from ebpf.attach.usdt import locate
+    from ebpf.attach.static_probes import locate
 
     with pytest.raises(FormatError, match=r"the argument .* (is written|lies)"):
         locate(text, "a:b")

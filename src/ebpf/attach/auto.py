@@ -2,12 +2,9 @@
 
 from collections.abc import Callable
 
-from ebpf.attach.iterator import iterate
 from ebpf.attach.link import Link
-from ebpf.attach.multi import kprobe_multi, uprobe_multi
 from ebpf.attach.perf import kprobe, ksyscall, tracepoint, uprobe
 from ebpf.attach.raw import raw_tracepoint, trace
-from ebpf.attach.usdt import usdt
 from ebpf.errors import UsageError
 from ebpf.object import Program
 
@@ -59,14 +56,26 @@ def _uprobe(*, ret: bool) -> Callable[[Program, str], Link]:
 
 
 def _kprobe_multi(*, ret: bool = False, session: bool = False) -> Callable[[Program, str], Link]:
-    return lambda program, target: kprobe_multi(program, target, ret=ret, session=session)
+    def make(program: Program, target: str) -> Link:
+        from ebpf.attach.multi import kprobe_multi
+
+        return kprobe_multi(program, target, ret=ret, session=session)
+
+    return make
 
 
 def _uprobe_multi(*, ret: bool = False, session: bool = False) -> Callable[[Program, str], Link]:
-    return lambda program, target: uprobe_multi(program, *_in_file(program, target, "pattern"), ret=ret, session=session)
+    def make(program: Program, target: str) -> Link:
+        from ebpf.attach.multi import uprobe_multi
+
+        return uprobe_multi(program, *_in_file(program, target, "pattern"), ret=ret, session=session)
+
+    return make
 
 
 def _usdt(program: Program, target: str) -> Link:
+    from ebpf.attach.static_probes import usdt
+
     rest, _, name = target.rpartition(":")
     path, colon, provider = rest.rpartition(":")
     if not colon:
@@ -81,6 +90,8 @@ def _by_btf(program: Program, target: str) -> Link:
 
 
 def _iterator(program: Program, target: str) -> Link:
+    from ebpf.attach.iterator import iterate
+
     del target
     return iterate(program)
 

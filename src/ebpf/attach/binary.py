@@ -1,7 +1,6 @@
 """Programs and libraries by name, and places in them."""
 
 import os
-import shutil
 from fnmatch import fnmatchcase
 
 from ebpf.elf import file_offset, function_offsets
@@ -29,6 +28,8 @@ def resolve_binary(name: str) -> str:
         folders = [*os.environ.get("LD_LIBRARY_PATH", "").split(":"), *_LIBRARIES]
         found = next((path for path in (os.path.join(folder, name) for folder in folders if folder) if os.path.isfile(path)), None)
     else:
+        import shutil
+
         found = shutil.which(name)
     if found is None:
         raise NotFoundError("library" if ".so" in name else "program", name, where="the loader's folders" if ".so" in name else "PATH")

@@ -1,7 +1,6 @@
 """Programs on netfilter's hooks."""
 
 import errno
-import socket
 
 from ebpf.attach.link import Attachable, Link, create
 from ebpf.errors import UsageError
@@ -9,7 +8,8 @@ from ebpf.sys.calls import LinkCreate, NetfilterHook
 from ebpf.uapi import AttachType
 
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
-FAMILIES = {"ip": int(socket.AF_INET), "ip6": int(socket.AF_INET6)}
+# AF_INET and AF_INET6, as Linux numbers them on every machine.
+FAMILIES = {"ip": 2, "ip6": 10}
 _DEFRAGMENT = 1
 _WHY = {
     errno.EBUSY: ("another program has this hook with this priority", "choose another priority"),

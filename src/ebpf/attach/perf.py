@@ -3,10 +3,9 @@
 import errno
 from contextlib import ExitStack
 
-from ebpf.attach import prefix
 from ebpf.attach.binary import place_in, resolve_binary
 from ebpf.attach.link import Attachable, Link
-from ebpf.errors import KernelError, NotFoundError, NotSupportedError, PrivilegeError, UsageError
+from ebpf.errors import KernelError, NotFoundError, NotSupportedError, PrivilegeError, UsageError, near
 from ebpf.object import Program
 from ebpf.sys.calls import LinkCreate
 from ebpf.sys.kernel import Breakpoint, Counter, Kernel, Kprobe, PerfSource, Tracepoint, Uprobe
@@ -75,9 +74,7 @@ def perf_event(
     Raises NotFoundError, NotSupportedError for a counter that the machine has not.
     """
     if event not in PERF_EVENTS:
-        from difflib import get_close_matches
-
-        raise NotFoundError("perf event", event, near=get_close_matches(event, PERF_EVENTS, n=2))
+        raise NotFoundError("perf event", event, near=near(event, PERF_EVENTS))
     if not period and not frequency:
         raise UsageError(f"perf event {event!r}: how often? give period or frequency")
     kind, config = PERF_EVENTS[event]
@@ -117,6 +114,8 @@ def on_event(program: Attachable, source: PerfSource, kind: str, target: str, *,
         if scope is None or not isinstance(program, Program):
             fd = program.fd
         else:
+            from ebpf.attach import prefix
+
             code = [prefix.mov(6, 1), *prefix.in_scope(scope), prefix.mov(1, 6)]
             fd = prefix.load_prefixed(program, code, ProgType(program.spec.type))
             stack.callback(kernel.close, fd)

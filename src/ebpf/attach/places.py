@@ -3,9 +3,8 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 
-from ebpf.errors import NotFoundError, UsageError
+from ebpf.errors import NotFoundError, UsageError, near
 from ebpf.sys.kernel import Kernel
 
 
@@ -13,7 +12,7 @@ def interface_index(kernel: Kernel, interface: str) -> int:
     """The number of a network interface. Raises NotFoundError."""
     known = kernel.interfaces()
     if interface not in known:
-        raise NotFoundError("interface", interface, near=get_close_matches(interface, known, n=2) or sorted(known)[:4])
+        raise NotFoundError("interface", interface, near=near(interface, known) or sorted(known)[:4])
     return known[interface]
 
 

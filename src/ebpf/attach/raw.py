@@ -3,7 +3,6 @@
 import errno
 from contextlib import ExitStack
 
-from ebpf.attach import prefix
 from ebpf.attach.link import Attachable, Link, held, refused
 from ebpf.errors import KernelError, PrivilegeError
 from ebpf.object import Program
@@ -19,6 +18,8 @@ def raw_tracepoint(program: Attachable, name: str, *, cookie: int = 0) -> Link:
         if scope is None or not isinstance(program, Program):
             fd = program.fd
         else:
+            from ebpf.attach import prefix
+
             code = [prefix.mov(6, 1), *prefix.in_scope(scope), prefix.mov(1, 6)]
             fd = prefix.load_prefixed(program, code, ProgType(program.spec.type))
             stack.callback(kernel.close, fd)

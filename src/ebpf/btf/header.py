@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ebpf.btf.c import CPrinter
 from ebpf.btf.parse import Btf
-from ebpf.btf.select import FASTCALL
+from ebpf.btf.selection import FASTCALL
 
 _HEAD = """\
 #ifndef __VMLINUX_H__

@@ -1,11 +1,9 @@
 """`ebpf explain E0006`: what a kind of refusal means, with code that is refused and code that is accepted."""
 
-from difflib import get_close_matches
-
 from ebpf.cli.context import Context
 from ebpf.cli.jsonw import dumps
 from ebpf.debug import PAGES, Page, page_of
-from ebpf.errors import NotFoundError, UsageError
+from ebpf.errors import NotFoundError, UsageError, near
 
 USAGE = """usage: ebpf explain [ID|NAME]
 
@@ -35,7 +33,7 @@ def run(context: Context, argv: list[str]) -> int:
         return 0
     found = page_of(words[0])
     if found is None:
-        raise NotFoundError("refusal", words[0], near=get_close_matches(words[0], [row.name for row in PAGES.values()]))
+        raise NotFoundError("refusal", words[0], near=near(words[0], [row.name for row in PAGES.values()], count=3))
     _write(context, found, as_json=as_json)
     return 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebpf.cli.context import Context
-from ebpf.errors import EbpfError, NotFoundError, UsageError
+from ebpf.errors import EbpfError, NotFoundError, UsageError, near
 
 if TYPE_CHECKING:
     from ebpf.cli.held import Watch
@@ -101,13 +101,11 @@ def resolve(command: list[str]) -> list[str]:
 
 
 def _near(script: Path) -> list[Path]:
-    from difflib import get_close_matches
-
     try:
         names = [p.name for p in script.parent.iterdir() if p.suffix == ".py"]
     except OSError:
         return []
-    return [script.parent / n for n in get_close_matches(script.name, names, n=2)]
+    return [script.parent / n for n in near(script.name, names)]
 
 
 def _shell() -> list[str]:

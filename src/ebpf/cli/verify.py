@@ -4,7 +4,6 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from ebpf.btf import Btf, Kind, kernel_fields
@@ -16,7 +15,7 @@ from ebpf.cli.words import Words, number
 from ebpf.debug import Explanation, Span, explain
 from ebpf.engine.program import Code, MapDesc, SourceLine, Verdict
 from ebpf.engine.verifier import RULES, Rules, verify
-from ebpf.errors import EbpfError, FormatError, NotFoundError, UsageError
+from ebpf.errors import EbpfError, FormatError, NotFoundError, UsageError, near
 from ebpf.isa import decode
 from ebpf.object import matched
 from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec, RelocKind
@@ -112,7 +111,7 @@ def run(context: Context, argv: list[str]) -> int:
 def _read(path: Path, wanted: str) -> ObjectSpec:
     spec = read(path)
     if wanted and wanted not in spec.programs:
-        raise NotFoundError("program", wanted, where=str(path), near=get_close_matches(wanted, spec.programs))
+        raise NotFoundError("program", wanted, where=str(path), near=near(wanted, spec.programs, count=3))
     if not spec.programs:
         raise FormatError("no program in it", path=str(path))
     return spec

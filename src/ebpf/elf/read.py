@@ -1,8 +1,8 @@
 """Bytes of an object file to an ObjectSpec: sections to programs and maps, relocations resolved as far as no kernel is needed."""
 
+import os
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
 
 from ebpf.btf import Btf, Kind, place_variables
 from ebpf.elf.ext import Ext, read_ext
@@ -54,7 +54,7 @@ def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec
 
 def object_name(path: str) -> str:
     """The name that libbpf gives an object: the file's name up to its first dot, other characters than letters and digits as `_`."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", PurePath(path).name.partition(".")[0]) or "obj"
+    return re.sub(r"[^A-Za-z0-9_]", "_", os.path.basename(path).partition(".")[0]) or "obj"
 
 
 def _text(elf: ElfFile, name: str) -> str:

@@ -1,10 +1,9 @@
 """Where a function of a program or library lies in its file: what a uprobe asks for."""
 
 import struct
-from difflib import get_close_matches
 
 from ebpf.elf.file import read_elf
-from ebpf.errors import FormatError, NotFoundError
+from ebpf.errors import FormatError, NotFoundError, near
 
 _PHDR = struct.Struct("<IIQQQQQQ")
 _SYM = struct.Struct("<IBBHQQ")
@@ -17,7 +16,7 @@ def file_offset(path: str, function: str) -> int:
     addresses = _addresses(data, path)
     if function in addresses:
         return to_file_offset(data, path, addresses[function])
-    raise NotFoundError("function", function, where=path, near=get_close_matches(function, addresses, n=2, cutoff=0.8))
+    raise NotFoundError("function", function, where=path, near=near(function, addresses, cutoff=0.8))
 
 
 def function_offsets(path: str) -> dict[str, int]:

@@ -1,20 +1,39 @@
 """RFC 9669: instructions, encoding, assembly and disassembly."""
 
-from ebpf.isa.asm import asm
-from ebpf.isa.check import problem
+from typing import TYPE_CHECKING
+
 from ebpf.isa.codec import by_slot, decode, encode
-from ebpf.isa.disasm import disasm, disasm_one, xlated_imm
 from ebpf.isa.insn import Insn, called_register
-from ebpf.isa.table import OPCODES, Form, Opcode
+from ebpf.lazy import names
+
+if TYPE_CHECKING:
+    from ebpf.isa.assembler import asm
+    from ebpf.isa.check import problem
+    from ebpf.isa.disassembler import disasm, disasm_one, xlated_imm
+    from ebpf.isa.table import OPCODES, Form, Opcode
+
+__getattr__ = names(
+    __name__,
+    {
+        "asm": "assembler",
+        "problem": "check",
+        "disasm": "disassembler",
+        "disasm_one": "disassembler",
+        "xlated_imm": "disassembler",
+        "OPCODES": "table",
+        "Form": "table",
+        "Opcode": "table",
+    },
+)
 
 __all__ = [
-    "called_register",
-    "OPCODES",
     "Form",
     "Insn",
+    "OPCODES",
     "Opcode",
     "asm",
     "by_slot",
+    "called_register",
     "decode",
     "disasm",
     "disasm_one",

@@ -6,7 +6,7 @@ they are written as in the kernel's style.
 
 from typing import Final
 
-from ebpf.isa.disasm import ATOMIC, JMP, SIZES, disasm_one, xlated_imm
+from ebpf.isa.disassembler import ATOMIC, JMP, SIZES, disasm_one, xlated_imm
 from ebpf.isa.insn import Insn
 from ebpf.isa.opcodes import CALL, FETCH, GOTOL, JA, LD_IMM64, MAY_GOTO, Atomic, Class, Jmp, Mode, Size
 from ebpf.isa.table import OPCODES, Form

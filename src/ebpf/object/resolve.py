@@ -1,21 +1,18 @@
 """What a kernel gives to the programs of one object: its types for CO-RE, its functions and variables by name, its options."""
 
 import errno
-import gzip
 import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 
 from ebpf.btf import Btf, Kind, Matcher, compatible, essential
-from ebpf.errors import EbpfError, FormatError, NotFoundError, NotSupportedError
+from ebpf.errors import EbpfError, FormatError, NotFoundError, NotSupportedError, near
 from ebpf.spec import Extern, ExternKind, ObjectSpec
 from ebpf.sys.calls import FdById, GetBtfInfo, NextId, ProgLoad
 from ebpf.sys.kernel import VMLINUX, Kernel
-from ebpf.sys.types import open_types
 from ebpf.uapi import HELPERS_BY_NAME, Cmd, ProgType
 
 _KALLSYMS = "/proc/kallsyms"
@@ -58,6 +55,8 @@ class Resolver:
         except OSError as error:
             raise NotSupportedError("CO-RE", _NO_TYPES, hint="Give a file with the kernel's BTF, or use a kernel that has it") from error
         if raw:
+            from ebpf.sys.types import open_types
+
             return open_types(raw, VMLINUX)
         # A kernel without structures of its own: programs run with theirs.
         if self.spec.btf is None:
@@ -110,7 +109,7 @@ class Resolver:
         """Names like this one, of what the kernel calls `prefix` and a name."""
         types = self.types
         names = {types.name(id_) for id_ in range(1, len(types)) if types.kind(id_) == kind}
-        return get_close_matches(name, [n.removeprefix(prefix) for n in names if n.startswith(prefix)], n=2, cutoff=0.8)
+        return near(name, [n.removeprefix(prefix) for n in names if n.startswith(prefix)], cutoff=0.8)
 
     # -- externs
 
@@ -216,6 +215,8 @@ class Resolver:
                 raw = self.kernel.read_file(path)
             except OSError:
                 continue
+            import gzip
+
             text = (gzip.decompress(raw) if path.endswith(".gz") else raw).decode("utf-8", "replace")
             return dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))
         return {}

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any, TypeVar
 
 from ebpf.btf import Btf, Value, write_value
-from ebpf.errors import NotFoundError, UsageError
+from ebpf.errors import NotFoundError, UsageError, near
 from ebpf.uapi import ProgFlag, section_row
 
 T = TypeVar("T")
@@ -190,7 +189,7 @@ class ObjectSpec:
         known = {v.name: (key, v) for key, held in maps.items() for v in held.variables if v.type_id and held.initial is not None}
         for name, value in values.items():
             if name not in known or self.btf is None:
-                raise NotFoundError("variable", name, where=self.path, near=get_close_matches(name, known, n=2))
+                raise NotFoundError("variable", name, where=self.path, near=near(name, known))
             key, variable = known[name]
             data = bytearray(maps[key].initial or b"")
             data[variable.offset : variable.offset + variable.size] = write_value(self.btf, variable.type_id, value)
@@ -201,7 +200,7 @@ class ObjectSpec:
 def _changed(kind: str, name: str, there: Mapping[str, T], changes: Mapping[str, Any], path: str) -> T:
     """A part of an object with some of its fields changed."""
     if name not in there:
-        raise NotFoundError(kind, name, where=path, near=get_close_matches(name, there, n=2))
+        raise NotFoundError(kind, name, where=path, near=near(name, there))
     part: Any = there[name]
     known = {field.name for field in fields(part)} - {"name"}
     wrong = next((field for field in changes if field not in known), None)

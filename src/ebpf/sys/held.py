@@ -2,9 +2,7 @@
 
 import os
 import select
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +10,9 @@ from typing import Generic, NoReturn, TypeVar
 
 from ebpf.errors import UsageError
 from ebpf.sys.kernel import Command
+
+# Two of three starts need nothing else of `signal`, nor `threading`: they are imported by who does.
+_SIGKILL = 9
 
 
 def fork_held(command: Command, child: Callable[[Command, int], NoReturn]) -> tuple[int, int]:
@@ -23,6 +24,8 @@ def fork_held(command: Command, child: Callable[[Command, int], NoReturn]) -> tu
     if not pid:
         try:
             os.close(write_end)
+            import signal
+
             # What Python ignores would stay ignored after the exec.
             for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTTOU):
                 signal.signal(number, signal.SIG_DFL)
@@ -119,12 +122,12 @@ class HeldCommand:
         if self.poll() is not None:
             return
         with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, _SIGKILL)
         self.released = True
         self._drop_pipe()
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
-        self._status = 128 + signal.SIGKILL
+        self._status = 128 + _SIGKILL
 
     def close(self) -> None:
         """Give back what is ours; the command goes on without us. Idempotent."""
@@ -150,6 +153,9 @@ class HeldCommand:
 
 
 def _give_terminal(terminal: int, group: int) -> None:
+    import signal
+    import threading
+
     # Who is in the background may not change the terminal's group, unless it ignores the signal for that.
     if threading.current_thread() is not threading.main_thread():
         return

@@ -6,18 +6,17 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ebpf.errors import KernelError, NotSupportedError, PrivilegeError, UsageError
 from ebpf.kernels.linux.syscall import has_capability
 from ebpf.sys.calls import ProgTestRun
-from ebpf.sys.capture import Capture, header
 from ebpf.sys.held import HeldCommand, HeldSlot, fork_held, own_group
 from ebpf.sys.kernel import Command, ReplayStats, Route, Scope
 
 if TYPE_CHECKING:
     from ebpf.kernels.linux.kernel import LinuxKernel
+    from ebpf.sys.capture import Capture
 
 _SHORTEST = 14
 _DRAIN_S = 3.0
@@ -26,7 +25,7 @@ _DRAIN_S = 3.0
 class Held(HeldCommand):
     """A spawned command, in a cgroup of its own where it is scoped."""
 
-    def __init__(self, pid: int, pipe: int, cgroup: Path | None, *, foreground: bool) -> None:
+    def __init__(self, pid: int, pipe: int, cgroup: str | None, *, foreground: bool) -> None:
         super().__init__(pid, pipe, foreground=foreground)
         self._cgroup = cgroup
 
@@ -35,10 +34,10 @@ class Held(HeldCommand):
         super().close()
         if self._cgroup is not None:
             with suppress(OSError):
-                for pid in (self._cgroup / "cgroup.procs").read_text().split():
-                    (self._cgroup.parent / "cgroup.procs").write_text(pid)
+                for pid in _read(f"{self._cgroup}/cgroup.procs").split():
+                    _write(f"{os.path.dirname(self._cgroup)}/cgroup.procs", pid)
             with suppress(OSError):
-                self._cgroup.rmdir()
+                os.rmdir(self._cgroup)
             self._cgroup = None
 
 
@@ -59,7 +58,7 @@ class LinuxLab(HeldSlot[Held]):
         pid, pipe = fork_held(command, _child)
         self.process = Held(pid, pipe, cgroup, foreground=command.foreground)
         if cgroup is not None:
-            (cgroup / "cgroup.procs").write_text(str(pid))
+            _write(f"{cgroup}/cgroup.procs", str(pid))
         return self.process
 
     def just_ended(self) -> bool:
@@ -77,13 +76,15 @@ class LinuxLab(HeldSlot[Held]):
     def replay(
         self,
         prog_fd: int,
-        capture: Capture,
+        capture: "Capture",
         *,
         repeat: int = 1,
         sinks: Mapping[int, str] | None = None,
         limit: int | None = None,
     ) -> ReplayStats:
         """Run an XDP program over every packet, each by a test run of its own."""
+        from ebpf.sys.capture import header
+
         capture.require_ethernet()
         files = {verdict: open(path, "wb") for verdict, path in (sinks or {}).items()}  # noqa: SIM115  # closed below
         verdicts: dict[int, int] = {}
@@ -131,22 +132,31 @@ def _child(command: Command, pipe: int) -> NoReturn:
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
-def _own_cgroup() -> tuple[Path, Scope]:
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _own_cgroup() -> tuple[str, Scope]:
     """A fresh cgroup. Raises UsageError where none can be made."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in _read("/proc/self/mountinfo").splitlines():
         fields, _, kind = line.partition(" - ")
         if not kind.startswith("cgroup2 "):
             continue
-        mount = Path(fields.split()[4])
-        own = next((row[3:] for row in Path("/proc/self/cgroup").read_text().splitlines() if row.startswith("0::")), "/")
-        parent = mount / own.lstrip("/")
-        path = parent / f"ebpf-{os.getpid()}"
+        mount = fields.split()[4]
+        own = next((row[3:] for row in _read("/proc/self/cgroup").splitlines() if row.startswith("0::")), "/")
+        path = f"{os.path.join(mount, own.lstrip('/')).rstrip('/')}/ebpf-{os.getpid()}"
         try:
-            path.mkdir()
+            os.mkdir(path)
         except OSError:
             continue
         level = len([part for part in own.split("/") if part]) + 1
-        return path, Scope(path.stat().st_ino, level)
+        return path, Scope(os.stat(path).st_ino, level)
     if not has_capability("CAP_BPF"):
         raise PrivilegeError(errno.EPERM, "mkdir in cgroup2", "CAP_BPF", "Linux's kernel needs root or CAP_BPF; without: --kernel user")
     raise UsageError("no cgroup v2 can be made here to tell the command's tree apart; use --system-wide")

@@ -4,9 +4,8 @@ import ctypes
 import errno
 import fcntl
 import os
-from pathlib import Path
 
-from ebpf.errors import KernelError, NotFoundError, NotSupportedError
+from ebpf.errors import KernelError, NotFoundError, NotSupportedError, near
 from ebpf.kernels.linux.codec import attr
 from ebpf.kernels.linux.syscall import failure, perf_event_open, syscall_function
 from ebpf.kernels.linux.tracefs import tracepoint_id
@@ -19,7 +18,7 @@ _BPF_OUTPUT = 10
 _SAMPLE_RAW = 1 << 10
 _ENABLE, _SET_BPF = 0x2400, 0x40042408
 _CLOEXEC = 8
-_PMU = Path("/sys/bus/event_source/devices")
+_PMU = "/sys/bus/event_source/devices"
 
 
 def _attr(
@@ -91,7 +90,8 @@ def _breakpoint(source: Breakpoint, pid: int, cpu: int) -> int:
 
 def _pmu(name: str, target: str, hint: str) -> int:
     try:
-        return int((_PMU / name / "type").read_text())
+        with open(f"{_PMU}/{name}/type", encoding="ascii") as file:
+            return int(file.read())
     except OSError:
         raise NotSupportedError(f"{name} {target!r}", f"this kernel has no {name}s (CONFIG_{name.upper()}_EVENTS)", hint=hint) from None
 
@@ -127,9 +127,7 @@ def require_function(name: str) -> None:
                     functions.append(parts[2])
     except OSError:
         return
-    from difflib import get_close_matches
-
-    raise NotFoundError("kernel function", name, near=get_close_matches(name, functions, n=2, cutoff=0.8))
+    raise NotFoundError("kernel function", name, near=near(name, functions, cutoff=0.8))
 
 
 def _open(buffer: "ctypes.Array[ctypes.c_char]", pid: int, cpu: int, what: str) -> int:

@@ -2,31 +2,34 @@
 
 import ctypes
 import os
+import stat
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 
-from ebpf.errors import NotFoundError, NotSupportedError, PrivilegeError
+from ebpf.errors import NotFoundError, NotSupportedError, PrivilegeError, near
 
 # fsopen, fsconfig and fsmount have the same numbers on every machine.
 _FSOPEN, _FSCONFIG, _FSMOUNT, _CREATE = 430, 431, 432, 6
+_PRINTK = "events/bpf_trace/bpf_trace_printk/enable"
 _MARK = b"ebpf: the command has ended"
-_ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+_ROOTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 @lru_cache(maxsize=1)
-def root() -> Path:
+def root() -> str:
     """Where tracefs can be reached: where it is mounted, else by a mount of our own that no path leads to.
 
     Raises NotSupportedError where there is none, PrivilegeError where it may not be read.
     """
     for path in _ROOTS:
         try:
-            if (path / "events").is_dir():
+            if stat.S_ISDIR(os.stat(f"{path}/events").st_mode):
                 return path
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         except PermissionError:
             raise PrivilegeError(13, f"open {path}", "CAP_SYS_ADMIN", "tracefs is for root") from None
-    return Path(f"/proc/self/fd/{_detached_mount(b'tracefs')}")
+    return f"/proc/self/fd/{_detached_mount(b'tracefs')}"
 
 
 def _detached_mount(kind: bytes) -> int:
@@ -54,16 +57,15 @@ def _detached_mount(kind: bytes) -> int:
 
 def tracepoint_id(category: str, name: str) -> int:
     """The number of a tracepoint. Raises NotFoundError with names like it."""
-    events = root() / "events"
+    events = f"{root()}/events/{category}"
     try:
-        return int((events / category / name / "id").read_text())
+        with open(f"{events}/{name}/id", encoding="ascii") as file:
+            return int(file.read())
     except PermissionError:
         raise PrivilegeError(13, "open tracefs", "CAP_SYS_ADMIN", "tracefs is for root") from None
     except (OSError, ValueError):
-        from difflib import get_close_matches
-
-        names = [f"{category}:{p.name}" for p in (events / category).iterdir()] if (events / category).is_dir() else []
-        raise NotFoundError("tracepoint", f"{category}:{name}", near=get_close_matches(f"{category}:{name}", names, n=2)) from None
+        names = [f"{category}:{each}" for each in os.listdir(events)] if os.path.isdir(events) else []
+        raise NotFoundError("tracepoint", f"{category}:{name}", near=near(f"{category}:{name}", names)) from None
 
 
 class TraceInstance:
@@ -73,24 +75,28 @@ class TraceInstance:
         self.flushed = False
         self._asked = False
         self._rest = b""
-        self._path = root() / "instances" / f"ebpf-{os.getpid()}-{number}"
+        self._path = f"{root()}/instances/ebpf-{os.getpid()}-{number}"
         try:
-            self._path.mkdir()
+            os.mkdir(self._path)
         except PermissionError:
             raise PrivilegeError(13, f"mkdir {self._path}", "CAP_SYS_ADMIN", "tracefs is for root") from None
         try:
-            (self._path / "events/bpf_trace/bpf_trace_printk/enable").write_text("1")
-            self.fd = os.open(self._path / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._write(_PRINTK, b"1")
+            self.fd = os.open(f"{self._path}/trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except BaseException:
             with suppress(OSError):
-                self._path.rmdir()
+                os.rmdir(self._path)
             raise
+
+    def _write(self, name: str, data: bytes) -> None:
+        with open(f"{self._path}/{name}", "wb", buffering=0) as file:
+            file.write(data)
 
     def flush(self) -> None:
         """Ask for a mark behind all that was written so far; `flushed` tells when it was read."""
         if not self._asked:
             self._asked = True
-            (self._path / "trace_marker").write_bytes(_MARK)
+            self._write("trace_marker", _MARK)
 
     def read(self) -> bytes:
         """The whole lines that there are."""
@@ -116,6 +122,6 @@ class TraceInstance:
             os.close(self.fd)
             self.fd = -1
             with suppress(OSError):
-                (self._path / "events/bpf_trace/bpf_trace_printk/enable").write_text("0")
+                self._write(_PRINTK, b"0")
             with suppress(OSError):
-                self._path.rmdir()
+                os.rmdir(self._path)

@@ -5,12 +5,11 @@ import errno
 import mmap
 import os
 import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import Env, Perf
-from ebpf.errors import KernelError, NotFoundError, NotSupportedError
+from ebpf.errors import KernelError, NotFoundError, NotSupportedError, near
 from ebpf.kernels.user.env import own_env
 from ebpf.kernels.user.hooks import ANY_CALL, Hook, Hooks, Kind
 from ebpf.kernels.user.memory import Region
@@ -123,8 +122,8 @@ class Events:
             return number
         if found or not _IDENTIFIER.match(name):
             calls = SYSCALLS[os.uname().machine]
-            near = get_close_matches(found[1] if found else name, calls, n=2)
-            raise NotFoundError("kernel function", name, near=[syscall_function(n) for n in near])
+            like = near(found[1] if found else name, calls)
+            raise NotFoundError("kernel function", name, near=[syscall_function(n) for n in like])
         kind = "kretprobe" if source.ret else "kprobe"
         raise NotSupportedError(
             f"{kind} '{name}{f'+{source.offset}' if source.offset else ''}'",
@@ -146,8 +145,8 @@ class Events:
                 if number is not None:
                     return number, on_exit
         calls = SYSCALLS[os.uname().machine]
-        near = get_close_matches(source.name.removeprefix("sys_enter_").removeprefix("sys_exit_"), calls, n=2)
-        raise NotFoundError("tracepoint", name, near=[f"syscalls:sys_enter_{n}" for n in near])
+        like = near(source.name.removeprefix("sys_enter_").removeprefix("sys_exit_"), calls)
+        raise NotFoundError("tracepoint", name, near=[f"syscalls:sys_enter_{n}" for n in like])
 
     # -- attaching
 

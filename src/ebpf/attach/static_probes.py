@@ -3,14 +3,13 @@
 import re
 import struct
 from contextlib import ExitStack
-from difflib import get_close_matches
 
 from ebpf.attach.binary import resolve_binary
 from ebpf.attach.link import Link
 from ebpf.attach.perf import uprobe
 from ebpf.btf import Btf, Value, write_value
 from ebpf.elf import Probe, read_probes
-from ebpf.errors import FormatError, NotFoundError, UsageError
+from ebpf.errors import FormatError, NotFoundError, UsageError, near
 from ebpf.object import Map, Program
 
 _SPECS = "__bpf_usdt_specs"
@@ -37,7 +36,7 @@ def usdt(program: Program, path: str, probe: str, *, pid: int = 0, cookie: int =
     places = [each for each in probes if (each.provider, each.name) == (provider, name)]
     if not places:
         known = sorted({f"{each.provider}:{each.name}" for each in probes})
-        raise NotFoundError("USDT probe", probe, where=path, near=get_close_matches(probe, known, n=2))
+        raise NotFoundError("USDT probe", probe, where=path, near=near(probe, known))
     # A program that reads no argument has no such map.
     specs = program.maps.get(_SPECS)
     rows: dict[str, int] = {}
