@@ -203,10 +203,7 @@ class Replay(ctypes.Structure):
         ("oversize", c_uint64),
         ("consumed", c_uint64),
         ("verdicts", c_uint64 * VERDICTS),
-        ("last_verdict", c_uint32),
         ("torn", c_uint32),
-        ("last_begin", c_uint64),
-        ("last_length", c_uint64),
     )
 
 

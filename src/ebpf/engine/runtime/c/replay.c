@@ -20,8 +20,7 @@ struct rt_replay {
     /* results */
     u64 packets, invalid, bytes, elapsed_ns, oversize, consumed;
     u64 verdicts[VERDICTS];
-    u32 last_verdict, torn;
-    u64 last_begin, last_length; /* the packet as the program left it, in the buffer */
+    u32 torn;
 };
 
 static inline u32 word(const u8 *at, u32 swapped)
@@ -36,8 +35,9 @@ struct stamp {
     u64 seconds, fraction, units;
 };
 
-static void save(s32 fd, const u8 *data, u32 length, struct stamp when)
+static void save(s32 fd, const struct rt_xdp *ctx, struct stamp when)
 {
+    u32 length = (u32)(ctx->data_end - ctx->data);
     u64 units = when.units ? when.units : 1000000, seconds = when.seconds + when.fraction / units;
     u64 rest = when.fraction % units;
     for (; units >> 40; units >>= 1)
@@ -45,42 +45,49 @@ static void save(s32 fd, const u8 *data, u32 length, struct stamp when)
     rest = rest * 1000000 / units;
     u32 header[4] = {(u32)seconds, (u32)rest, length, length};
     (void)!write(fd, header, 16);
-    (void)!write(fd, data, length);
+    (void)!write(fd, (const u8 *)ctx->data, length);
 }
 
-static inline u32 one(struct rt_replay *r, rt_prog prog, struct rt_env *env, const u8 *packet, u32 length, struct stamp when)
+/* What is the same for all packets, but the longest. */
+static inline struct rt_xdp context(const struct rt_replay *r)
+{
+    return (struct rt_xdp){.ingress_ifindex = r->ifindex, .hard_begin = (u64)r->buffer, .hard_end = (u64)r->buffer + ROOM};
+}
+
+/* Run the program over one packet. The answer is the file that the packet then belongs in, or -1. */
+static inline __attribute__((always_inline)) s32 one(struct rt_replay *r, rt_prog prog, struct rt_env *env, struct rt_xdp *ctx, const u8 *packet, u32 length)
 {
     r->packets++;
     r->bytes += length;
-    if (length < SHORTEST) {
+    if (__builtin_expect(length < SHORTEST, 0)) {
         r->invalid++;
-        return 0;
+        return -1;
     }
-    if (length + HEADROOM + TAILROOM > r->buffer_size) {
+    if (__builtin_expect(length + HEADROOM + TAILROOM > r->buffer_size, 0)) {
         r->oversize++;
-        return 0;
+        return -1;
     }
-    u8 *data = r->buffer + HEADROOM;
+    u8 *data = (u8 *)ctx->hard_begin + HEADROOM;
     if (length <= 64 && packet + 64 <= r->end)
-        memcpy(data, packet, 64); /* one fixed-size copy is quicker than a call */
+        __builtin_memcpy_inline(data, packet, 64); /* one fixed-size copy is quicker than a call */
     else
         memcpy(data, packet, length);
-    u64 room = HEADROOM + (u64)length < ROOM ? ROOM : HEADROOM + (u64)length;
-    struct rt_xdp ctx = {(u64)data, (u64)data + length, (u64)data, r->ifindex, 0, 0, 0, (u64)r->buffer, (u64)r->buffer + room};
-    u32 verdict = (u32)rt_call(prog, &ctx, env);
-    r->verdicts[verdict < VERDICTS - 1 ? verdict : VERDICTS - 1]++;
-    r->last_verdict = verdict;
-    r->last_begin = ctx.data - (u64)r->buffer;
-    r->last_length = ctx.data_end - ctx.data;
-    s32 sink = r->sinks[verdict < VERDICTS - 1 ? verdict : VERDICTS - 1];
-    if (__builtin_expect(sink >= 0, 0))
-        save(sink, (const u8 *)ctx.data, (u32)(ctx.data_end - ctx.data), when);
-    return verdict;
+    ctx->data = ctx->data_meta = (u64)data;
+    ctx->data_end = (u64)data + length;
+    if (__builtin_expect(HEADROOM + (u64)length > ROOM, 0))
+        ctx->hard_end = ctx->data_end;
+    u32 verdict = (u32)rt_call(prog, ctx, env);
+    if (__builtin_expect(HEADROOM + (u64)length > ROOM, 0))
+        ctx->hard_end = ctx->hard_begin + ROOM;
+    verdict = verdict < VERDICTS - 1 ? verdict : VERDICTS - 1;
+    r->verdicts[verdict]++;
+    return r->sinks[verdict];
 }
 
 static void classic(struct rt_replay *r, rt_prog prog, struct rt_env *env)
 {
     const u8 *at = r->at, *end = r->end;
+    struct rt_xdp ctx = context(r);
     u32 swapped = r->swapped;
     while (end - at >= 16) {
         u32 length = word(at + 8, swapped);
@@ -88,8 +95,9 @@ static void classic(struct rt_replay *r, rt_prog prog, struct rt_env *env)
             r->torn = 1;
             break;
         }
-        struct stamp when = {word(at, swapped), word(at + 4, swapped), r->nanoseconds ? 1000000000 : 1000000};
-        one(r, prog, env, at + 16, length, when);
+        s32 sink = one(r, prog, env, &ctx, at + 16, length);
+        if (__builtin_expect(sink >= 0, 0))
+            save(sink, &ctx, (struct stamp){word(at, swapped), word(at + 4, swapped), r->nanoseconds ? 1000000000 : 1000000});
         at += 16 + (u64)length;
         if (r->packets == r->limit)
             break;
@@ -128,6 +136,7 @@ static void blocks(struct rt_replay *r, rt_prog prog, struct rt_env *env)
     const u8 *at = r->at, *end = r->end;
     u32 swapped = r->swapped, interfaces = 0;
     u64 units[INTERFACES];
+    struct rt_xdp ctx = context(r);
     while (end - at >= 12) {
         u32 type = word(at, swapped);
         if (type == SECTION) {
@@ -147,12 +156,16 @@ static void blocks(struct rt_replay *r, rt_prog prog, struct rt_env *env)
             }
             u64 stamp = (u64)word(at + 12, swapped) << 32 | word(at + 16, swapped);
             u32 number = type == ENHANCED ? word(at + 8, swapped) : 0;
-            one(r, prog, env, at + 28, length, (struct stamp){0, stamp, number < interfaces ? units[number] : 1000000});
+            s32 sink = one(r, prog, env, &ctx, at + 28, length);
+            if (__builtin_expect(sink >= 0, 0))
+                save(sink, &ctx, (struct stamp){0, stamp, number < interfaces ? units[number] : 1000000});
         } else if (type == SIMPLE && size >= 16) {
             u32 length = word(at + 8, swapped);
             if (length > size - 16)
                 length = size - 16;
-            one(r, prog, env, at + 12, length, (struct stamp){0, 0, 1});
+            s32 sink = one(r, prog, env, &ctx, at + 12, length);
+            if (__builtin_expect(sink >= 0, 0))
+                save(sink, &ctx, (struct stamp){0, 0, 1});
         } else if (type == INTERFACE && size >= 20 && interfaces < INTERFACES) {
             units[interfaces++] = units_of(at, size, swapped);
         }
