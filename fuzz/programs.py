@@ -11,7 +11,7 @@ from typing import Final
 from fuzz import words
 from fuzz.words import Code, call, jump, load, mov, mov_reg, store, store_imm, wide
 
-from ebpf.isa import OPCODES, Insn
+from ebpf.isa import OPCODES, Insn, unused
 from ebpf.isa.opcodes import EXIT, FP, LD_IMM64, Size
 from ebpf.uapi import MapType, PseudoSrc
 
@@ -79,7 +79,8 @@ def make_wild(seed: int) -> Made:
         row = rng.choice(list(OPCODES))
         if insns[place].slots == 1 and row != LD_IMM64:
             changed = Insn(row, rng.randrange(10), rng.randrange(11), rng.choice((0, 1, -8, 8, rng.randint(-20, 20))), words.imm(rng))
-            insns[place] = rng.choice((changed, replace(insns[place], off=changed.off), replace(insns[place], imm=changed.imm)))
+            changed = rng.choice((changed, replace(insns[place], off=changed.off), replace(insns[place], imm=changed.imm)))
+            insns[place] = replace(changed, **dict.fromkeys(unused(changed), 0))
     return Made(seed, tuple(insns), made.packet)
 
 

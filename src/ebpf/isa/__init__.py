@@ -8,7 +8,7 @@ from ebpf.lazy import names
 
 if TYPE_CHECKING:
     from ebpf.isa.assembler import asm
-    from ebpf.isa.check import problem
+    from ebpf.isa.check import problem, unused
     from ebpf.isa.disassembler import disasm, disasm_one, xlated_imm
     from ebpf.isa.table import OPCODES, Form, Opcode
 
@@ -17,6 +17,7 @@ __getattr__ = names(
     {
         "asm": "assembler",
         "problem": "check",
+        "unused": "check",
         "disasm": "disassembler",
         "disasm_one": "disassembler",
         "xlated_imm": "disassembler",
@@ -39,5 +40,6 @@ __all__ = [
     "disasm_one",
     "encode",
     "problem",
+    "unused",
     "xlated_imm",
 ]

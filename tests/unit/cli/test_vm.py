@@ -43,6 +43,26 @@ CALLS = [
     Case("unwinding out of a function", "call inner\nr0 = 7\nexit\ninner:\nr1 = 0\ncall 5\nr0 = 2\nexit", 0),
 ]
 
+#: What RFC 9669 defines, though no kernel takes it.
+UNTAKEN = [
+    Case("a division by the number 0", "r0 = 7\nr0 /= 0\nexit", 0),
+    Case("a signed division by the number 0", "r0 = -7\nw0 s/= 0\nexit", 0),
+    Case("a remainder by the number 0", "r0 = -7\nr0 s%= 0\nexit", (1 << 64) - 7),
+    Case("a narrow remainder by the number 0", "r0 = -7\nw0 %= 0\nexit", (1 << 32) - 7),
+    Case("a shift by more than there is", "r0 = 1\nr0 <<= 65\nexit", 2),
+    Case("a narrow shift by more than there is", "r0 = 1\nw0 <<= 40\nexit", 256),
+    Case("a shift by less than nothing", "r0 = -1\nw0 >>= -24\nexit", 0xFFFFFF),
+    Case("code that is never reached", "r0 = 1\nexit\nr0 = 0\nexit", 1),
+    Case("an exit that is not last", "goto two\none:\nexit\ntwo:\nr0 = 3\ngotol one", 3),
+    Case("memory at odd addresses", "*(u64 *)(r1 + 1) = -2\nr0 = *(u64 *)(r1 + 1)\nexit", (1 << 64) - 2),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", UNTAKEN, ids=lambda case: case.name)
+def test_what_no_kernel_takes_does_what_the_standard_says(engine: str, case: Case) -> None:
+    assert run(case.text, engine, bytes(9))[0] == case.result
+
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", CALLS, ids=lambda case: case.name)
@@ -100,6 +120,23 @@ def test_what_a_wild_program_does_is_an_error(engine: str, text: str, slot: int,
         ([Insn(0xD3, 10, 1, imm=1), Insn(0x95)], "atomic operation on 1 bytes"),
         ([Insn(0xDB, 1, 10, imm=1), Insn(0x95)], "r10, which is read-only"),
         ([Insn(0x30, imm=1), Insn(0x95)], "reads a packet"),
+        ([Insn(0x07, 0, off=1, imm=1), Insn(0x95)], "has 1 in off, which it does not use"),
+        ([Insn(0xB7, 0, 3), Insn(0x95)], "has 3 in src"),
+        ([Insn(0xBF, 0, 1, imm=5), Insn(0x95)], "has 5 in imm"),
+        ([Insn(0x3F, 0, 1, imm=5), Insn(0x95)], "has 5 in imm"),
+        ([Insn(0x87, 0, 1), Insn(0x95)], "has 1 in src"),
+        ([Insn(0xDC, 0, 1, imm=16), Insn(0x95)], "has 1 in src"),
+        ([Insn(0x18, 0, off=4), Insn(0x95)], "has 4 in off"),
+        ([Insn(0x61, 0, 10, -4, 1), Insn(0x95)], "has 1 in imm"),
+        ([Insn(0x62, 10, 1, -4), Insn(0x95)], "has 1 in src"),
+        ([Insn(0x63, 10, 1, -4, 1), Insn(0x95)], "has 1 in imm"),
+        ([Insn(0x05, imm=1), Insn(0x95)], "has 1 in imm"),
+        ([Insn(0x06, off=1), Insn(0x95)], "has 1 in off"),
+        ([Insn(0x15, 0, 1), Insn(0x95)], "has 1 in src"),
+        ([Insn(0x1D, 0, 1, imm=1), Insn(0x95)], "has 1 in imm"),
+        ([Insn(0x85, 1, imm=2), Insn(0x95)], "has 1 in dst"),
+        ([Insn(0x85, off=1, imm=2), Insn(0x95)], "has 1 in off"),
+        ([Insn(0x95, imm=1)], "has 1 in imm"),
         ([Insn(0x85, src=1, imm=1), Insn(0x95), Insn(0xB7), Insn(0x05, off=-3)], "out of its function"),
         ([Insn(0x85, src=1, imm=1), Insn(0xB7), Insn(0xB7), Insn(0x95)], "runs on into the function at insn 2"),
     ],
