@@ -31,6 +31,8 @@ from ebpf.uapi import HELPERS, CallSrc, MapType, PseudoSrc
 
 _MAY_GOTO_LIMIT = 1 << 23
 _TAIL_CALL = 12
+#: The helper that keeps a function of the program: it is told whose it is.
+_SET_CALLBACK = 170
 ADD64_IMM: Final = Class.ALU64 | Alu.ADD
 MOV64_REG: Final = Class.ALU64 | Alu.MOV | 8
 _BINARY = {
@@ -82,7 +84,7 @@ class Slot:
     """What an entry of the image's table holds.
 
     "helper" (id), "hash" (id: the body of that helper for a map that is known to be a hash), "map" (fd: the header's address),
-    "data" (fd: its data's) or "runtime" (place in RUNTIME: that function).
+    "data" (fd: its data's), "runtime" (place in RUNTIME: that function) or "owner" (0: the number that the program is known by).
     """
 
     kind: str
@@ -476,7 +478,10 @@ class Translator:
         self._set(0, self._new(f"call i64 @f{start}({args}, ptr %env)"))
 
     def _call_helper(self, number: int, slot: int) -> None:
-        args = ", ".join(f"i64 {self._get(i)}" for i in range(1, 6))
+        values = [self._get(i) for i in range(1, 6)]
+        if number == _SET_CALLBACK:
+            values[2] = self._entry("owner", 0)
+        args = ", ".join(f"i64 {value}" for value in values)
         function = self._new(f"inttoptr i64 {self._entry(self._body(number, slot), number)} to ptr")
         result = self._new(f"call i64 {function}({args}, ptr %env)")
         if number == _TAIL_CALL:

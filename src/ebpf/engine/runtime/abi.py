@@ -108,7 +108,8 @@ class MapHeader(ctypes.Structure):
         ("seq", c_uint32),
         ("capacity", c_uint32),
         ("lock_at", c_uint32),
-        ("spare", c_uint32),
+        ("timer_at", c_uint32),
+        ("clock", c_void_p),
     )
 
 

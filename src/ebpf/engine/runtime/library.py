@@ -37,6 +37,12 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rt_wire_close": (None, (_P,)),
     "rt_wire_loop": (None, (_P, _P)),
     "rt_wire_set": (None, (_P, _P)),
+    "rt_clock_open": (c_void_p, ()),
+    "rt_clock_loop": (None, (_P, _P)),
+    "rt_clock_stop": (None, (_P,)),
+    "rt_clock_close": (None, (_P,)),
+    "rt_clock_leave": (None, (_P, _P)),
+    "rt_clock_uses": (c_uint32, (_P, c_uint64)),
     "rt_know": (None, (_P, c_uint32)),
     "rt_forked": (None, ()),
 }

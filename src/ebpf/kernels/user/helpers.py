@@ -14,6 +14,8 @@ _FAMILIES: Final[Mapping[int, str]] = {ProgType.XDP: "xdp"}
 
 #: Helpers whose second argument is a function of the program that they call.
 CALLING_BACK: Final = ("loop", "for_each_map_elem")
+#: The helper that keeps such a function for later: bpf_timer_set_callback.
+CALLING_LATER: Final = 170
 
 
 def body(prog_type: int, id_: int, family: str = "helper") -> int:

@@ -76,7 +76,9 @@ def drop(kernel: "UserKernel", held: Map, key: bytes) -> bool:
 
 
 def unused(state: "State", thing: Object) -> None:
-    """Nobody has an object open any more. A map of programs is emptied then: programs that call into it keep it, and it them."""
+    """Nobody has an object open any more. A map's timers go; a map of programs is emptied: programs that use it keep it, and it them."""
+    if isinstance(thing, MapObject):
+        thing.map.left()
     if isinstance(thing, MapObject) and isinstance(thing.map, ProgArray):
         olds = [thing.map.drop(key) for key in list(thing.map.things)]
 

@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.program import Code, MapDesc, Prepared, SourceLine, Verdict
@@ -73,8 +73,8 @@ _ACCESS = frozenset(
         "unknown",
     ]
 )
-#: What stands for programs that have no machine code: addresses that nothing has.
-_TARGETS = itertools.count(0xEBF1_0000_0000_0000, 16)
+#: Numbers of programs: addresses that nothing has.
+_OWNERS = itertools.count(0xEBF1_0000_0000_0000, 16)
 
 
 @dataclass(slots=True)
@@ -88,10 +88,14 @@ class LoadedProgram:
     maps: Mapping[int, Map]
     entry: int = 0
     code: "Compiled | None" = None
-    #: What stands for it in maps of programs: its entry, or a number of its own where there is no machine code.
+    #: The number that the runtime knows it by.
+    owner: int = field(default_factory=lambda: next(_OWNERS))
+    #: What stands for it in maps of programs: its entry, or its number where there is no machine code.
     target: int = 0
     #: The functions of Python that it was made into.
     callers: list[Caller] = field(default_factory=list)
+    #: Its functions that timers call, where the interpreter runs them.
+    callbacks: dict[int, Any] = field(default_factory=dict)
 
     def close(self) -> None:
         """Give the machine code back."""
@@ -101,6 +105,7 @@ class LoadedProgram:
             self.code.close()
         self.code = None
         self.entry = 0
+        self.callbacks.clear()
 
 
 def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types: Mapping[int, Btf] | None = None) -> LoadedProgram:
@@ -162,7 +167,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
     program = LoadedProgram(call, prepared, verdict, tag(insns), maps)
     if compiles():
         _compile(program)
-    program.target = program.entry or next(_TARGETS)
+    program.target = program.entry or program.owner
     return program
 
 
@@ -199,6 +204,8 @@ def _compile(program: LoadedProgram) -> None:
             return body(program.call.prog_type, slot.number, slot.kind)
         if slot.kind == "runtime":
             return address(RUNTIME[slot.number])
+        if slot.kind == "owner":
+            return program.owner
         map_ = program.maps[slot.number]
         return map_.address if slot.kind == "map" else map_.data_address
 

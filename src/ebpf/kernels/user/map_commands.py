@@ -21,6 +21,8 @@ def _map_create(kernel: "UserKernel", call: calls.MapCreate) -> int:
         btf = kernel.table.get(call.btf_fd, BtfObject, "bpf(MAP_CREATE)") if call.btf_fd else None
         if btf is not None and call.btf_value_type_id:
             made.set_fields(kernel_fields(btf.btf, call.btf_value_type_id))
+        if made.header.timer_at:
+            made.clock = kernel.state.timers.clock()
     except EbpfError:
         made.close()
         raise

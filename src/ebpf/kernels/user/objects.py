@@ -45,6 +45,9 @@ class Object:
         """Whether there is something to read."""
         return False
 
+    def opened(self) -> None:
+        """Somebody has it open, after nobody had."""
+
     def arm(self) -> None:
         """Ask for `event_fd` to be written when there is something to read."""
 
@@ -76,6 +79,10 @@ class MapObject(Object):
         return ([self.btf] if self.btf is not None else []) + [
             thing for thing in (self.map.things.values() if isinstance(self.map, Holding) else ()) if isinstance(thing, Object)
         ]
+
+    def opened(self) -> None:
+        """It may have timers."""
+        self.map.opened()
 
     def readable(self) -> bool:
         """Whether a ring buffer has records."""
@@ -137,9 +144,12 @@ class LinkObject(Object):
 class Registry:
     """All objects of a kernel: their ids, and how many hold each."""
 
-    def __init__(self, unused: Callable[[Object], None] = lambda held: None) -> None:
+    def __init__(self, unused: Callable[[Object], None] = lambda held: None, kept: Callable[[Object], bool] = lambda held: False) -> None:
         self._objects: dict[tuple[type[Object], int], Object] = {}
         self._unused = unused
+        self._kept = kept
+        #: Those that nobody holds, but that are kept for something that still runs them.
+        self._lingering: list[Object] = []
         self._last: dict[type[Object], int] = {}
 
     def add(self, held: Object) -> None:
@@ -152,6 +162,7 @@ class Registry:
 
     def by_id(self, kind: type[Object], id_: int) -> Object:
         """The object of a kind with an id; ENOENT if there is none."""
+        self._let_go()
         held = self._objects.get((kind, id_))
         if held is None:
             raise KernelError(errno.ENOENT, "bpf(GET_FD_BY_ID)", f"id {id_}")
@@ -159,6 +170,7 @@ class Registry:
 
     def next_id(self, kind: type[Object], start: int) -> int:
         """The lowest id above `start`; ENOENT at the end."""
+        self._let_go()
         later = [number for k, number in self._objects if k is kind and number > start]
         if not later:
             raise KernelError(errno.ENOENT, "bpf(GET_NEXT_ID)")
@@ -176,6 +188,8 @@ class Registry:
         """One more holder; `user`: it is a descriptor or pin."""
         held.holders += 1
         held.users += user
+        if user and held.users == 1:
+            held.opened()
 
     def release(self, held: Object, *, user: bool = False) -> None:
         """One holder less; the last one's leaving destroys the object and lets go what it held."""
@@ -184,8 +198,24 @@ class Registry:
             if not held.users:
                 self._unused(held)
         held.holders -= 1
-        if held.holders:
+        if not held.holders and held not in self._lingering:
+            self._lingering.append(held)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """End those that nobody holds and nothing runs."""
+        if not self._lingering:
             return
+        waiting, self._lingering = self._lingering, []
+        for held in waiting:
+            if held.holders:
+                continue
+            if self._kept(held):
+                self._lingering.append(held)
+            else:
+                self._end(held)
+
+    def _end(self, held: Object) -> None:
         self._objects.pop((type(held), held.id), None)
         inner = held.holds()
         held.destroy()

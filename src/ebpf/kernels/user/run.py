@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ebpf.engine.runtime import Function, library, packet_function
-from ebpf.engine.runtime.abi import Env, Replay, Skb, Xdp
+from ebpf.engine.runtime.abi import Env, MapHeader, Replay, Skb, Xdp
 from ebpf.errors import EbpfError, KernelError, NotSupportedError
 from ebpf.kernels.user.env import own_env, pointer
-from ebpf.kernels.user.helpers import CALLING_BACK, body
+from ebpf.kernels.user.helpers import CALLING_BACK, CALLING_LATER, body
 from ebpf.kernels.user.maps import Holding
 from ebpf.kernels.user.objects import MapObject, ProgramObject
 from ebpf.sys.calls import ProgTestRun, TestRunResult
@@ -66,9 +66,12 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
         data = {fd: map_.map.data_address for fd, map_ in of.maps.items()}
         return Program(of.program.prepared, data.__getitem__)
 
+    programs = {id(held.program.prepared): held}
+
     def tail(target: int) -> Program:
         found = next(p for p in kernel.state.registry.all(ProgramObject) if p.program.target == target)
         _add_maps(memory, found, seen)
+        programs[id(found.program.prepared)] = found
         return program(found)
 
     load = library().rt_skb_load
@@ -77,7 +80,26 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
         id_ = next(row.id for row in HELPERS.values() if row.name == name)
         if id_ in helpers:
             helpers[id_] = _calling_back(machine, memory, helpers[id_])
+    keep = helpers[CALLING_LATER]
+    helpers[CALLING_LATER] = lambda timer, function, *_: keep(timer, *_called_later(kernel, programs[id(machine.prepared)], function), 0, 0)
     return machine
+
+
+def _called_later(kernel: "UserKernel", held: ProgramObject, function: int) -> tuple[int, int]:
+    """A function of the program as a timer can call it, and the program's number."""
+    made = held.program.callbacks.get(function)
+    if made is None:
+
+        def run(map_: int, key: int, value: int, _: int, __: int, env: int) -> int:
+            machine = interpreter(kernel, held, Env.from_address(env), {})
+            key_size = MapHeader.from_address(map_).key_size
+            if machine.memory.why_not(key, key_size, writing=False):
+                machine.memory.add(key, key_size, writable=False)
+            machine.frames.clear()
+            return machine.call(function, map_, key, value)
+
+        made = held.program.callbacks[function] = _HELPER(run)
+    return ctypes.cast(made, ctypes.c_void_p).value or 0, held.program.owner
 
 
 def _calling_back(machine: "Machine", memory: "Memory", helper: Callable[..., int]) -> Callable[..., int]:

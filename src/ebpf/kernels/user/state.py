@@ -11,7 +11,8 @@ from ebpf.errors import KernelError
 from ebpf.kernels.user.events import Events
 from ebpf.kernels.user.grace import Grace
 from ebpf.kernels.user.holders import unused
-from ebpf.kernels.user.objects import Object, Registry
+from ebpf.kernels.user.objects import Object, ProgramObject, Registry
+from ebpf.kernels.user.timers import Timers
 from ebpf.kernels.user.trace import TraceRing
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ class State:
 
     def __init__(self, *, running: "Running | None" = None, wires: "Wires | None" = None) -> None:
         self.possible_cpus = os.cpu_count() or 1
-        self.registry = Registry(lambda held: unused(self, held))
+        self.registry = Registry(lambda held: unused(self, held), self._kept)
         self.grace = Grace()
         self.trace = TraceRing()
+        self.timers = Timers(self)
         self.running = running
         self.wires = wires
         self.events = Events(self)
@@ -41,6 +43,10 @@ class State:
         self.pinned: Callable[[], None] = lambda: None
         self.pid = os.getpid()
         self.closed = False
+
+    def _kept(self, held: Object) -> bool:
+        """Whether a timer will run a program that nobody holds."""
+        return isinstance(held, ProgramObject) and self.timers.uses(held.program.owner)
 
     def pin(self, path: str, held: Object) -> None:
         """Give an object a path."""
@@ -102,6 +108,7 @@ class State:
         if self.wires is not None:
             self.wires.close()
         self.events.close()
+        self.timers.close()
         self.grace.close()
         self.pins.clear()
         self.registry.clear()

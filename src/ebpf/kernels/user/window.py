@@ -52,7 +52,7 @@ def _may_map(kernel: "UserKernel", fd: int, held: Map, *, writable: bool) -> Non
     """Refuse what a descriptor, or the map, does not permit."""
     if not kernel.table.may(fd, READ) or (writable and not kernel.table.may(fd, WRITE)):
         raise KernelError(errno.EACCES, "mmap", "the descriptor does not permit it")
-    if not held.MAPPABLE:
+    if not held.MAPPABLE or held.has_fields:
         raise held.no("mmap")
     if not kernel.table.may(fd, WRITE):
         raise KernelError(errno.EINVAL, "mmap", "memory is shared, and this descriptor is read-only")

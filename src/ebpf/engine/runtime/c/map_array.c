@@ -35,6 +35,7 @@ static s64 array_put(struct rt_map *map, const void *key, const void *value, u64
         rt_write_locked(map, to, value);
     else
         rt_fill(map, to, value, per_cpu, cpu);
+    rt_free_fields(map, to);
     return 0;
 }
 

@@ -164,6 +164,7 @@ static u32 unlink_element(struct rt_map *map, u32 hash, const void *key, const s
 static void give_back(struct rt_map *map, u32 number)
 {
     struct element *e = element(map, number - 1);
+    rt_free_fields(map, value_of(map, e));
     __atomic_store_n(&e->version, e->version | 1, __ATOMIC_RELEASE);
     __atomic_store_n(&e->next, map->free_head, __ATOMIC_RELEASE);
     map->free_head = number;
@@ -208,8 +209,9 @@ static void hang_up(struct rt_map *map, u32 number, u32 hash, const void *key, c
     if (map->cpu_stride && !per_cpu)
         memset(value_of(map, e), 0, value_bytes(map));
     rt_fill(map, value_of(map, e), value, per_cpu, cpu);
-    /* Whoever had this element before may have died with its lock. */
-    rt_hide_lock(map, value_of(map, e));
+    /* Whoever had this element before may have died with its lock, or have made a timer in it after it was removed. */
+    rt_free_fields(map, value_of(map, e));
+    rt_hide_fields(map, value_of(map, e));
     e->referenced = 0;
     e->hash = hash;
     /* Late: a reader that still stands on this element from its former life must not find it half made. */

@@ -47,7 +47,7 @@ RT_API s64 rt_map_read(struct rt_map *map, const void *key, void *out, u64 size)
     const struct rt_ops *ops = rt_ops_of(map);
     s64 result = ops->read ? ops->read(map, key, out, size) : -EOPNOTSUPP;
     if (!result)
-        rt_hide_lock(map, out);
+        rt_hide_fields(map, out);
     return result;
 }
 
@@ -61,7 +61,7 @@ RT_API s64 rt_map_read_locked(struct rt_map *map, const void *key, void *out, u6
     rt_lock(lock);
     memcpy(out, value, size);
     rt_unlock(lock);
-    rt_hide_lock(map, out);
+    rt_hide_fields(map, out);
     return 0;
 }
 
@@ -84,7 +84,7 @@ RT_API s64 rt_map_take(struct rt_map *map, const void *key, void *out, u64 size)
     const struct rt_ops *ops = rt_ops_of(map);
     s64 result = ops->take ? ops->take(map, key, out, size) : -EOPNOTSUPP;
     if (!result)
-        rt_hide_lock(map, out);
+        rt_hide_fields(map, out);
     return result;
 }
 
@@ -136,8 +136,8 @@ static u32 map_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *va
 RT_API u32 rt_map_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *values, u32 value_bytes, int take)
 {
     u32 done = map_batch(map, place, count, keys, values, value_bytes, take);
-    for (u32 i = 0; map->lock_at && i < done; i++)
-        rt_hide_lock(map, values + (u64)i * value_bytes);
+    for (u32 i = 0; rt_has_fields(map) && i < done; i++)
+        rt_hide_fields(map, values + (u64)i * value_bytes);
     return done;
 }
 

@@ -42,12 +42,35 @@ static inline void rt_copy(void *to, const void *from, u64 size)
 /* The lock that a program takes in a value; NULL if values have none. */
 static inline u32 *rt_value_lock(const struct rt_map *map, void *value) { return map->lock_at ? (u32 *)((u8 *)value + map->lock_at - 1) : NULL; }
 
-/* Write a value around its lock, which stays as it is. */
+/* What is the kernel's in a value, by place: its lock and its timer. */
+enum { RT_LOCK_SIZE = 4, RT_TIMER_SIZE = 16, RT_FIELDS = 2 };
+struct rt_field {
+    u32 at, size;
+};
+static inline int rt_has_fields(const struct rt_map *map) { return __builtin_expect((map->lock_at | map->timer_at) != 0, 0); }
+static inline u32 rt_fields(const struct rt_map *map, struct rt_field *out)
+{
+    struct rt_field lock = {map->lock_at - 1, RT_LOCK_SIZE}, timer = {map->timer_at - 1, RT_TIMER_SIZE};
+    u32 count = 0;
+    if (map->lock_at && !(map->timer_at && timer.at < lock.at))
+        out[count++] = lock;
+    if (map->timer_at)
+        out[count++] = timer;
+    if (map->lock_at && map->timer_at && timer.at < lock.at)
+        out[count++] = lock;
+    return count;
+}
+
+/* Write a value around what is the kernel's in it, which stays as it is. */
 static inline void rt_write_around(const struct rt_map *map, u8 *to, const u8 *value)
 {
-    u32 at = map->lock_at - 1;
-    __builtin_memcpy(to, value, at);
-    __builtin_memcpy(to + at + 4, value + at + 4, map->value_size - at - 4);
+    struct rt_field fields[RT_FIELDS];
+    u32 count = rt_fields(map, fields), done = 0;
+    for (u32 i = 0; i < count; i++) {
+        __builtin_memcpy(to + done, value + done, fields[i].at - done);
+        done = fields[i].at + fields[i].size;
+    }
+    __builtin_memcpy(to + done, value + done, map->value_size - done);
 }
 
 /* Write a value while no program holds its lock. */
@@ -59,17 +82,28 @@ static inline void rt_write_locked(const struct rt_map *map, u8 *to, const u8 *v
     rt_unlock(lock);
 }
 
-/* Nobody outside is shown a lock. */
-static inline void rt_hide_lock(const struct rt_map *map, void *value)
+/* Nobody outside is shown what is the kernel's in a value. */
+static inline void rt_hide_fields(const struct rt_map *map, void *value)
 {
-    if (__builtin_expect(map->lock_at != 0, 0))
-        *rt_value_lock(map, value) = 0;
+    if (!rt_has_fields(map))
+        return;
+    struct rt_field fields[RT_FIELDS];
+    u32 count = rt_fields(map, fields);
+    for (u32 i = 0; i < count; i++)
+        __builtin_memset((u8 *)value + fields[i].at, 0, fields[i].size);
+}
+
+/* A value that is written anew, or goes, takes its timer with it. */
+static inline void rt_free_fields(struct rt_map *map, void *value)
+{
+    if (__builtin_expect(map->timer_at != 0, 0))
+        rt_timer_drop(map, value);
 }
 
 /* Write a value: one CPU's (`per_cpu` 0) or, for a per-CPU map, all CPUs' side by side (`per_cpu` 1). */
 static inline void rt_fill(struct rt_map *map, u8 *to, const void *value, int per_cpu, u32 cpu)
 {
-    if (__builtin_expect(map->lock_at != 0, 0))
+    if (rt_has_fields(map))
         rt_write_around(map, to, value);
     else if (!map->cpu_stride)
         rt_copy(to, value, map->value_size);

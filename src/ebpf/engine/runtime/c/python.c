@@ -75,7 +75,7 @@ static object *find_by_python(object *self, object *key)
     }
     s64 result = rt_ops_of(map)->read(map, at, to, finder->size);
     if (!result)
-        rt_hide_lock(map, to);
+        rt_hide_fields(map, to);
     if (!result)
         return made ? made : get_number(number, finder->value, finder->size);
     if (made)

@@ -16,6 +16,7 @@ typedef int64_t s64;
 
 struct rt_env;
 struct rt_map;
+struct rt_clock;
 
 /* Every program's entry. */
 typedef u64 (*rt_prog)(void *ctx, struct rt_env *env);
@@ -113,7 +114,8 @@ struct rt_map {
     u32 seq;      /* trie: odd while a writer is at work */
     u32 capacity; /* elements that there is room for */
     u32 lock_at;  /* values have a bpf_spin_lock at this place, less 1; 0: they have none */
-    u32 spare;
+    u32 timer_at; /* the same of a bpf_timer */
+    struct rt_clock *clock; /* what runs its timers; NULL: it has none, or nobody has the map open any more */
 };
 
 /* The context of XDP programs: xdp_md's fields at their full width. */
@@ -191,6 +193,7 @@ s64 rt_map_put(struct rt_map *map, const void *key, const void *value, u64 flags
 s64 rt_map_remove(struct rt_map *map, const void *key);
 u32 rt_hash_batch(struct rt_map *map, u32 *place, u32 count, u8 *keys, u8 *values, u32 size, int take);
 s64 rt_trace_keep(struct rt_map *map, const u64 *frames, u32 count, int by_hash, int replace);
+void rt_timer_drop(struct rt_map *map, u8 *value);
 u64 rt_hash_each(struct rt_map *map, rt_helper callback, u64 ctx, struct rt_env *env);
 u64 rt_now(struct rt_env *env);
 void rt_know(struct rt_env *env, u32 what);

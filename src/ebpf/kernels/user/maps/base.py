@@ -24,8 +24,11 @@ _PAGE = 4096
 # How many elements are read at once where all are.
 _PIECE = 4096
 _LOCK = int(UpdateFlag.F_LOCK)
-#: Types whose values may have a lock.
-_LOCKED = (MapType.HASH, MapType.ARRAY)
+#: Types whose values may have a field of the kernel's.
+_WITH_FIELD = {
+    "bpf_spin_lock": (MapType.HASH, MapType.ARRAY),
+    "bpf_timer": (MapType.HASH, MapType.LRU_HASH, MapType.ARRAY),
+}
 PROG_ACCESS = MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
 #: Flags of the descriptor that MAP_CREATE answers with, not of the map.
 FD_ACCESS = MapFlag.RDONLY | MapFlag.WRONLY
@@ -71,6 +74,8 @@ class Map:
         self.ring: RingMemory | None = None
         self._regions: list[Region] = []
         self._finders: list[Callable[[Any], Any]] = []
+        #: What runs its timers while somebody has it open.
+        self.clock = 0
         header = self.header
         header.type, header.key_size, header.value_size = call.map_type, call.key_size, call.value_size
         header.max_entries, header.flags, header.ncpu = call.max_entries, self.flags, cpus
@@ -135,15 +140,33 @@ class Map:
     def set_fields(self, fields: Sequence[tuple[int, str, int]]) -> None:
         """Say which fields of the value are the kernel's: (offset, the struct's name or `kptr`, bytes). Refuses what is not built."""
         for offset, name, _ in fields:
-            if name != "bpf_spin_lock":
+            if name not in _WITH_FIELD:
                 raise NotSupportedError(
                     f"map {self.spec.name!r}", f"{name} in a value is not built in the user kernel yet", hint="Run with --kernel linux"
                 )
-            if self.type not in _LOCKED:
-                raise bad(f"values of {self.kind} cannot have a bpf_spin_lock", errno.EOPNOTSUPP)
-            if self.header.lock_at:
-                raise bad("values have two bpf_spin_locks")
-            self.header.lock_at = offset + 1
+            if self.flags & PROG_ACCESS:
+                raise bad(f"a map whose values have a {name} is read and written by programs", errno.EACCES)
+            if self.type not in _WITH_FIELD[name]:
+                raise bad(f"values of {self.kind} cannot have a {name}", errno.EOPNOTSUPP)
+            place = "lock_at" if name == "bpf_spin_lock" else "timer_at"
+            if getattr(self.header, place):
+                raise bad(f"values have two {name}s")
+            setattr(self.header, place, offset + 1)
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether something in its values is the kernel's."""
+        return bool(self.header.lock_at or self.header.timer_at)
+
+    def opened(self) -> None:
+        """Somebody has the map open: it may have timers."""
+        self.header.clock = self.clock or None
+
+    def left(self) -> None:
+        """Nobody has the map open any more: its timers go, and none of them runs when this returns."""
+        clock, self.header.clock = self.header.clock, None
+        if clock:
+            library().rt_clock_leave(clock, self.address)
 
     # -- elements
 
