@@ -1,6 +1,6 @@
 """Verdicts: small programs that are accepted or refused, with the words of the refusal; Linux is asked the same."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -86,13 +86,14 @@ ROWS = [
     Row("a spilled pointer comes back", "*(u64 *)(r10 - 8) = r1; r2 = *(u64 *)(r10 - 8); r0 = *(u32 *)(r2 + 12); exit"),
     Row("half of a spilled pointer", "*(u64 *)(r10 - 8) = r1; *(u32 *)(r10 - 8) = 0; r0 = 0; exit"),
     Row("atomic addition to a map value", "MAP; if r0 == 0 goto +2; r1 = 1; lock *(u64 *)(r0 + 0) += r1; r0 = 0; exit"),
+    Row("a map's value where no path leads", "r0 = 0; if r0 == 0 goto +2; r1 = map[id:FD][0]+4096; exit", "outside of the map"),
     Row("atomic addition to a packet", PACKET.format(3) + "r1 = 1; lock *(u64 *)(r2 + 0) += r1; r0 = 0; exit", "atomic"),
 ]
 LOOKUP = "call 7; *(u32 *)(r10 - 4) = r0; r2 = r10; r2 += -4; r1 = MAPFD ll; call 1"
 
 
 def code_of(row: Row, fd: int = 5) -> Code:
-    text = row.text.replace("MAP;", LOOKUP + ";").replace("MAP ll", "MAPFD ll").replace("MAPFD ll", f"map[id:{fd}]")
+    text = row.text.replace("MAP;", LOOKUP + ";").replace("MAP ll", "MAPFD ll").replace("MAPFD ll", f"map[id:{fd}]").replace("id:FD", f"id:{fd}")
     insns = asm(text.replace("l: ", "l:\n").replace("; ", "\n").replace(";", "\n"))
     maps = {fd: MapDesc(fd, MapType.ARRAY, 4, 16, 4)}
     return Code(insns, int(row.type), maps, "f", row.gpl)
@@ -125,6 +126,14 @@ def test_linux_says_the_same(row: Row) -> None:
             refusal = error.log or str(error)
     accepted = not row.cause
     assert (not refusal) == accepted, refusal
+
+
+
+def test_a_load_with_a_reserved_field_is_refused_where_no_path_leads() -> None:
+    code = code_of(Row("", "r0 = 0; if r0 == 0 goto +1; r0 = *(u64 *)(r7 + 0); exit"))
+    damaged = replace(code, insns=tuple(replace(insn, imm=int(insn.opcode & 7 == 1)) for insn in code.insns))
+    assert verify(code).accepted
+    assert verify(damaged).says == "BPF_LDX uses reserved fields"
 
 
 #: What Linux 6.1 lacks and 6.12 has, and its words for it.

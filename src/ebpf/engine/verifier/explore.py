@@ -73,6 +73,7 @@ class Explorer:
     def run(self) -> None:
         """Walk all paths of the program, then of each global function that it calls."""
         functions.check_sleepable(self.env)
+        immediates.check_maps(self.env)
         functions.check_exceptions(self.env)
         functions.check_abnormal_returns(self.env)
         regs = [NOTHING] * 11

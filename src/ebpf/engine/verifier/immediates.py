@@ -11,6 +11,7 @@ from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import BTF_ID, FUNC, MAP_PTR, MAP_VALUE, MEM, PERCPU, RDONLY, Reg, constant
 from ebpf.engine.verifier.struct_walk import STRUCTS
 from ebpf.isa import Insn
+from ebpf.isa.opcodes import LD_IMM64
 from ebpf.uapi import ProgType, PseudoSrc
 
 _TRACING: Final = frozenset(
@@ -18,28 +19,40 @@ _TRACING: Final = frozenset(
 )
 
 
+def check_maps(env: Env) -> None:
+    """Check every map that is named, also where no path leads. Raises Refusal."""
+    for slot, insn in enumerate(env.structure.slots):
+        if insn is not None and insn.opcode == LD_IMM64 and insn.src in (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE):
+            env.slot = slot
+            _check_map(env, insn)
+    env.slot = 0
+
+
+def _check_map(env: Env, insn: Insn) -> None:
+    desc = env.code.maps.get(insn.imm)
+    if desc is None:
+        raise env.refuse("missing-information", f"fd {insn.imm} is not pointing to valid bpf_map", f"there is no map {insn.imm}")
+    if insn.src == PseudoSrc.MAP_FD and insn.imm_hi:
+        raise env.refuse("invalid-instruction", "unrecognized bpf_ld_imm64 insn", "an instruction is none that the kernel knows")
+    _map_suits(env, desc)
+    off = insn.imm_hi & 0xFFFFFFFF
+    if insn.src == PseudoSrc.MAP_VALUE and off >= desc.value_size * desc.max_entries:
+        raise env.refuse(
+            "out-of-bounds",
+            f"invalid access to map value pointer, value_size={desc.value_size} off={off}",
+            f"offset {off} is outside of the map's {desc.value_size} bytes",
+        )
+
+
 def load(env: Env, slot: int, insn: Insn) -> Reg:
     """What a 64-bit immediate is: a number, a map, a place in a map's value, a function. Raises Refusal."""
     source = insn.src
     if source == PseudoSrc.NONE:
         return constant(insn.imm & 0xFFFFFFFF | insn.imm_hi << 32)
-    if source in (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE):
-        desc = env.code.maps.get(insn.imm)
-        if desc is None:
-            raise env.refuse("missing-information", f"fd {insn.imm} is not pointing to valid bpf_map", f"there is no map {insn.imm}")
-        if source == PseudoSrc.MAP_FD and insn.imm_hi:
-            raise env.refuse("invalid-instruction", "unrecognized bpf_ld_imm64 insn", "an instruction is none that the kernel knows")
-        _map_suits(env, desc)
-        if source == PseudoSrc.MAP_FD:
-            return Reg(MAP_PTR, fd=insn.imm)
-        off = insn.imm_hi & 0xFFFFFFFF
-        if off >= desc.value_size * desc.max_entries:
-            raise env.refuse(
-                "out-of-bounds",
-                f"invalid access to map value pointer, value_size={desc.value_size} off={off}",
-                f"offset {off} is outside of the map's {desc.value_size} bytes",
-            )
-        return Reg(MAP_VALUE, fd=insn.imm, off=off)
+    if source == PseudoSrc.MAP_FD:
+        return Reg(MAP_PTR, fd=insn.imm)
+    if source == PseudoSrc.MAP_VALUE:
+        return Reg(MAP_VALUE, fd=insn.imm, off=insn.imm_hi & 0xFFFFFFFF)
     if source == PseudoSrc.FUNC:
         return Reg(FUNC, off=0, uid=slot + 1 + insn.imm)
     return _variable(env, insn)

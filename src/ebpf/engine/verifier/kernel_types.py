@@ -8,6 +8,7 @@ from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.num import sized
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import (
+    ANY,
     BTF_ID,
     BUF,
     MAP_PTR,
@@ -259,7 +260,7 @@ def _field(env: Env, btf: Btf, reg: Reg, start: int, size: int) -> Reg:
             size=size,
         ) from None
     if found.kind != POINTER:
-        return number(sized(size))
+        return number(sized(size)) if size < 8 else ANY
     if not found.type_id:
         if env.rules.untrusted_leaves:
             return Reg(MEM, flags=RDONLY | UNTRUSTED)

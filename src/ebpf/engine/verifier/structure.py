@@ -50,7 +50,8 @@ class Structure:
             if insn is not None:
                 problem = _invalid(insn) or ("" if cpu_v4 else _too_new(insn))
                 if problem:
-                    if problem.startswith("unknown opcode"):
+                    if problem.startswith("unknown opcode") or insn.opcode & 7 == Class.LDX:
+                        # Linux looks at these before it walks, so that they matter in code that no path reaches, too.
                         raise Refusal("invalid-instruction", problem, "an instruction is none that the kernel knows", slot)
                     self.problems[slot] = ("invalid-instruction", problem)
                 elif insn.dst > 10 or insn.src > 10:
