@@ -5,7 +5,7 @@ from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.functions import FRAMES
 from ebpf.engine.verifier.kernel_types import named, object_of
 from ebpf.engine.verifier.refusal import Unjudged
-from ebpf.engine.verifier.reg import ANY, MAP_KEY, MAP_PTR, MAP_VALUE, NOTHING, STACK, Reg
+from ebpf.engine.verifier.reg import ANY, DYNPTR, MAP_KEY, MAP_PTR, MAP_VALUE, NOTHING, STACK, Reg
 from ebpf.engine.verifier.state import Frame, State
 
 
@@ -58,6 +58,9 @@ def _frame(env: Env, name: str, target: int, caller: Frame, the_map: Reg | None)
         regs[3] = Reg(MAP_VALUE, fd=the_map.fd, uid=the_map.uid)
         if name == "for_each_map_elem":
             regs[4] = caller.regs[3]
+    elif name == "user_ringbuf_drain":
+        regs[1] = Reg(DYNPTR, id=env.new_id())
+        regs[2] = caller.regs[3]
     elif name == "find_vma":
         regs[1] = caller.regs[1]
         regs[2] = object_of(env, named(env, "vm_area_struct"), 0)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from ebpf.engine.verifier import arguments, map_arguments, memory_arguments, object_arguments
+from ebpf.engine.verifier import arguments, dynptrs, map_arguments, memory_arguments, object_arguments
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import (
@@ -18,7 +18,7 @@ from ebpf.engine.verifier.helper_tables import (
 )
 from ebpf.engine.verifier.references import forget_packets, release
 from ebpf.engine.verifier.refusal import Unjudged
-from ebpf.engine.verifier.reg import NOTHING, PACKET, PACKET_END, PACKET_META
+from ebpf.engine.verifier.reg import MAP_VALUE, NOTHING, PACKET, PACKET_END, PACKET_META
 from ebpf.engine.verifier.results import result
 from ebpf.engine.verifier.sections import helper_sleeps
 from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, ProgType
@@ -46,7 +46,7 @@ def helper(env: Env, id_: int) -> Call:
         if call.released:
             release(env, call.released)
     _special(env, call)
-    if row.name in MOVES_PACKET_NAMES:
+    if row.name in MOVES_PACKET_NAMES or (row.name == "dynptr_write" and call.dynptr is not None and call.dynptr.what in _OF_SKB):
         forget_packets(env)
     for at in range(1, 6):
         regs[at] = NOTHING
@@ -195,11 +195,19 @@ _CHECKS: Final = {
     Arg.FUNC: arguments.function,
     Arg.STACK_OR_NULL: arguments.stack_pointer,
     Arg.SPIN_LOCK: arguments.lock,
+    Arg.DYNPTR: dynptrs.check,
+    Arg.DYNPTR_UNINIT: dynptrs.check,
+    Arg.DYNPTR_RING_UNINIT: dynptrs.check,
+    Arg.DYNPTR_RELEASED: dynptrs.check,
     Arg.TIMER: arguments.timer,
     Arg.BTF: object_arguments.check_object,
     Arg.BTF_OR_NULL: object_arguments.check_object,
     Arg.PERCPU_BTF: object_arguments.check_percpu,
 }
+
+
+#: Dynptrs of a packet that a write may move.
+_OF_SKB: Final = (dynptrs.SKB, dynptrs.SKB_META)
 
 
 def _special(env: Env, call: Call) -> None:
@@ -217,6 +225,16 @@ def _special(env: Env, call: Call) -> None:
                 "a tail call would leave what was acquired behind",
                 acquired=held.slot,
             )
+    elif name in ("ringbuf_submit_dynptr", "ringbuf_discard_dynptr"):
+        assert call.dynptr is not None
+        dynptrs.give_back(env, call.dynptr)
+    elif name == "dynptr_from_mem" and env.regs[1].kind != MAP_VALUE:
+        raise env.refuse(
+            "argument-type",
+            f"Unsupported reg type {env.regs[1].name} for bpf_dynptr_from_mem data",
+            "a dynptr can only be made of memory of a map's value",
+            register=1,
+        )
     elif name == "get_local_storage" and not env.regs[2].is_null:
         raise env.refuse(
             "argument-type", "get_local_storage() doesn't support non-zero flags", "the flags of bpf_get_local_storage must be 0"

@@ -5,7 +5,7 @@ from typing import Final
 from ebpf.btf import Btf, essential
 from ebpf.btf.types import Kind, Type
 from ebpf.engine.program import Code
-from ebpf.engine.verifier import memory
+from ebpf.engine.verifier import dynptrs, memory
 from ebpf.engine.verifier.arguments import expected
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
@@ -16,6 +16,7 @@ from ebpf.engine.verifier.reg import (
     ANY,
     BTF_ID,
     CTX,
+    DYNPTR,
     MAP_KEY,
     MAP_VALUE,
     MAYBE_NULL,
@@ -40,7 +41,7 @@ _TAIL_CALL: Final = 12
 
 
 class Parameter:
-    """What a global function takes: `kind` is scalar, ctx, mem or object, `size` the memory's bytes, `type_id` the object's type."""
+    """What a global function takes: `kind` is scalar, ctx, mem, dynptr or object; `size` in bytes is memory's, `type_id` an object's."""
 
     __slots__ = ("kind", "nullable", "size", "type_id")
 
@@ -141,7 +142,7 @@ def _parameter(env: Env, btf: Btf, at: int, type_id: int, tags: set[str]) -> Par
             "function-arguments", f"arg#{at} has invalid combination of tags", f"the tags of argument {at + 1} do not go together"
         )
     if "bpf_dynptr" in names:
-        raise Unjudged("dynptr arguments of global functions", env.slot)
+        return Parameter("dynptr")
     size = _size(btf, inner)
     if size is None:
         what = inner.kind.name
@@ -288,6 +289,14 @@ def _passes(env: Env, place: int, parameter: Parameter) -> None:
                 "function-arguments", f"arg#{place} expected pointer to ctx, but got {reg.name}", f"argument {at} must be the context"
             )
         memory.fixed_offset(env, reg, at)
+    elif parameter.kind == "dynptr":
+        if reg.kind not in (STACK, DYNPTR):
+            raise env.refuse(
+                "function-arguments",
+                f"arg#{place} expected pointer to stack or const struct bpf_dynptr",
+                f"argument {at} must be a dynptr",
+            )
+        dynptrs.begun(env, at, reg)
     elif parameter.kind == "object":
         if not (reg.is_null and parameter.nullable):
             _passes_object(env, at, reg, parameter)
@@ -324,6 +333,8 @@ def enter_global(env: Env, start: int) -> State:
             regs[place + 1] = ANY
         elif parameter.kind == "ctx":
             regs[place + 1] = Reg(CTX)
+        elif parameter.kind == "dynptr":
+            regs[place + 1] = Reg(DYNPTR, id=env.new_id())
         elif parameter.kind == "object":
             regs[place + 1] = object_of(env, parameter.type_id, TRUSTED | (MAYBE_NULL if parameter.nullable else 0))
         elif parameter.nullable:

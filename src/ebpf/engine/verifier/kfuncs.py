@@ -1,47 +1,38 @@
 """Calls of kernel functions: who may call which, what their arguments have to be by the kernel's types, what they return."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from ebpf.btf import Btf, Kind
+from ebpf.btf import Kind
 from ebpf.btf.types import Type
 from ebpf.engine.program import Code
-from ebpf.engine.verifier import iterators, memory, memory_arguments
+from ebpf.engine.verifier import dynptrs, iterators
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
-from ebpf.engine.verifier.kernel_types import STRUCT_OF, kernel, object_of, trusted
+from ebpf.engine.verifier.kernel_types import kernel, object_of
+from ebpf.engine.verifier.kfunc_arguments import KfuncCall, argument
+from ebpf.engine.verifier.memory import WRITES_PACKETS
 from ebpf.engine.verifier.references import acquire, release
-from ebpf.engine.verifier.refusal import Refusal, Unjudged
+from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import (
     ANY,
     BTF_ID,
-    CTX,
-    MAP_PTR,
     MAYBE_NULL,
     MEM,
     NOTHING,
+    PIECE,
     RCU,
     RDONLY,
-    SCALAR,
-    STACK,
     TRUSTED,
     UNTRUSTED,
     Reg,
 )
 from ebpf.engine.verifier.sections import preempt, rcu
 from ebpf.engine.verifier.state import State
-from ebpf.engine.verifier.struct_walk import STRUCTS, is_number, of_numbers, stands_for
+from ebpf.engine.verifier.struct_walk import STRUCTS, is_number
 from ebpf.isa.opcodes import CALL
 from ebpf.uapi import AttachType, CallSrc, ProgType
 from ebpf.uapi.kfuncs import KFUNCS, Kfunc, Says
-
-_ITERATOR: Final = Says.ITER_NEW | Says.ITER_NEXT | Says.ITER_DESTROY
-_STRICT: Final = Says.TRUSTED_ARGS | Says.RCU
-#: Names of arguments that say what they are for.
-_SIZE, _CONSTANT_SIZE, _CONSTANT = "__sz", "__szk", "__k"
-_IGNORED, _NULLABLE, _OPTIONAL, _UNINIT, _STRING, _MAP = "__ign", "__nullable", "__opt", "__uninit", "__str", "__map"
-_INIT: Final = "___init"
-_DYNPTRS: Final = frozenset({"bpf_dynptr", "bpf_dynptr_kern"})
 
 
 def names(code: Code) -> Mapping[int, Type]:
@@ -70,38 +61,14 @@ def sleeps(name: str) -> bool:
     return kfunc is not None and bool(kfunc.says & Says.SLEEPABLE)
 
 
-class _Call:
-    """A call while its arguments are checked."""
-
-    __slots__ = ("btf", "constant", "index", "iterator", "kfunc", "members", "proto", "ref", "released", "size", "slots", "writable")
-
-    def __init__(self, kfunc: Kfunc, btf: Btf, proto: Type) -> None:
-        self.kfunc = kfunc
-        self.btf = btf
-        self.proto = proto
-        self.members = proto.members
-        self.ref = 0
-        self.released = 0
-        self.constant: int | None = None
-        self.size: int | None = None
-        self.iterator: Reg | None = None
-        self.index = 0
-        self.slots = 0
-        self.writable = False
-
-    def has(self, place: int, suffix: str) -> bool:
-        """Whether an argument's name ends so."""
-        return place < len(self.members) and self.members[place].name.endswith(suffix)
-
-
 def call(env: Env, function: Type) -> State | None:
     """Check the call of a kernel function and put its result into r0; the other way on, if there are two. Raises Refusal."""
     kfunc = _allowed(env, function)
     btf = kernel(env)
-    one = _Call(kfunc, btf, btf.type(function.ref))
+    one = KfuncCall(kfunc, btf, btf.type(function.ref))
     place = 0
     while place < len(one.members):
-        place += _argument(env, one, place)
+        place += argument(env, one, place)
     if kfunc.says & Says.RELEASE and not one.released:
         raise env.refuse(
             "reference-misuse",
@@ -181,265 +148,7 @@ _UNIX: Final = frozenset(
 )
 
 
-# -- arguments
-
-
-def _argument(env: Env, one: _Call, place: int) -> int:
-    """Check an argument; how many were checked with it."""
-    member, at = one.members[place], place + 1
-    row = one.btf.resolve(member.type_id)
-    if one.has(place, _IGNORED):
-        return 1
-    reg = env.readable(at)
-    if is_number(row):
-        _number(env, one, place, reg)
-        return 1
-    if row.kind != Kind.PTR:
-        raise Unjudged(f"argument {at} of {one.kfunc.name}()", env.slot)
-    if _trusts(env, one) and (reg.is_null or reg.flags & MAYBE_NULL) and not one.has(place, _NULLABLE):
-        raise env.refuse(
-            "null-argument",
-            f"Possibly NULL pointer passed to trusted arg{place}",
-            f"argument {at} of {one.kfunc.name}() may be null: test it first",
-            register=at,
-        )
-    if reg.ref:
-        one.ref = reg.ref
-        if one.kfunc.says & Says.RELEASE:
-            one.released = reg.ref
-            if reg.off or reg.num.mask or reg.num.value:
-                raise env.refuse(
-                    "reference-misuse",
-                    f"R{at} must have zero offset when passed to release func or trusted arg to kfunc",
-                    "what is given back must be what was acquired, not moved",
-                    register=at,
-                )
-    return _pointer(env, one, place, reg, row)
-
-
-def _trusts(env: Env, one: _Call) -> bool:
-    """Whether the function's pointers must be trusted (newer Linux asks that of all functions)."""
-    return env.rules.trusted_arguments or bool(one.kfunc.says & _STRICT)
-
-
-def _number(env: Env, one: _Call, place: int, reg: Reg) -> None:
-    at = place + 1
-    if reg.kind != SCALAR:
-        raise env.refuse("argument-type", f"R{at} is not a scalar", f"argument {at} of {one.kfunc.name}() must be a number", register=at)
-    name = one.members[place].name
-    if name.endswith(_CONSTANT):
-        one.constant = _constant(env, at, reg, "must be a known constant")
-    elif name in ("rdonly_buf_size", "rdwr_buf_size"):
-        one.size = _constant(env, at, reg, "is not a const")
-        one.writable = name == "rdwr_buf_size"
-
-
-def _constant(env: Env, at: int, reg: Reg, says: str) -> int:
-    if reg.num.mask:
-        raise env.refuse("argument-type", f"R{at} {says}", f"argument {at} must be a constant", register=at)
-    env.precise(at)
-    return reg.num.value
-
-
-def _pointer(env: Env, one: _Call, place: int, reg: Reg, row: Type) -> int:
-    """A pointer, by what it points to and what its name says."""
-    at, name = place + 1, one.kfunc.name
-    target = one.btf.resolve(row.ref)
-    if name == "bpf_cast_to_kern_ctx" or _is_context(env, one.btf, row):
-        _context(env, one, place, reg)
-        return 1
-    if one.has(place, _NULLABLE) and reg.is_null:
-        return 1
-    if target.name in _DYNPTRS:
-        raise Unjudged(f"dynptrs given to {name}()", env.slot)
-    if (one.kfunc.says & _ITERATOR and not place) or one.has(place, "__iter"):
-        _iterator(env, one, at, reg, target)
-        return 1
-    if one.has(place, _STRING):
-        memory_arguments.constant_text(env, at, reg)
-        return 1
-    if one.has(place, _MAP):
-        if reg.kind != MAP_PTR:
-            raise env.refuse("argument-type", f"pointer in R{at} isn't map pointer", f"argument {at} must be a map", register=at)
-        return 1
-    if reg.kind == BTF_ID or reg.kind in STRUCT_OF:
-        _object(env, one, place, reg, target)
-        return 1
-    if target.kind == Kind.FUNC_PROTO:
-        raise Unjudged(f"functions given to {name}()", env.slot)
-    return _memory(env, one, place, reg, target)
-
-
-def _is_context(env: Env, btf: Btf, pointer: Type) -> bool:
-    row = btf.resolve(pointer.ref)
-    return row.kind in STRUCTS and row.name in kernel_context(env)
-
-
-def _context(env: Env, one: _Call, place: int, reg: Reg) -> None:
-    if reg.kind != CTX:
-        raise env.refuse(
-            "argument-type",
-            f"arg#{place} expected pointer to ctx, but got {reg.name}",
-            f"argument {place + 1} of {one.kfunc.name}() must be the context",
-            register=place + 1,
-        )
-    memory.fixed_offset(env, reg, place + 1)
-
-
-def _iterator(env: Env, one: _Call, at: int, reg: Reg, target: Type) -> None:
-    if reg.kind != STACK:
-        raise env.refuse(
-            "argument-type",
-            f"arg#{at - 1} expected pointer to an iterator on stack",
-            f"argument {at} of {one.kfunc.name}() must be an iterator on the stack",
-            register=at,
-        )
-    what, one.slots = target.name.removeprefix("bpf_iter_"), target.size // 8
-    says = one.kfunc.says
-    if says & Says.ITER_NEW:
-        if one.kfunc.name == "bpf_iter_css_task_new" and not _may_walk_tasks(env.code):
-            raise env.refuse(
-                "helper-not-allowed",
-                "css_task_iter is only allowed in bpf_lsm, bpf_iter and sleepable progs",
-                "programs of this type cannot walk the tasks of a cgroup",
-            )
-        iterators.begin(env, at, reg, what, one.slots, says)
-        return
-    one.iterator, one.index = reg, iterators.begun(env, at, reg, what, one.slots, one.kfunc.name)
-    if says & Says.ITER_DESTROY:
-        iterators.end(env, reg, one.index, one.slots)
-
-
-def _may_walk_tasks(code: Code) -> bool:
-    if code.prog_type == ProgType.LSM or (code.prog_type == ProgType.TRACING and code.attach_type == AttachType.TRACE_ITER):
-        return True
-    return code.sleepable
-
-
-def _object(env: Env, one: _Call, place: int, reg: Reg, target: Type) -> None:
-    """A kernel object, or what stands for one."""
-    at, says = place + 1, one.kfunc.says
-    if target.kind not in STRUCTS:
-        raise env.refuse(
-            "argument-type",
-            f"kernel function {one.kfunc.name} args#{place} pointer type {target.kind.name} {target.name} is not supported",
-            f"argument {at} of {one.kfunc.name}() is no kernel object",
-            register=at,
-        )
-    if _trusts(env, one) and not trusted(reg):
-        if not says & Says.RCU:
-            raise env.refuse(
-                "argument-type",
-                f"R{at} must be referenced or trusted",
-                f"argument {at} of {one.kfunc.name}() must surely be alive: acquired, or given to the program",
-                register=at,
-            )
-        if not reg.flags & RCU:
-            raise env.refuse(
-                "argument-type",
-                f"R{at} must be a rcu pointer",
-                f"argument {at} of {one.kfunc.name}() must surely be alive: acquired, or read inside of an RCU section",
-                register=at,
-            )
-    if reg.kind == BTF_ID:
-        memory.fixed_offset(env, reg, at, movable=True)
-        if reg.flags & (UNTRUSTED | MAYBE_NULL) and not (reg.flags & RCU):
-            raise env.refuse(
-                "null-argument" if reg.flags & MAYBE_NULL else "argument-type",
-                f"arg#{place} is {reg.name} expected ptr_ or socket",
-                f"argument {at} of {one.kfunc.name}() may be null, or not alive any more",
-                register=at,
-            )
-    else:
-        memory.fixed_offset(env, reg, at)
-    _same(env, one, place, reg, target)
-
-
-def _same(env: Env, one: _Call, place: int, reg: Reg, target: Type) -> None:
-    btf = one.btf
-    if reg.kind == BTF_ID:
-        if reg.btf is not btf:
-            raise Unjudged("objects that the program allocated", env.slot)
-        type_id = reg.type_id
-    else:
-        found = btf.find(STRUCT_OF[reg.kind], Kind.STRUCT)
-        if found is None:
-            raise Unjudged(f"struct {STRUCT_OF[reg.kind]}, which is not among the kernel's types", env.slot)
-        type_id = found.id
-    mine = btf.resolve(type_id)
-    strict = bool(one.kfunc.says & Says.RELEASE and reg.ref)
-    strict = strict or mine.name == target.name + _INIT or target.name == mine.name + _INIT
-    if stands_for(btf, type_id, reg.off, target.id, strict=strict) or (target.name == "__sk_buff" and mine.name == "sk_buff"):
-        return
-    raise env.refuse(
-        "argument-type",
-        f"kernel function {one.kfunc.name} args#{place} expected pointer to STRUCT {target.name} but R{place + 1} has a pointer "
-        f"to STRUCT {mine.name}",
-        f"argument {place + 1} of {one.kfunc.name}() must be a struct {target.name}; it is a struct {mine.name}",
-        register=place + 1,
-    )
-
-
-def _memory(env: Env, one: _Call, place: int, reg: Reg, target: Type) -> int:
-    """Memory: of the type's size, or of the size that the next argument says."""
-    at = place + 1
-    sized_ = False
-    if place + 1 < len(one.members) and is_number(one.btf.resolve(one.members[place + 1].type_id)):
-        sized_ = one.has(place + 1, _SIZE) or one.has(place + 1, _CONSTANT_SIZE)
-        sized_ = sized_ and env.readable(at + 1).kind == SCALAR
-    if not of_numbers(one.btf, target) and not (sized_ and target.kind == Kind.VOID):
-        raise env.refuse(
-            "argument-type",
-            f"arg#{place} pointer type {target.kind.name} {target.name} must point to "
-            f"{'void, ' if sized_ else ''}scalar, or struct with scalar",
-            f"argument {at} of {one.kfunc.name}() must be a kernel object of type {target.name}",
-            register=at,
-        )
-    if not sized_:
-        if not reg.is_null:
-            _both_ways(env, at, reg, lambda: _whole(env, at, one.btf.size_of(target.id)))
-        return 1
-    size = env.regs[at + 1]
-    if not (reg.is_null and one.has(place, _OPTIONAL)):
-        try:
-            _both_ways(env, at, reg, lambda: _sized(env, at, size))
-        except Unjudged:
-            raise
-        except Refusal as refusal:
-            refusal.says += f"\narg#{place} arg#{place + 1} memory, len pair leads to invalid memory access"
-            raise
-    if one.has(place + 1, _CONSTANT_SIZE):
-        one.constant = _constant(env, at + 1, size, "must be a known constant")
-    return 2
-
-
-def _both_ways(env: Env, at: int, reg: Reg, check: Callable[[], None]) -> None:
-    """Check memory that may be null as if it were not."""
-    if reg.flags & MAYBE_NULL:
-        env.regs[at] = reg.flagged(reg.flags & ~MAYBE_NULL)
-    try:
-        check()
-    finally:
-        env.regs[at] = reg
-
-
-def _whole(env: Env, at: int, size: int) -> None:
-    memory.given(env, at, size, zero=True, write=False, raw=False)
-    memory.given(env, at, size, zero=True, write=True, raw=False)
-
-
-def _sized(env: Env, at: int, size: Reg) -> None:
-    memory_arguments.bounded(env, at + 1, size, zero=True)
-    most = size.num.umax
-    memory.given(env, at, most, zero=True, write=False, raw=False)
-    memory.given(env, at, most, zero=True, write=True, raw=not size.num.mask)
-    env.precise(at + 1)
-
-
-# -- results
-
-
-def _result(env: Env, one: _Call) -> Reg:
+def _result(env: Env, one: KfuncCall) -> Reg:
     btf, kfunc = one.btf, one.kfunc
     row = btf.resolve(one.proto.ref)
     if row.kind == Kind.VOID:
@@ -452,6 +161,8 @@ def _result(env: Env, one: _Call) -> Reg:
     target = btf.resolve(row.ref)
     if kfunc.name == "bpf_cast_to_kern_ctx":
         return object_of(env, _kernel_context_struct(env), TRUSTED)
+    if kfunc.name in ("bpf_dynptr_slice", "bpf_dynptr_slice_rdwr"):
+        return _slice(env, one, null)
     if kfunc.name == "bpf_rdonly_cast":
         return _cast(env, one)
     if target.kind == Kind.VOID:
@@ -472,7 +183,18 @@ def _result(env: Env, one: _Call) -> Reg:
     return object_of(env, target.id, flags, ref, ref if null else 0)
 
 
-def _cast(env: Env, one: _Call) -> Reg:
+def _slice(env: Env, one: KfuncCall, null: int) -> Reg:
+    """A piece of a dynptr's memory, or of the buffer that was given with it."""
+    assert one.dynptr is not None
+    rdonly = RDONLY if one.kfunc.name == "bpf_dynptr_slice" else 0
+    if not rdonly and env.code.prog_type not in WRITES_PACKETS:
+        raise env.refuse("read-only", "the prog does not allow writes to packet data", "programs of this type may not write to packets")
+    piece = PIECE if one.dynptr.what in dynptrs.PACKETS else 0
+    size, id = one.constant or 0, env.new_id() if null else 0
+    return Reg(MEM, id=id, flags=null | rdonly | piece, size=size, uid=one.dynptr.id, ref=one.dynptr.ref)
+
+
+def _cast(env: Env, one: KfuncCall) -> Reg:
     number = one.constant or 0
     row = one.btf.type(number if 0 <= number < len(one.btf) else 0)
     if row.kind in STRUCTS:

@@ -140,6 +140,10 @@ class Log:
             held = frame.stack.get(at, EMPTY)
             if not any(held.types):
                 continue
+            if held.special is not None:
+                if held.special.first:
+                    out.append(f"fp{-8 * (at + 1)}={held.special.text()}")
+                continue
             text = "".join(LETTERS[byte] for byte in reversed(held.types))
             if held.types[0] == SPILL:
                 # Only what is above a register that was spilled in part is shown as letters.

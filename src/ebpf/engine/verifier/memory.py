@@ -40,7 +40,8 @@ from ebpf.engine.verifier.reg import (
 from ebpf.uapi import CONTEXTS, MapFlag, MapType, ProgType
 
 MAX_OFFSET: Final = 1 << 29
-_WRITES_PACKETS: Final = frozenset(
+#: Programs that may write to packets.
+WRITES_PACKETS: Final = frozenset(
     {ProgType.CGROUP_SOCKOPT, ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}
 )
 _SOCKETS: Final = frozenset((SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK))
@@ -93,7 +94,7 @@ def access(
         return _context(env, reg, at, off, size, write=write, signed=signed)
     elif kind in (PACKET, PACKET_META):
         if write:
-            if env.code.prog_type not in _WRITES_PACKETS:
+            if env.code.prog_type not in WRITES_PACKETS:
                 raise env.refuse("read-only", "cannot write into packet", "programs of this type may not write to packets")
             _leak(env, value, at, "packet", source)
         _packet(env, reg, at, start, size)
@@ -415,7 +416,7 @@ def given(env: Env, at: int, size: int, *, zero: bool, write: bool, raw: bool) -
     reg = env.regs[at]
     kind = reg.kind
     if kind in (PACKET, PACKET_META):
-        if write and env.code.prog_type not in _WRITES_PACKETS:
+        if write and env.code.prog_type not in WRITES_PACKETS:
             raise env.refuse("read-only", "helper access to the packet is not allowed", "the helper would write to the packet")
         _packet(env, reg, at, reg.off, size, zero=zero)
         return

@@ -1,7 +1,7 @@
 """References: what was acquired and must be given back, and pointers that are void."""
 
 from ebpf.engine.verifier.env import Env
-from ebpf.engine.verifier.reg import ANY, NOTHING, PACKET, PACKET_END, PACKET_META, VOID_PACKET, Reg
+from ebpf.engine.verifier.reg import ANY, MEM, NOTHING, PACKET, PACKET_END, PACKET_META, PIECE, VOID_PACKET, Reg
 from ebpf.engine.verifier.state import Held, Slot
 
 
@@ -31,15 +31,19 @@ def void(env: Env, reg: Reg) -> Reg:
     """What is left of a pointer that is void: a number for those who may see addresses."""
     if not env.privileged:
         return NOTHING
-    return VOID_PACKET if reg.kind in (PACKET, PACKET_META, PACKET_END) else ANY
+    return VOID_PACKET if _in_packet(reg) else ANY
+
+
+def _in_packet(reg: Reg) -> bool:
+    return reg.kind in (PACKET, PACKET_META, PACKET_END) or (reg.kind == MEM and reg.flags & PIECE != 0)
 
 
 def forget_packets(env: Env) -> None:
     """The packet moved: all pointers into it are void."""
     for frame in env.state.frames:
         for at, reg in enumerate(frame.regs):
-            if reg.kind in (PACKET, PACKET_META, PACKET_END):
+            if _in_packet(reg):
                 frame.regs[at] = void(env, reg)
         for at, held in frame.stack.items():
-            if held.reg.kind in (PACKET, PACKET_META, PACKET_END):
+            if _in_packet(held.reg):
                 frame.stack[at] = Slot(held.types, void(env, held.reg))

@@ -43,6 +43,8 @@ UNINIT: Final = 1024
 LINKED: Final = 2048
 #: The same of the low 32 bits; the high ones are zero.
 LINKED32: Final = 4096
+#: Of memory: it is a piece of a packet, void when that moves.
+PIECE: Final = 8192
 ANY_LINK: Final = LINKED | LINKED32
 
 _NAMES: Final = {

@@ -52,6 +52,9 @@ def result(env: Env, call: Call) -> Reg:
     if row.ret == Ret.ALLOC_MEM_OR_NULL:
         id = _acquired(env)
         return Reg(MEM, id=id, ref=id, flags=MAYBE_NULL | RINGBUF, size=call.alloc)
+    if row.ret == Ret.DYNPTR_MEM_OR_NULL:
+        assert call.dynptr is not None
+        return Reg(MEM, id=env.new_id(), flags=MAYBE_NULL, size=call.alloc, uid=call.dynptr.id, ref=call.dynptr.ref)
     if row.ret == Ret.MAP_VALUE:
         assert call.the_map is not None
         assert call.map is not None

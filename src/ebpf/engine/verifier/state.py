@@ -40,14 +40,15 @@ class Slot:
 class Special:
     """A dynptr or iterator on the stack: `kind` names it, `ref` is its reference, `first` marks its first slot.
 
-    `state` is an iterator's (0 active, 1 drained), `depth` how often it was advanced on this path, `trust` whether its objects
-    are alive under RCU (RCU) or no longer (UNTRUSTED).
+    `what` names its type, `id` a dynptr, which the pieces of its memory know it by. `state` is an iterator's (0 active, 1
+    drained), `depth` how often it was advanced on this path, `trust` whether its objects are alive under RCU (RCU) or no
+    longer (UNTRUSTED).
     """
 
-    __slots__ = ("depth", "first", "kind", "rdonly", "ref", "state", "trust", "what")
+    __slots__ = ("depth", "first", "id", "kind", "ref", "state", "trust", "what")
 
     def __init__(
-        self, kind: str, ref: int, first: bool, state: int = 0, depth: int = 0, what: str = "", rdonly: bool = False, trust: int = 0
+        self, kind: str, ref: int, first: bool, state: int = 0, depth: int = 0, what: str = "", trust: int = 0, id: int = 0
     ) -> None:
         self.kind = kind
         self.ref = ref
@@ -55,8 +56,15 @@ class Special:
         self.state = state
         self.depth = depth
         self.what = what
-        self.rdonly = rdonly
         self.trust = trust
+        self.id = id
+
+    def text(self) -> str:
+        """As the log of Linux shows it."""
+        if self.kind == "iter":
+            return f"iter_{self.what}(ref_id={self.ref},state={'drained' if self.state else 'active'},depth={self.depth})"
+        # Linux shows a number of which the first half of a dynptr always has 1.
+        return f"dynptr_{self.what}(id={self.id}" + (f",ref_id={self.ref}" if self.ref else "") + ",dynptr_id=1)"
 
 
 EMPTY: Final = Slot(_EMPTY)
