@@ -93,7 +93,12 @@ LOOKUP = "call 7; *(u32 *)(r10 - 4) = r0; r2 = r10; r2 += -4; r1 = MAPFD ll; cal
 
 
 def code_of(row: Row, fd: int = 5) -> Code:
-    text = row.text.replace("MAP;", LOOKUP + ";").replace("MAP ll", "MAPFD ll").replace("MAPFD ll", f"map[id:{fd}]").replace("id:FD", f"id:{fd}")
+    text = (
+        row.text.replace("MAP;", LOOKUP + ";")
+        .replace("MAP ll", "MAPFD ll")
+        .replace("MAPFD ll", f"map[id:{fd}]")
+        .replace("id:FD", f"id:{fd}")
+    )
     insns = asm(text.replace("l: ", "l:\n").replace("; ", "\n").replace(";", "\n"))
     maps = {fd: MapDesc(fd, MapType.ARRAY, 4, 16, 4)}
     return Code(insns, int(row.type), maps, "f", row.gpl)
@@ -126,7 +131,6 @@ def test_linux_says_the_same(row: Row) -> None:
             refusal = error.log or str(error)
     accepted = not row.cause
     assert (not refusal) == accepted, refusal
-
 
 
 def test_a_load_with_a_reserved_field_is_refused_where_no_path_leads() -> None:

@@ -40,9 +40,9 @@ class Checkpoints:
         add = forced or (jumps >= _JUMPS and insns >= _INSNS)
         points = self.at.get(slot)
         if points:
-            keep: list[Checkpoint] = []
+            dropped: list[Checkpoint] = []
             masks: list[int] = []
-            for place, point in enumerate(points):
+            for point in points:
                 if point.branches:
                     hit = self._loops(slot, point, state)
                     if not hit and not forced and jumps < _JUMPS_IN_LOOP and insns < _INSNS_IN_LOOP:
@@ -58,22 +58,24 @@ class Checkpoints:
                 if hit:
                     point.hits += 1
                     self._learn_from(point, state)
-                    keep.extend(points[place:])
-                    self.at[slot] = keep
+                    self._drop(slot, dropped)
                     return True
                 if add:
                     point.misses += 1
                 n = 64 if forced and point.branches else 3
                 if point.misses > point.hits * n + n:
-                    # Not worth keeping: what is forgotten is walked again.
-                    self.kept -= 1
-                    continue
-                keep.append(point)
+                    dropped.append(point)
             self.most = max(self.most, len(points))
-            self.at[slot] = keep
+            self._drop(slot, dropped)
         if add:
             self._remember(slot, state, processed)
         return False
+
+    def _drop(self, slot: int, points: list[Checkpoint]) -> None:
+        """Forget states that are not worth keeping: what is forgotten is walked again."""
+        if points:
+            self.kept -= len(points)
+            self.at[slot] = [point for point in self.at[slot] if point not in points]
 
     def _live(self, slot: int, state: State) -> list[int]:
         """Per frame, a bit for each register that is still read."""

@@ -156,11 +156,27 @@ def _covers_slot(old: Slot, new: Slot, ids: Ids, how: int, *, precise: bool, len
     return True
 
 
+def _differs(old: Reg, new: Reg, how: int, *, precise: bool) -> bool:
+    """Whether it is plain, without looking at ids, that what was proved with `old` need not hold with `new`."""
+    if old is new:
+        return False
+    if how == SAME:
+        return not equal(old, new)
+    return old.kind == SCALAR and precise and (new.kind != SCALAR or not old.num.contains(new.num))
+
+
 def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient: bool) -> bool:
     """Whether a checkpoint covers a state; `live` has, per frame, a bit for each register that is still read."""
     old = point.state
     if len(old.frames) != len(new.frames) or len(old.held) != len(new.held) or old.rcu != new.rcu or old.preempt != new.preempt:
         return False
+    hint = point.differed
+    if hint >= 0:
+        depth, at = hint >> 4, hint & 15
+        if depth < len(old.frames) and (how != COVERS or live[depth] >> at & 1):
+            exact = how != COVERS or point.precise[depth] >> at & 1 != 0
+            if _differs(old.frames[depth].regs[at], new.frames[depth].regs[at], how, precise=exact):
+                return False
     ids = Ids()
     for a, b in zip(old.frames, new.frames, strict=True):
         if a.back != b.back or a.start != b.start or a.asynchronous != b.asynchronous or a.called_back > b.called_back:
@@ -179,6 +195,7 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
                 # Nothing that was proved depends on this number.
                 continue
             if not covers_reg(x, y, ids, how, precise=precise >> at & 1 != 0):
+                point.differed = depth << 4 | at
                 return False
         if not _covers_stack(point, depth, a, b, ids, how, lenient=lenient):
             return False

@@ -127,17 +127,14 @@ class Explorer:
                     log.moved(env, came, slot)
                     show = False
                 log.insn(env, slot)
-            if slot in problems:
+            if problems and slot in problems:
                 reason, says = problems[slot]
                 raise env.refuse(reason, says, "an instruction is none that the kernel knows")
             insn = slots[slot]
             assert insn is not None
             env.note = None
             following = step(slot, insn, state)
-            if state.history is None or state.history[1] != slot or env.note is not None:
-                state.history = (state.history, slot, env.note)
-            else:
-                state.history = (state.history, slot, None)
+            state.history = (state.history, slot, env.note)
             if verbose:
                 log.after(env)
             if following < 0:

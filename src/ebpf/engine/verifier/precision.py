@@ -8,7 +8,7 @@ from typing import Final
 
 from ebpf.engine.verifier.reg import SCALAR
 from ebpf.engine.verifier.state import Checkpoint, History, State
-from ebpf.engine.verifier.structure import Structure
+from ebpf.engine.verifier.structure import ALWAYS, Structure
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import CALL, EXIT, LD_IMM64, Alu, Atomic, Class, Mode
 from ebpf.uapi import CallSrc
@@ -66,25 +66,33 @@ def everything(state: State) -> None:
 
 
 def _walk(structure: Structure, history: History | None, after: int, trace: Trace) -> None:
-    slots = structure.slots
+    slots, concerns = structure.slots, structure.concerns
+    regs = trace.regs
+    wanted = regs[trace.frame]
     while history is not None:
-        before, slot, note = history
+        history, slot, note = history
         if slot < 0:
             assert isinstance(note, Checkpoint)
             if _mark(note, trace):
                 return
-        else:
-            insn = slots[slot]
-            assert insn is not None
-            if isinstance(note, list):
-                _link(note, trace)
-            _step(structure, insn, slot, after, note, trace)
-            if isinstance(note, list):
-                _link(note, trace)
+            wanted = regs[trace.frame]
+            continue
+        linked = type(note) is list
+        if not linked and not concerns[slot] & wanted and not concerns[slot] & ALWAYS:
+            # Most instructions say nothing of what is searched for.
             after = slot
-            if trace.frame < 0:
-                raise _Lost
-        history = before
+            continue
+        insn = slots[slot]
+        assert insn is not None
+        if linked:
+            _link(note, trace)  # type: ignore[arg-type]
+        _step(structure, insn, slot, after, note, trace)
+        if linked:
+            _link(note, trace)  # type: ignore[arg-type]
+        after = slot
+        if trace.frame < 0:
+            raise _Lost
+        wanted = regs[trace.frame]
 
 
 def _mark(point: Checkpoint, trace: Trace) -> bool:

@@ -169,6 +169,7 @@ class Checkpoint:
     __slots__ = (
         "branches",
         "depth",
+        "differed",
         "hits",
         "loop_entry",
         "misses",
@@ -192,4 +193,6 @@ class Checkpoint:
         self.precise_slots = [0] * depth
         self.read = [0] * depth
         self.depth = state.depth
+        #: Where a state that was not covered differed last, as frame << 4 | register: it is likely to differ there again.
+        self.differed = -1
         self.loop_entry = state.loop_entry

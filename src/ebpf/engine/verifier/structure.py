@@ -58,6 +58,8 @@ class Structure:
                     self.problems[slot] = ("invalid-instruction", f"R{insn.src if insn.src > 10 else insn.dst} is invalid")
         self._reach()
         self.live = self._liveness()
+        #: Of each instruction, the registers whose searched-for numbers it has to do with, on a way back: precision.py.
+        self.concerns = [_concerns(insn) if insn is not None else 0 for insn in self.slots]
 
     def function_of(self, slot: int) -> int:
         """The first slot of the subprogram that a slot is in."""
@@ -242,6 +244,21 @@ def _effects(insn: Insn, kfuncs: Mapping[int, int]) -> tuple[int, int]:
     if insn.opcode in (JA, GOTOL, MAY_GOTO):
         return 0, 0
     return dst | (src if insn.opcode & 8 else 0), 0
+
+
+#: The instruction has to do with whatever is searched for.
+ALWAYS = 1 << 16
+
+
+def _concerns(insn: Insn) -> int:
+    kind = insn.opcode & 7
+    if kind in (Class.ALU, Class.ALU64, Class.LDX):
+        return 1 << insn.dst
+    if kind == Class.LD:
+        return 1 << insn.dst | 1
+    if kind in (Class.ST, Class.STX) or insn.opcode in (CALL, CALLX, EXIT):
+        return ALWAYS
+    return 1 << insn.dst | 1 << insn.src if insn.opcode & 8 else 0
 
 
 def _invalid(insn: Insn) -> str:
