@@ -5,7 +5,8 @@ from ebpf.engine.jit.checked import Checked, Fault, compile_checked
 from ebpf.engine.jit.image import LoadedCode, load_image
 from ebpf.engine.jit.llvm import warm_up
 from ebpf.engine.jit.stages import Compiled
-from ebpf.engine.jit.translate import RUNTIME, Slot, translate
+from ebpf.engine.jit.translate import RUNTIME, translate
+from ebpf.engine.jit.writer import Slot
 
 __all__ = [
     "RUNTIME",

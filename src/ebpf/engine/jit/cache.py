@@ -8,12 +8,14 @@ from pathlib import Path
 
 from ebpf import __version__
 from ebpf.engine.jit.llvm import compile_ir, processor
-from ebpf.engine.jit.translate import Slot, translate
+from ebpf.engine.jit.translate import translate
+from ebpf.engine.jit.writer import Slot
 from ebpf.engine.program import Prepared
 from ebpf.isa import encode
 from ebpf.toolchain import cache_folder, write_atomically
 
 _MAGIC = b"EBPFIMG1"
+_TRANSLATOR = ("translate", "arithmetic", "memory", "writer")
 
 
 def image_key(program: Prepared) -> str:
@@ -27,9 +29,9 @@ def image_key(program: Prepared) -> str:
 
 @lru_cache(maxsize=1)
 def _translator() -> bytes:
-    """The translator's own text: another one may make other code of the same program. Nothing where it is not a file."""
+    """The translator's own text: another one may make other code of the same program. Nothing where it is no file."""
     try:
-        return Path(__file__).with_name("translate.py").read_bytes()
+        return b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _TRANSLATOR)
     except OSError:
         return b""
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from ebpf.engine.jit.cache import compile_image, compile_quickly, is_cached
 from ebpf.engine.jit.image import LoadedCode, load_image
-from ebpf.engine.jit.translate import Slot
+from ebpf.engine.jit.writer import Slot
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError
 

@@ -6,22 +6,21 @@ Map, helper and data addresses come out of a table in the image that the loader 
 from dataclasses import dataclass
 from typing import Final
 
+from ebpf.engine.jit.arithmetic import Arithmetic
+from ebpf.engine.jit.memory import Memory
+from ebpf.engine.jit.writer import Slot, signed
 from ebpf.engine.program import Prepared
 from ebpf.engine.runtime.abi import Env
-from ebpf.errors import NotSupportedError
-from ebpf.isa import Insn, by_slot
+from ebpf.isa import Insn
 from ebpf.isa.opcodes import (
     BYTES,
     CALL,
     CALLX,
     EXIT,
-    FETCH,
     GOTOL,
     JA,
     LD_IMM64,
     MAY_GOTO,
-    Alu,
-    Atomic,
     Class,
     Jmp,
     Mode,
@@ -33,19 +32,6 @@ _MAY_GOTO_LIMIT = 1 << 23
 _TAIL_CALL = 12
 #: The helper that keeps a function of the program: it is told whose it is.
 _SET_CALLBACK = 170
-ADD64_IMM: Final = Class.ALU64 | Alu.ADD
-MOV64_REG: Final = Class.ALU64 | Alu.MOV | 8
-_BINARY = {
-    Alu.ADD: "add",
-    Alu.SUB: "sub",
-    Alu.MUL: "mul",
-    Alu.OR: "or",
-    Alu.AND: "and",
-    Alu.XOR: "xor",
-    Alu.LSH: "shl",
-    Alu.RSH: "lshr",
-    Alu.ARSH: "ashr",
-}
 _COMPARE = {
     Jmp.JEQ: "eq",
     Jmp.JNE: "ne",
@@ -62,7 +48,6 @@ _COMPARE = {
 RUNTIME: Final = ("rt_skb_load",)
 #: The helpers that a hash has a body of its own for.
 _OF_HASH = frozenset({"map_lookup_elem", "map_update_elem", "map_delete_elem"})
-_RMW = {Atomic.ADD: "add", Atomic.OR: "or", Atomic.AND: "and", Atomic.XOR: "xor"}
 
 
 _ENTRY: Final = """define dso_local i64 @entry(ptr %ctx, ptr %env) {
@@ -77,18 +62,6 @@ better:
   ret i64 %r
 first:
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """What an entry of the image's table holds.
-
-    "helper" (id), "hash" (id: the body of that helper for a map that is known to be a hash), "map" (fd: the header's address),
-    "data" (fd: its data's), "runtime" (place in RUNTIME: that function) or "owner" (0: the number that the program is known by).
-    """
-
-    kind: str
-    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +81,11 @@ def translate(program: Prepared, *, leads: bool = False) -> Module:
     return Module(module.text.replace(_ENTRY, _LEADING_ENTRY, 1), module.table) if leads else module
 
 
-class Translator:
+class Translator(Arithmetic, Memory):
     """Writes the IR of one program. What it asks of memory goes through `_pointer`; a checked translation is a subclass."""
 
     def __init__(self, program: Prepared) -> None:
-        self._program = program
-        self._slots = by_slot(program.insns)
-        self._table: dict[Slot, int] = {}
-        self._lines: list[str] = []
-        self._count = 0
-        # Registers that hold an address in the stack, with their distance from r10: known within a block.
-        self._frame: dict[int, int] = {}
+        super().__init__(program)
         self._starts = self._find_functions()
 
     def module(self) -> Module:
@@ -214,45 +181,6 @@ class Translator:
         del slot
         self._emit("unreachable")
 
-    # -- pieces
-
-    def _emit(self, line: str, indent: str = "  ") -> None:
-        self._lines.append(indent + line)
-
-    def _new(self, what: str) -> str:
-        self._count += 1
-        name = f"%v{self._count}"
-        self._emit(f"{name} = {what}")
-        return name
-
-    def _get(self, register: int, bits: int = 64) -> str:
-        value = "%R10" if register == 10 else self._new(f"load i64, ptr %R{register}")
-        return value if bits == 64 else self._new(f"trunc i64 {value} to i{bits}")
-
-    def _set(self, register: int, value: str, bits: int = 64) -> None:
-        self._frame.pop(register, None)
-        if bits < 64:
-            value = self._new(f"zext i{bits} {value} to i64")
-        self._emit(f"store i64 {value}, ptr %R{register}")
-
-    def _pointer(self, register: int, offset: int, size: int, slot: int, *, atomic: bool = False) -> str:
-        """A pointer to `size` bytes at a register's address and `offset`, for the instruction at `slot`."""
-        if register == 10:
-            return self._new(f"getelementptr i8, ptr %top, i64 {offset}")
-        if register in self._frame:
-            return self._new(f"getelementptr i8, ptr %top, i64 {self._frame[register] + offset}")
-        base = self._new(f"getelementptr i8, ptr %memory, i64 {self._get(register)}")
-        return self._new(f"getelementptr i8, ptr {base}, i64 {offset}") if offset else base
-
-    def _entry(self, kind: str, number: int) -> str:
-        """The value of a table entry: the same for the whole life of the image."""
-        place = self._table.setdefault(Slot(kind, number), len(self._table))
-        at = self._new(f"getelementptr [{1 << 16} x i64], ptr @table, i64 0, i64 {place}")
-        return self._new(f"load i64, ptr {at}, !invariant.load !0")
-
-    def _refuse(self, what: str, slot: int) -> NotSupportedError:
-        return NotSupportedError(f"insn {slot} of program {self._program.name!r}", f"{what} is not built yet")
-
     # -- instructions
 
     def _insn(self, slot: int, insn: Insn) -> bool:
@@ -270,126 +198,12 @@ class Translator:
             return self._jump(insn, slot)
         return True
 
-    def _operand(self, insn: Insn, bits: int) -> str:
-        if insn.opcode & 8:
-            return self._get(insn.src, bits)
-        return str(insn.imm if bits == 64 else _signed(insn.imm, bits))
-
-    def _alu(self, insn: Insn, slot: int, bits: int) -> None:
-        distance = self._distance(insn)
-        self._compute(insn, slot, bits)
-        if distance is not None:
-            self._frame[insn.dst] = distance
-
-    def _distance(self, insn: Insn) -> int | None:
-        """How far from r10 this instruction's result lies, if that can be seen."""
-        if insn.opcode == ADD64_IMM and insn.dst in self._frame:
-            return self._frame[insn.dst] + insn.imm
-        if insn.opcode == MOV64_REG and not insn.off:
-            return 0 if insn.src == 10 else self._frame.get(insn.src)
-        return None
-
-    def _compute(self, insn: Insn, slot: int, bits: int) -> None:
-        op = Alu(insn.opcode & 0xF0)
-        t = f"i{bits}"
-        if op == Alu.END:
-            self._swap(insn, bits)
-            return
-        if op == Alu.NEG:
-            self._set(insn.dst, self._new(f"sub {t} 0, {self._get(insn.dst, bits)}"), bits)
-            return
-        if op == Alu.MOV:
-            if insn.opcode & 8 and insn.off in (8, 16, 32):
-                small = self._new(f"trunc i64 {self._get(insn.src)} to i{insn.off}")
-                self._set(insn.dst, self._new(f"sext i{insn.off} {small} to {t}"), bits)
-            else:
-                self._set(insn.dst, self._operand(insn, bits), bits)
-            return
-        left, right = self._get(insn.dst, bits), self._operand(insn, bits)
-        if op in (Alu.DIV, Alu.MOD):
-            self._set(insn.dst, self._divide(op, left, right, bits, signed=insn.off == 1), bits)
-            return
-        if op in (Alu.LSH, Alu.RSH, Alu.ARSH):
-            right = self._new(f"and {t} {right}, {bits - 1}")
-        self._set(insn.dst, self._new(f"{_BINARY[op]} {t} {left}, {right}"), bits)
-
-    def _divide(self, op: Alu, left: str, right: str, bits: int, *, signed: bool) -> str:
-        """Division by zero gives 0, modulo by zero leaves the left side; the least number by -1 wraps."""
-        t = f"i{bits}"
-        zero = self._new(f"icmp eq {t} {right}, 0")
-        safe = self._new(f"select i1 {zero}, {t} 1, {t} {right}")
-        if signed:
-            minus = self._new(f"icmp eq {t} {right}, -1")
-            safe = self._new(f"select i1 {minus}, {t} 1, {t} {safe}")
-            result = self._new(f"{'sdiv' if op == Alu.DIV else 'srem'} {t} {left}, {safe}")
-            other = self._new(f"sub {t} 0, {left}") if op == Alu.DIV else "0"
-            result = self._new(f"select i1 {minus}, {t} {other}, {t} {result}")
-        else:
-            result = self._new(f"{'udiv' if op == Alu.DIV else 'urem'} {t} {left}, {safe}")
-        return self._new(f"select i1 {zero}, {t} {'0' if op == Alu.DIV else left}, {t} {result}")
-
-    def _swap(self, insn: Insn, bits: int) -> None:
-        width = insn.imm
-        value = self._get(insn.dst, width) if width < 64 else self._get(insn.dst)
-        if bits == 64 or insn.opcode & 8:
-            value = self._new(f"call i{width} @llvm.bswap.i{width}(i{width} {value})")
-        self._set(insn.dst, value, width)
-
-    def _load(self, insn: Insn, slot: int) -> None:
-        bits = 8 * BYTES[Size(insn.opcode & 0x18)]
-        mode = insn.opcode & 0xE0
-        value = self._new(f"load i{bits}, ptr {self._pointer(insn.src, insn.off, bits // 8, slot)}, align 1")
-        if mode == Mode.MEMSX and bits < 64:
-            self._set(insn.dst, self._new(f"sext i{bits} {value} to i64"))
-        elif mode == Mode.MEM:
-            self._set(insn.dst, value, bits)
-        else:
-            raise self._refuse(f"load of mode {mode:#x}", slot)
-
-    def _store(self, insn: Insn, slot: int) -> None:
-        bits = 8 * BYTES[Size(insn.opcode & 0x18)]
-        mode = insn.opcode & 0xE0
-        atomic = insn.opcode & 7 == Class.STX and mode == Mode.ATOMIC
-        if atomic and insn.imm == Atomic.LOAD_ACQ:
-            source = self._pointer(insn.src, insn.off, bits // 8, slot)
-            self._set(insn.dst, self._new(f"load atomic i{bits}, ptr {source} acquire, align {bits // 8}"), bits)
-            return
-        pointer = self._pointer(insn.dst, insn.off, bits // 8, slot, atomic=atomic)
-        if insn.opcode & 7 == Class.ST:
-            self._emit(f"store i{bits} {_signed(insn.imm, bits)}, ptr {pointer}, align 1")
-        elif mode == Mode.MEM:
-            self._emit(f"store i{bits} {self._get(insn.src, bits)}, ptr {pointer}, align 1")
-        elif atomic:
-            self._atomic(insn, slot, bits, pointer)
-        else:
-            raise self._refuse(f"store of mode {mode:#x}", slot)
-
-    def _atomic(self, insn: Insn, slot: int, bits: int, pointer: str) -> None:
-        t, align = f"i{bits}", bits // 8
-        value = self._get(insn.src, bits)
-        if insn.imm == Atomic.STORE_REL:
-            self._emit(f"store atomic {t} {value}, ptr {pointer} release, align {align}")
-        elif insn.imm == Atomic.XCHG:
-            self._set(insn.src, self._new(f"atomicrmw xchg ptr {pointer}, {t} {value} seq_cst, align {align}"), bits)
-        elif insn.imm == Atomic.CMPXCHG:
-            expected = self._get(0, bits)
-            pair = self._new(f"cmpxchg ptr {pointer}, {t} {expected}, {t} {value} seq_cst seq_cst, align {align}")
-            self._set(0, self._new(f"extractvalue {{ {t}, i1 }} {pair}, 0"), bits)
-        elif insn.imm & ~FETCH in _RMW:
-            order = "seq_cst" if insn.imm & FETCH else "monotonic"
-            name = _RMW[Atomic(insn.imm & ~FETCH)]
-            old = self._new(f"atomicrmw {name} ptr {pointer}, {t} {value} {order}, align {align}")
-            if insn.imm & FETCH:
-                self._set(insn.src, old, bits)
-        else:
-            raise self._refuse(f"atomic operation {insn.imm:#x}", slot)
-
     def _wide(self, insn: Insn, slot: int) -> None:
         if insn.opcode != LD_IMM64:
             self._load_packet(insn, slot)
             return
         if insn.src == PseudoSrc.NONE:
-            self._set(insn.dst, str(_signed((insn.imm & 0xFFFFFFFF) | insn.imm_hi << 32, 64)))
+            self._set(insn.dst, str(signed((insn.imm & 0xFFFFFFFF) | insn.imm_hi << 32, 64)))
         elif insn.src == PseudoSrc.MAP_FD:
             self._set(insn.dst, self._entry("map", insn.imm))
         elif insn.src == PseudoSrc.MAP_VALUE:
@@ -515,8 +329,3 @@ class Translator:
         value = self._new(f"add i64 {self._entry('data', fd)}, {offset}")
         self._set(0, self._new(f"select i1 {inside}, i64 {value}, i64 0"))
         return True
-
-
-def _signed(value: int, bits: int) -> int:
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if value >> (bits - 1) else value
