@@ -15,7 +15,7 @@ from ebpf.isa import encode
 from ebpf.toolchain import cache_folder, write_atomically
 
 _MAGIC = b"EBPFIMG1"
-_TRANSLATOR = ("translate", "arithmetic", "memory", "writer")
+_TRANSLATOR = ("translate", "arithmetic", "memory", "writer", "flow")
 
 
 def image_key(program: Prepared) -> str:

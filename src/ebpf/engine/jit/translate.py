@@ -3,10 +3,13 @@
 Map, helper and data addresses come out of a table in the image that the loader fills, so that an image can be cached.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from ebpf.engine.jit.arithmetic import Arithmetic
+from ebpf.engine.jit.flow import is_jump, target
 from ebpf.engine.jit.memory import Memory
 from ebpf.engine.jit.writer import Slot, signed
 from ebpf.engine.program import Prepared
@@ -97,7 +100,7 @@ class Translator(Arithmetic, Memory):
             f"@table = dso_local global [{max(len(self._table), 1)} x i64] zeroinitializer, align 8",
             "@memory = dso_local global ptr null, align 8",
             *(f"declare {t} @llvm.bswap.{t}({t})" for t in ("i16", "i32", "i64")),
-            "declare i64 @llvm.usub.sat.i64(i64, i64)",
+            *(f"declare i64 @llvm.{name}.i64(i64, i64)" for name in ("usub.sat", "umin")),
             "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
             _ENTRY.rstrip(),
             "  %r1 = ptrtoint ptr %ctx to i64",
@@ -119,24 +122,20 @@ class Translator(Arithmetic, Memory):
                 starts.add(slot + 1 + insn.imm)
         return sorted(starts)
 
-    def _target(self, slot: int, insn: Insn) -> int:
-        return slot + 1 + (insn.imm if insn.opcode == GOTOL else insn.off)
-
     def _leaders(self, start: int, end: int) -> set[int]:
         leaders = {start}
         for slot in range(start, end):
             insn = self._slots[slot]
-            if insn is None or insn.opcode & 7 not in (Class.JMP, Class.JMP32):
-                continue
-            if insn.opcode in (CALL, CALLX):
+            if insn is None or not is_jump(insn):
                 continue
             if insn.opcode != EXIT:
-                leaders.add(self._target(slot, insn))
+                leaders.add(target(slot, insn))
             leaders.add(slot + 1)
-        return {slot for slot in leaders if start <= slot < end}
+        return {slot for slot in leaders if start <= slot < end and self._slots[slot] is not None}
 
     def _function(self, start: int, end: int) -> None:
         leaders = self._leaders(start, end)
+        self._end = end
         args = ", ".join(f"i64 %a{i}" for i in range(1, 6))
         self._emit(f"define internal i64 @f{start}({args}, ptr %env) {{", indent="")
         for i in range(10):
@@ -149,24 +148,31 @@ class Translator(Arithmetic, Memory):
         # All memory as one object at address 0, which LLVM must not know to be null: an address that is an integer made a
         # pointer tells it nothing, but an offset into an object it can follow through a loop, and vectorise that.
         self._emit("%memory = load ptr, ptr @memory, !invariant.load !0")
-        self._emit(f"br label %b{start}")
-        open_block = False
-        for slot in range(start, end):
-            insn = self._slots[slot]
-            if insn is None:
-                continue
-            if slot in leaders:
-                if open_block:
-                    self._emit(f"br label %b{slot}")
-                self._emit(f"b{slot}:", indent="")
-                self._frame.clear()
-                open_block = True
-            if not open_block:
-                continue
-            open_block = self._insn(slot, insn)
-        if open_block:
-            self._past_the_end(end)
+        self._emit(f"br label %{self._label(start - 1, start)}")
+        self._blocks(sorted(leaders), end)
         self._emit("}", indent="")
+
+    def _blocks(self, leaders: Sequence[int], end: int) -> None:
+        for begin, stop in pairwise([*leaders, end]):
+            self._block(begin, stop)
+
+    def _block(self, begin: int, end: int) -> None:
+        self._emit(f"{self._label(begin, begin)}:", indent="")
+        self._frame.clear()
+        goes_on = True
+        for slot in range(begin, end):
+            insn = self._slots[slot]
+            if insn is not None:
+                goes_on = self._insn(slot, insn)
+        if goes_on and end < self._end:
+            self._emit(f"br label %{self._label(end - 1, end)}")
+        elif goes_on:
+            self._past_the_end(end)
+
+    def _label(self, slot: int, place: int) -> str:
+        """The name of the block at `place`, as the instruction at `slot` goes on to it."""
+        del slot
+        return f"b{place}"
 
     def _prologue(self, start: int) -> None:
         """The function's stack: %top is its upper end, %R10 the same as a number."""
@@ -234,8 +240,8 @@ class Translator(Arithmetic, Memory):
             self._exit()
             return False
         if insn.opcode in (JA, GOTOL):
-            self._back_edge(slot, self._target(slot, insn))
-            self._emit(f"br label %b{self._target(slot, insn)}")
+            self._back_edge(slot, target(slot, insn))
+            self._emit(f"br label %{self._label(slot, target(slot, insn))}")
             return False
         if insn.opcode == CALL:
             self._call(insn, slot)
@@ -253,8 +259,8 @@ class Translator(Arithmetic, Memory):
                 test = self._new(f"icmp ne i{bits} {self._new(f'and i{bits} {left}, {right}')}, 0")
             else:
                 test = self._new(f"icmp {_COMPARE[op]} i{bits} {left}, {right}")
-        self._back_edge(slot, self._target(slot, insn))
-        self._emit(f"br i1 {test}, label %b{self._target(slot, insn)}, label %b{slot + 1}")
+        self._back_edge(slot, target(slot, insn))
+        self._emit(f"br i1 {test}, label %{self._label(slot, target(slot, insn))}, label %{self._label(slot, slot + 1)}")
         return False
 
     def _used_up(self) -> str:
@@ -268,7 +274,7 @@ class Translator(Arithmetic, Memory):
     def _exit(self) -> None:
         self._emit(f"ret i64 {self._get(0)}")
 
-    def _back_edge(self, slot: int, target: int) -> None:
+    def _back_edge(self, slot: int, place: int) -> None:
         """Before a jump: where a checked translation counts."""
 
     def _call_register(self, insn: Insn, slot: int) -> None:
