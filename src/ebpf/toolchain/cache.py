@@ -3,16 +3,30 @@
 import os
 import stat
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 
 def cache_folder(*parts: str) -> Path:
     """A folder below $XDG_CACHE_HOME/ebpf (mode 0700, ours alone); a private temporary one where that cannot be had."""
     base = os.environ.get("XDG_CACHE_HOME") or ""
-    root = Path(base) if base.startswith(os.sep) else Path(os.path.expanduser("~")) / ".cache"
+    facts = (base if base.startswith(os.sep) else "", os.environ.get("HOME", ""), tempfile.gettempdir(), parts)
+    folder = _made(*facts)
+    if not os.path.isdir(folder):
+        # Somebody has cleaned up since.
+        _made.cache_clear()
+        folder = _made(*facts)
+    return folder
+
+
+@lru_cache(maxsize=16)
+def _made(base: str, home: str, temporary: str, parts: tuple[str, ...]) -> Path:
+    """Find the folder, or make it. What is ours alone stays so: it is looked at once."""
+    del home
+    root = Path(base) if base else Path(os.path.expanduser("~")) / ".cache"
     # A home that does not exist (nobody's) is not ours to make.
     homes = [root / "ebpf"] if base or root.parent.is_dir() else []
-    for candidate in (*homes, Path(tempfile.gettempdir()) / f"ebpf-{_uid()}"):
+    for candidate in (*homes, Path(temporary) / f"ebpf-{_uid()}"):
         try:
             folder = _private(candidate)
             for part in parts:

@@ -7,8 +7,9 @@ import ctypes
 import mmap
 import platform
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import cast
 
 from ebpf.errors import FormatError, NotSupportedError
 
@@ -188,8 +189,13 @@ def _process() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-def _protect(base: int, size: int) -> None:
+@lru_cache(maxsize=1)
+def _mprotect() -> Callable[[int, int, int], int]:
     protect = _process().mprotect
     protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    if protect(base, size, mmap.PROT_READ | mmap.PROT_EXEC):
+    return cast(Callable[[int, int, int], int], protect)
+
+
+def _protect(base: int, size: int) -> None:
+    if _mprotect()(base, size, mmap.PROT_READ | mmap.PROT_EXEC):
         raise NotSupportedError("the JIT", "this system does not let memory become executable", hint="set EBPF_ENGINE=interp")

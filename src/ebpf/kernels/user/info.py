@@ -23,13 +23,14 @@ def _prog_info(kernel: "UserKernel", call: calls.GetProgInfo) -> calls.ProgInfo:
     program = held.program
     ids = {fd: m.id for fd, m in held.maps.items()}
     source = program.call
+    insns = decode(source.insns)
     code = program.code.size if program.code is not None else 0
     return calls.ProgInfo(
         type=source.prog_type,
         id=held.id,
-        tag=program.tag,
+        tag=loader.tag(insns),
         name=source.name,
-        xlated=loader.show_ids(decode(source.insns), ids) if call.images else b"",
+        xlated=loader.show_ids(insns, ids) if call.images else b"",
         xlated_len=len(source.insns),
         jited=program.code.image() if call.images and program.code is not None else b"",
         jited_len=code,

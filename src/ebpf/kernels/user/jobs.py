@@ -79,11 +79,7 @@ def load_job(kernel: "UserKernel", call: calls.ProgLoad) -> Job:
     """Loading a program."""
     kernel.alive("bpf(PROG_LOAD)")
     where = "bpf(PROG_LOAD)"
-    try:
-        fds = loader.maps_named(call.insns)
-    except FormatError as error:
-        raise KernelError(errno.EINVAL, where, str(error)) from error
-    held = {fd: kernel.map_at(fd, where) for fd in fds}
+    held = {fd: kernel.map_at(fd, where) for fd in loader.maps_named(call.insns)}
     btf = kernel.table.get(call.btf_fd, BtfObject, where) if call.btf_fd else None
 
     def finish(program: loader.LoadedProgram) -> calls.Loaded:
