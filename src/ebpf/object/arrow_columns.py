@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ebpf.btf import Btf, Codec, Kind, Member, Type
+from ebpf.engine.runtime import library
+from ebpf.engine.runtime.python import Room
 
 #: Arrow's format for each letter of struct's.
 FORMATS: Final[Mapping[str, str]] = {
@@ -29,7 +31,6 @@ _LETTERS: Final = {(1, False): "B", (1, True): "b", (2, False): "H", (2, True): 
     (8, True): "q",
 }
 _FLOATS: Final = {4: "f", 8: "g"}
-_BY_SIZE: Final = {2: "H", 4: "I", 8: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,9 @@ class Rows:
         """The bytes `offset` to `offset + size` of every row, end to end."""
         if self.stride == size and not offset:
             return self.data
-        letter = _BY_SIZE.get(size)
-        if letter and not self.stride % size and not offset % size:
-            return memoryview(self.data).cast(letter)[offset // size :: self.stride // size].tobytes()  # type: ignore[call-overload, no-any-return]
-        out = bytearray(size * self.count)
-        for byte in range(size):
-            out[byte::size] = self.data[offset + byte :: self.stride]
-        return bytes(out)
+        room = Room(size * self.count)
+        library().rt_column(room.address, self.data, offset, self.stride, size, self.count)
+        return room.filled(size * self.count)
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rt_replay": (None, (_P, _P, _P)),
     "rt_run": (c_uint64, (_P, _P, _P, c_uint32, _P)),
     "rt_skb_load": (c_int64, (_P, c_int64, c_uint32)),
+    "rt_column": (None, (_P, _P, c_uint64, c_uint64, c_uint32, c_uint64)),
     "rt_python": (c_uint32, (_P,)),
     "rt_wire_open": (c_int64, (_P, c_uint32)),
     "rt_wire_close": (None, (_P,)),

@@ -3,9 +3,9 @@
 import ctypes
 import sys
 from collections.abc import Callable
-from ctypes import POINTER, c_char, c_uint32, c_void_p, py_object
+from ctypes import POINTER, c_char, c_ssize_t, c_uint32, c_void_p, py_object
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from ebpf.engine.runtime.build import library_path
 from ebpf.engine.runtime.library import library
@@ -86,3 +86,27 @@ def stream_capsule(stream: ctypes.Structure) -> object:
     if lib is None:
         raise NotSupportedError("__arrow_c_stream__", f"needs CPython, this is {sys.implementation.name}")
     return lib.rt_stream_capsule(ctypes.byref(stream))
+
+
+class Room:
+    """Memory that C fills at `address`, and that then is bytes: with CPython without a copy, if all of it was filled."""
+
+    def __init__(self, size: int) -> None:
+        if sys.implementation.name == "cpython":
+            self._memory: Any = _unfilled()(None, size)
+            self.address = ctypes.cast(ctypes.c_char_p(self._memory), c_void_p).value or 0
+        else:
+            self._memory = ctypes.create_string_buffer(size)
+            self.address = ctypes.addressof(self._memory)
+
+    def filled(self, size: int) -> bytes:
+        """The first `size` bytes. The memory must not be written to any more."""
+        return bytes(self._memory[:size])
+
+
+@lru_cache(maxsize=1)
+def _unfilled() -> Callable[[None, int], bytes]:
+    """What makes bytes that nobody has written to."""
+    make = ctypes.pythonapi.PyBytes_FromStringAndSize
+    make.argtypes, make.restype = (c_void_p, c_ssize_t), py_object
+    return cast(Callable[[None, int], bytes], make)

@@ -344,19 +344,6 @@ static s64 hash_next(struct rt_map *map, const void *key, void *out)
     return result;
 }
 
-/* A few bytes, whose number is nearly always one of these. */
-static inline void copy_few(u8 *to, const u8 *from, u32 size)
-{
-    if (size == 4)
-        memcpy(to, from, 4);
-    else if (size == 8)
-        memcpy(to, from, 8);
-    else if (size == 16)
-        memcpy(to, from, 16);
-    else
-        memcpy(to, from, size);
-}
-
 /* All elements, in the order of their memory. */
 static u32 copy_all(struct rt_map *map, u8 *keys, u8 *values, u32 size)
 {

@@ -132,4 +132,19 @@ static inline __attribute__((always_inline)) u64 rt_mix(const u8 *at, u32 left, 
     return h * 0xC4CEB9FE1A85EC53ull;
 }
 
+/* A few bytes, whose number is nearly always one of these. */
+static inline void copy_few(u8 *to, const u8 *from, u32 size)
+{
+    if (size == 4)
+        __builtin_memcpy(to, from, 4);
+    else if (size == 8)
+        __builtin_memcpy(to, from, 8);
+    else if (size == 16)
+        __builtin_memcpy(to, from, 16);
+    else if (size == 2)
+        __builtin_memcpy(to, from, 2);
+    else
+        __builtin_memcpy(to, from, size);
+}
+
 #endif

@@ -1,5 +1,6 @@
 /* What ends the structs of Arrow's C data interface. Readers call it from any thread, and while an exception of Python's is on its
  * way: ctypes cannot stand for that. Each struct holds a reference to the Python object that its memory belongs to. */
+#include "maps.h"
 #include "python.h"
 
 #include <stdlib.h>
@@ -81,4 +82,11 @@ RT_API object *rt_stream_capsule(const struct stream *from)
         return given(rt_py.none);
     *stream = *from;
     return rt_py.capsule_new(stream, STREAM, end_stream);
+}
+
+/* The `size` bytes at `offset` of each of `count` rows of `stride` bytes, end to end. */
+RT_API void rt_column(u8 *to, const u8 *from, u64 offset, u64 stride, u32 size, u64 count)
+{
+    for (u64 i = 0; i < count; i++)
+        copy_few(to + i * size, from + i * stride + offset, size);
 }

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ebpf.engine.program import MapDesc
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import MapHeader
-from ebpf.engine.runtime.python import close_finder, open_finder
+from ebpf.engine.runtime.python import Room, close_finder, open_finder
 from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.user.maps.ring import RingMemory
 from ebpf.kernels.user.memory import Region
@@ -374,13 +374,12 @@ class Keyed(Map):
         if start and place.value >= self._end():
             return Batch(0, b"", b"", b"")
         room = min(count, self._most_now(place.value))
-        keys = ctypes.create_string_buffer(room * self.spec.key_size)
-        values = ctypes.create_string_buffer(room * self.value_bytes)
-        done = library().rt_map_batch(self.address, ctypes.byref(place), room, keys, values, self.value_bytes, take)
+        keys, values = Room(room * self.spec.key_size), Room(room * self.value_bytes)
+        done = library().rt_map_batch(self.address, ctypes.byref(place), room, keys.address, values.address, self.value_bytes, take)
         if place.value < self._end() and not done:
             raise KernelError(errno.ENOSPC, call, "a bucket has more elements than were asked for")
         rest = self._rest(place.value, done == count)
-        return Batch(done, ctypes.string_at(keys, done * self.spec.key_size), ctypes.string_at(values, done * self.value_bytes), rest)
+        return Batch(done, keys.filled(done * self.spec.key_size), values.filled(done * self.value_bytes), rest)
 
     def _most_now(self, place: int) -> int:
         """How many elements a batch from a place on can have at the moment."""

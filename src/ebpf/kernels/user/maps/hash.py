@@ -61,8 +61,8 @@ class Hash(Keyed):
         return int(self.header.buckets)
 
     def _most_now(self, place: int) -> int:
-        # Others may add some until the lock is taken; if there are more by then, the batch ends early.
-        return min(int(self.header.count) + 64, int(self.header.max_entries))
+        # Others may add some until the lock is taken: then the batch ends early. With all of its room filled it is not copied.
+        return min(max(int(self.header.count), 64), int(self.header.max_entries))
 
     def _rest(self, place: int, filled: bool) -> bytes:
         del filled
