@@ -49,6 +49,7 @@ class CPrinter:
         self._queue: list[int] = []
         self._out: list[str] = []
         self._padding_room = _MOST_PADDING
+        self._plain = False
 
     def definitions(self, ids: Iterable[int]) -> Iterator[str]:
         """The definitions that these types need and that were not given yet, each with the blank line after it.
@@ -73,17 +74,29 @@ class CPrinter:
                 self._emitted[id_] = _State.DONE
                 yield self._enum(self.btf.type(id_), 0) + ";\n\n"
 
-    def declaration(self, id_: int, name: str = "", level: int = 0) -> str:
-        """A declaration of `name` with a type, or the type alone."""
+    def declaration(self, id_: int, name: str = "", level: int = 0, *, mods: bool = True) -> str:
+        """A declaration of `name` with a type, or the type alone; without `mods` nothing in it is const or volatile."""
+        self._plain = not mods
+        try:
+            return self._declared(id_, name, level)
+        finally:
+            self._plain = False
+
+    def alignment(self, id_: int) -> int:
+        """A type's alignment in bytes; 1 for a struct whose layout shows that it is packed."""
+        return self._align(id_)
+
+    def _declared(self, id_: int, name: str, level: int) -> str:
         chain = []
-        while True:
-            chain.append(id_)
+        for _ in range(len(self.btf) + 1):
             type_ = self.btf.type(id_)
+            if not self._plain or type_.kind not in _MODS:
+                chain.append(id_)
             if type_.kind not in (Kind.PTR, Kind.ARRAY, Kind.FUNC_PROTO, *_MODS):
                 break
-            if len(chain) > len(self.btf):
-                raise FormatError(f"type {id_} refers to itself", where="BTF")
             id_ = type_.ref
+        else:
+            raise FormatError(f"type {id_} refers to itself", where="BTF")
         return self._chain(chain, name, level)
 
     # -- order
@@ -271,7 +284,7 @@ class CPrinter:
         for member in type_.members:
             align = 1 if packed else self._align(member.type_id)
             text.append(self._padding(at, member.bits, align, level + 1, within=after_bits and bool(member.bitfield)))
-            text.append(indent + self.declaration(member.type_id, member.name, level + 1))
+            text.append(indent + self._declared(member.type_id, member.name, level + 1))
             after_bits = bool(member.bitfield)
             if after_bits:
                 text.append(f": {member.bitfield};")
@@ -418,7 +431,7 @@ class CPrinter:
         parameters = type_.members
         if not parameters or (len(parameters) == 1 and not parameters[0].type_id):
             return text + "(void)"
-        words = [self.declaration(p.type_id, p.name, level) for p in parameters]
+        words = [self._declared(p.type_id, p.name, level) for p in parameters]
         if not parameters[-1].type_id:
             words[-1] = "..."
         return text + "(" + ", ".join(words) + ")"

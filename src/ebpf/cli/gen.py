@@ -2,11 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ebpf.cli.context import Context
-from ebpf.cli.noun import Verb, dispatch, done, help_verb
+from ebpf.cli.noun import Verb, Worded, dispatch, done, help_verb
 from ebpf.cli.words import Words
 from ebpf.errors import UsageError
+
+if TYPE_CHECKING:
+    from ebpf.spec import ObjectSpec
 
 
 def run(context: Context, argv: list[str]) -> int:
@@ -64,6 +68,56 @@ def python(context: Context, words: Words) -> int:
     return 0
 
 
+def skeleton(context: Context, words: Words) -> int:
+    """Print a C header with which a program that uses libbpf opens, loads and attaches an object."""
+    from ebpf.cli import skeleton_c
+
+    words.need(1, "skeleton")
+    spec, data, name = _named(context, words)
+    context.out.write(skeleton_c.skeleton(spec, data, name))
+    return 0
+
+
+def subskeleton(context: Context, words: Words) -> int:
+    """Print a C header with which a library finds what is its own in an object that it was linked into."""
+    from ebpf.cli import skeleton_c
+
+    words.need(1, "subskeleton")
+    spec, _, name = _named(context, words)
+    context.out.write(skeleton_c.subskeleton(spec, name))
+    return 0
+
+
+def _named(context: Context, words: Words) -> tuple["ObjectSpec", bytes, str]:
+    """An object (or C file) and what its structs are to be called."""
+    from ebpf.cli.skeleton_c import name_of
+    from ebpf.elf import read_object
+
+    path = words.take("FILE")
+    name = name_of(path)
+    if words.take_if("name"):
+        name = words.take("OBJECT_NAME")
+        if not name.isidentifier() or not name.isascii():
+            raise UsageError(f"'{name}' can be no name in C")
+    words.end()
+    data = _object(path)
+    return read_object(data, name), data, name
+
+
+def _object(path: str) -> bytes:
+    """An object's bytes; a C file is compiled."""
+    if path.endswith(".c"):
+        from ebpf.compile import compile_c
+
+        return compile_c(path).object
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise Worded(f"can't read {path}: {why.lower()}", f"failed to stat() {path}: {why}") from error
+
+
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
@@ -74,5 +128,7 @@ def _write(path: Path, text: str) -> None:
 _VERBS: dict[str, Verb] = {
     "object": object_,
     "python": python,
+    "skeleton": skeleton,
+    "subskeleton": subskeleton,
     "help": help_verb("gen"),
 }
