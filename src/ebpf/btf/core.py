@@ -43,7 +43,7 @@ _U64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
     """A step of an access: member or element `index` of a type; `name` is empty for an element."""
 
     type_id: int
@@ -52,13 +52,13 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _Place:
+class Place:
     """Where an access leads in one BTF."""
 
     btf: Btf
     root: int
     kind: Relo
-    steps: list[_Step] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     bits: int = 0
 
     def describe(self) -> str:
@@ -110,6 +110,12 @@ class Matcher:
         """The access of a record as C writes it."""
         return _parse(self.local, type_id, access, _relo(kind)).describe()
 
+    def place(self, type_id: int, access: str, kind: int) -> Place | None:
+        """Where the access of a record leads in the first target that has it. Raises FormatError for a record without sense."""
+        local = _parse(self.local, type_id, access, _relo(kind))
+        places = (_match(local, btf, id_) for btf, id_ in self._named(type_id)) if self.local.name(type_id) else ()
+        return next((place for place in places if place is not None), None)
+
     def _find(self, type_id: int, access: str, kind: int) -> Answer:
         relo = _relo(kind)
         place = _parse(self.local, type_id, access, relo)
@@ -117,7 +123,7 @@ class Matcher:
             return Answer(type_id, type_id, checked=False)
         if not self.local.name(type_id):
             raise FormatError("a relocation of a type that has no name", where=place.describe())
-        first: tuple[_Place, Answer] | None = None
+        first: tuple[Place, Answer] | None = None
         for btf, id_ in self._named(type_id):
             target = _match(place, btf, id_)
             if target is None:
@@ -155,7 +161,7 @@ def _same_kind(left: int, right: int) -> bool:
     return left == right or (left in _ENUMS and right in _ENUMS)
 
 
-def _parse(btf: Btf, type_id: int, access: str, kind: Relo) -> _Place:
+def _parse(btf: Btf, type_id: int, access: str, kind: Relo) -> Place:
     """A record's access string, walked through the object's own types."""
 
     def bad(why: str) -> FormatError:
@@ -165,7 +171,7 @@ def _parse(btf: Btf, type_id: int, access: str, kind: Relo) -> _Place:
     if len(parts) > _LONGEST or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise bad("is no list of numbers")
     indices = [int(part) for part in parts]
-    place = _Place(btf, type_id, kind)
+    place = Place(btf, type_id, kind)
     if kind in _TYPES:
         if indices != [0]:
             raise bad("is not 0, as a type's is")
@@ -174,9 +180,9 @@ def _parse(btf: Btf, type_id: int, access: str, kind: Relo) -> _Place:
     if kind in _ENUM_VALUES:
         if type_.kind not in _ENUMS or len(indices) != 1 or indices[0] >= len(type_.enumerators):
             raise bad("is no enumerator")
-        place.steps.append(_Step(type_.id, indices[0], type_.enumerators[indices[0]].name))
+        place.steps.append(Step(type_.id, indices[0], type_.enumerators[indices[0]].name))
         return place
-    place.steps.append(_Step(type_.id, indices[0]))
+    place.steps.append(Step(type_.id, indices[0]))
     place.bits = indices[0] * btf.size_of(type_.id) * 8
     for index in indices[1:]:
         if type_.kind in _COMPOSITE:
@@ -185,20 +191,20 @@ def _parse(btf: Btf, type_id: int, access: str, kind: Relo) -> _Place:
             member = type_.members[index]
             place.bits += member.bits
             if member.name:
-                place.steps.append(_Step(type_.id, index, member.name))
+                place.steps.append(Step(type_.id, index, member.name))
             type_ = btf.resolve(member.type_id)
         elif type_.kind == Kind.ARRAY:
             if index >= type_.info and not _flexible(btf, place.steps[-1], type_):
                 raise bad(f"names element {index} of {type_.info}")
             type_ = btf.resolve(type_.ref)
-            place.steps.append(_Step(type_.id, index))
+            place.steps.append(Step(type_.id, index))
             place.bits += index * btf.size_of(type_.id) * 8
         else:
             raise bad(f"goes into a {type_.kind.name.lower()}")
     return place
 
 
-def _flexible(btf: Btf, step: _Step, array: Type) -> bool:
+def _flexible(btf: Btf, step: Step, array: Type) -> bool:
     """Whether an array is the last member of a struct and has no length of its own."""
     return bool(step.name) and not array.info and step.index == len(btf.type(step.type_id).members) - 1
 
@@ -206,9 +212,9 @@ def _flexible(btf: Btf, step: _Step, array: Type) -> bool:
 # -- does a target fit
 
 
-def _match(local: _Place, btf: Btf, id_: int) -> _Place | None:
+def _match(local: Place, btf: Btf, id_: int) -> Place | None:
     """The same access through a target's types; None if it does not lead there."""
-    place = _Place(btf, id_, local.kind)
+    place = Place(btf, id_, local.kind)
     if local.kind in _TYPES:
         test = _matches if local.kind == Relo.TYPE_MATCHES else compatible
         return place if test(local.btf, local.root, btf, id_) else None
@@ -217,7 +223,7 @@ def _match(local: _Place, btf: Btf, id_: int) -> _Place | None:
         wanted = essential(local.steps[0].name)
         for index, row in enumerate(type_.enumerators):
             if essential(row.name) == wanted:
-                place.steps.append(_Step(type_.id, index, row.name))
+                place.steps.append(Step(type_.id, index, row.name))
                 return place
         return None
     for number, step in enumerate(local.steps):
@@ -236,12 +242,12 @@ def _match(local: _Place, btf: Btf, id_: int) -> _Place | None:
             if type_.kind != Kind.ARRAY or (step.index >= type_.info and not _flexible(btf, place.steps[-1], type_)):
                 return None
             type_ = btf.resolve(type_.ref)
-        place.steps.append(_Step(type_.id, step.index))
+        place.steps.append(Step(type_.id, step.index))
         place.bits += step.index * btf.size_of(type_.id) * 8
     return place
 
 
-def _member(local: Btf, wanted: Member, btf: Btf, type_: Type, depth: int) -> tuple[_Step, int, int] | None:
+def _member(local: Btf, wanted: Member, btf: Btf, type_: Type, depth: int) -> tuple[Step, int, int] | None:
     """The member of a target by name, looked for in unnamed members too: the step, its bits within `type_`, and its type."""
     if type_.kind not in _COMPOSITE or not depth:
         return None
@@ -253,7 +259,7 @@ def _member(local: Btf, wanted: Member, btf: Btf, type_: Type, depth: int) -> tu
         elif member.name == wanted.name:
             if not _fields_agree(local, wanted.type_id, btf, member.type_id):
                 return None
-            return _Step(type_.id, index, member.name), member.bits, member.type_id
+            return Step(type_.id, index, member.name), member.bits, member.type_id
     return None
 
 
@@ -375,7 +381,7 @@ class _Number:
     type_: Type | None = None
 
 
-def _compare(local: _Place, target: _Place | None) -> Answer:
+def _compare(local: Place, target: Place | None) -> Answer:
     old, new = _number(local), _number(target) if target is not None else _without(local.kind)
     assert old is not None
     if new is None:
@@ -393,7 +399,7 @@ def _without(kind: Relo) -> _Number | None:
     return _Number(0) if kind in _OPTIONAL else None
 
 
-def _number(place: _Place) -> _Number | None:
+def _number(place: Place) -> _Number | None:
     kind = place.kind
     if kind in _TYPES:
         if kind == Relo.TYPE_ID_TARGET:
@@ -413,7 +419,7 @@ def _enum_value(type_: Type, value: int) -> int:
     return value & _U64
 
 
-def _field(place: _Place) -> _Number | None:
+def _field(place: Place) -> _Number | None:
     kind, btf, step = place.kind, place.btf, place.steps[-1]
     if kind == Relo.FIELD_EXISTS:
         return _Number(1)

@@ -88,6 +88,27 @@ def subskeleton(context: Context, words: Words) -> int:
     return 0
 
 
+def min_core_btf(context: Context, words: Words) -> int:
+    """Write a BTF that has of a kernel's types only what objects reach by their CO-RE records."""
+    from ebpf.btf.minimal import Minimal
+    from ebpf.elf.types import core_records, read_types
+
+    words.need(3, "min_core_btf")
+    source, target = words.take("INPUT"), words.take("OUTPUT")
+    minimal = Minimal(read_types(_bytes(source, f"failed parsing '{source}' BTF file"), source))
+    while words:
+        path = words.take("OBJECT")
+        minimal.add(*core_records(_bytes(path, f"failed to parse BPF object '{path}'"), path))
+    try:
+        with open(target, "wb") as file:
+            file.write(minimal.build())
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise Worded(f"can't write {target}: {why.lower()}", f"error saving btf file: {why}") from error
+    done(context)
+    return 0
+
+
 def _named(context: Context, words: Words) -> tuple["ObjectSpec", bytes, str]:
     """An object (or C file) and what its structs are to be called."""
     from ebpf.cli.skeleton_c import name_of
@@ -110,12 +131,17 @@ def _object(path: str) -> bytes:
         from ebpf.compile import compile_c
 
         return compile_c(path).object
+    return _bytes(path, f"failed to stat() {path}")
+
+
+def _bytes(path: str, theirs: str) -> bytes:
+    """A file's bytes; of one that cannot be read bpftool says `theirs`."""
     try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        raise Worded(f"can't read {path}: {why.lower()}", f"failed to stat() {path}: {why}") from error
+        raise Worded(f"can't read {path}: {why.lower()}", f"{theirs}: {why}") from error
 
 
 def _write(path: Path, text: str) -> None:
@@ -130,5 +156,6 @@ _VERBS: dict[str, Verb] = {
     "python": python,
     "skeleton": skeleton,
     "subskeleton": subskeleton,
+    "min_core_btf": min_core_btf,
     "help": help_verb("gen"),
 }

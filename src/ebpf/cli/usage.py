@@ -248,7 +248,7 @@ _MORE = {
 Beyond bpftool:
        {0} {1} python OBJ [-o FILE.py]
 writes a Python module that holds the object, with its maps, programs and variables as attributes and its structs as dataclasses, and
-a stub (FILE.pyi) that type checkers read. OBJ and FILE may be C files. Of the above, min_core_btf is not built yet.
+a stub (FILE.pyi) that type checkers read. OBJ and FILE may be C files.
 """,
     "prog": """
 Beyond bpftool:
