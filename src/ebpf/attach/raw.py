@@ -4,10 +4,10 @@ import errno
 from contextlib import ExitStack
 
 from ebpf.attach.link import Attachable, Link, held, refused
-from ebpf.errors import KernelError, PrivilegeError
+from ebpf.errors import KernelError, NotSupportedError, PrivilegeError
 from ebpf.object import Program
-from ebpf.sys.calls import RawTracepointOpen
-from ebpf.uapi import ProgType
+from ebpf.sys.calls import Call, LinkCreate, RawTracepointOpen, TracedFunction
+from ebpf.uapi import AttachType, ProgType
 
 
 def raw_tracepoint(program: Attachable, name: str, *, cookie: int = 0) -> Link:
@@ -30,6 +30,7 @@ def raw_tracepoint(program: Attachable, name: str, *, cookie: int = 0) -> Link:
 
 
 _NOT_TRACING = ("the program was not loaded for something that is traced", 'its section is SEC("tp_btf/...") or SEC("fentry/...")')
+_TRACED = frozenset({ProgType.TRACING, ProgType.LSM})
 _WHY = {
     errno.EINVAL: _NOT_TRACING,
     errno.EFAULT: _NOT_TRACING,
@@ -42,9 +43,17 @@ def trace(program: Attachable, *, cookie: int = 0) -> Link:
     kernel = program.kernel
     target = program.spec.attach_to if isinstance(program, Program) else ""
     kind = program.spec.section.removeprefix("?").partition("/")[0] if isinstance(program, Program) else "trace"
+    attach = program.spec.attach_type if isinstance(program, Program) and program.spec.type in _TRACED else None
+    call: Call[int] = RawTracepointOpen("", program.fd, cookie)
+    if cookie and attach is not None and attach != AttachType.TRACE_RAW_TP:
+        # Links took cookies for these before raw tracepoints did.
+        call = LinkCreate(program.fd, 0, attach, cookie=cookie, options=TracedFunction(0))
     try:
-        return held(kernel, kind, target, kernel.bpf(RawTracepointOpen("", program.fd, cookie)))
+        return held(kernel, kind, target, kernel.bpf(call))
     except PrivilegeError:
         raise
     except KernelError as error:
+        if cookie and attach is not None and error.errno == errno.EINVAL:
+            since = "6.10" if attach == AttachType.TRACE_RAW_TP else "5.19"
+            raise NotSupportedError("a cookie", f"this kernel has none for {kind} (Linux {since})") from error
         raise refused(error, kind, target, _WHY) from error

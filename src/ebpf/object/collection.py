@@ -1,5 +1,6 @@
 """An object that is loaded: its types, maps and programs, owned together."""
 
+import errno
 import mmap
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from ebpf.object.struct_ops import StructOps, struct_ops
 from ebpf.spec import DataVar, MapSpec, ObjectSpec
 from ebpf.sys.calls import BtfLoad, MapCreate, MapFreeze, MapUpdate, ObjGet, ObjPin
 from ebpf.sys.kernel import Kernel
-from ebpf.uapi import MapType
+from ebpf.uapi import MapFlag, MapType
 
 _BY_NAME = 1
 _PINS = "/sys/fs/bpf"
@@ -231,6 +232,9 @@ class Collection:
         try:
             return self.kernel.bpf(call)
         except KernelError as error:
+            if laid_out is not None and error.errno == errno.EINVAL and spec.flags & MapFlag.LINK:
+                why = f'map {spec.name!r}: this kernel has no links for structs of functions (Linux 6.4): write SEC(".struct_ops")'
+                raise KernelError(error.errno, error.call, why) from error
             if not typed or isinstance(error, PrivilegeError):
                 raise
             # An older kernel takes no types for some that a newer one has: the map is what matters.

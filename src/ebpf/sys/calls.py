@@ -490,7 +490,7 @@ class IterTarget:
 
 @record
 class TracedFunction:
-    """The function of a program (LinkCreate.target) that an extension replaces, by BTF id."""
+    """The function of a program (LinkCreate.target) that an extension replaces, by BTF id; 0 for what a program was loaded for."""
 
     btf_id: int
 
