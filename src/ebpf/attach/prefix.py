@@ -88,14 +88,14 @@ def load_prefixed(program: Program, prefix: Sequence[Insn], type_: ProgType) -> 
     # Callbacks need types.
     typed = type_ == spec.type or any(insn.opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC for insn in decode(program.insns))
     # Linux wants a line and a function at slot 0: what begins the author's code begins ours.
-    lines = tuple(replace(line, slot=line.slot + shift) for line in spec.line_infos)
+    lines = tuple(line._replace(slot=line.slot + shift) for line in spec.line_infos)
     if lines:
-        lines = (replace(lines[0], slot=0), *lines)
+        lines = (lines[0]._replace(slot=0), *lines)
     moved = replace(
         spec,
         type=int(type_),
         attach_type=None,
-        func_infos=tuple(replace(func, slot=func.slot + shift if func.slot else 0) for func in spec.func_infos),
+        func_infos=tuple(func._replace(slot=func.slot + shift if func.slot else 0) for func in spec.func_infos),
         line_infos=lines,
     )
     return load_program(program.kernel, moved, encode(prefix) + program.insns, program.btf_fd if typed else 0).fd

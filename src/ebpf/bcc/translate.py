@@ -247,7 +247,7 @@ def _named(spec: ObjectSpec, functions: Sequence[Function], events: dict[str, st
     for place, function in enumerate(functions):
         entry = spec.programs[f"bcc_entry_{place}"]
         prefix = next((p for p in PREFIXES if function.name.startswith(p)), "")
-        relocs = tuple(replace(r, symbol=r.symbol.removesuffix("__map")) for r in entry.relocs)
+        relocs = tuple(r._replace(symbol=r.symbol.removesuffix("__map")) for r in entry.relocs)
         programs[function.name] = replace(
             entry,
             name=function.name.removeprefix(prefix) or function.name,

@@ -13,7 +13,7 @@ def check(btf: Btf) -> None:
     for id_ in btf.own:
         type_ = btf.type(id_)
         rows = [row.type_id for row in type_.members] + [row.type_id for row in type_.variables]
-        missing = next((row for row in [*rows, type_.index] if row >= len(btf)), None)
+        missing = next((row for row in [*rows, type_.indexed_by] if row >= len(btf)), None)
         if missing is not None:
             raise _bad(btf, id_, f"invalid referenced type ID {missing}")
         if type_.kind == Kind.FUNC and btf.kind(type_.ref) != Kind.FUNC_PROTO:

@@ -5,7 +5,7 @@
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, make_dataclass
+from dataclasses import make_dataclass
 from enum import IntEnum
 from keyword import iskeyword
 from typing import Any
@@ -14,13 +14,14 @@ from ebpf.btf.parse import Btf
 from ebpf.btf.types import Kind, Member, Type
 from ebpf.btf.values import FLOATS, NUMBERS, encode_number
 from ebpf.errors import FormatError
+from ebpf.records import record
 
 _LETTERS: Mapping[tuple[int, bool], str] = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"}
 _SIGNED: Mapping[int, str] = {1: "b", 2: "h", 4: "i", 8: "q"}
 _DEPTH = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Codec:
     """How values of a type are read and written. Both raise FormatError for what does not fit.
 

@@ -12,6 +12,7 @@ from ebpf.btf.index import essential
 from ebpf.btf.parse import Btf
 from ebpf.btf.types import Kind, Member, Type
 from ebpf.errors import FormatError
+from ebpf.records import record
 
 
 class Relo(IntEnum):
@@ -42,7 +43,7 @@ _DEEPEST, _LONGEST = 32, 64
 _U64 = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """A step of an access: member or element `index` of a type; `name` is empty for an element."""
 
@@ -72,7 +73,7 @@ class Place:
         return name + (path[3:] if path.startswith("[0].") else path)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What to put into the instruction: `old` is what must stand there if `checked`, `new` what replaces it.
 
@@ -371,7 +372,7 @@ def _members_match(local: Btf, left: Type, btf: Btf, right: Type, depth: int) ->
 # -- what it then says
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Number:
     """A number with what a load of it needs to know; None stands for one that cannot be given."""
 

@@ -105,7 +105,7 @@ class _Dedup:
         if one.kind != other.kind:
             return False
         if one.kind == Kind.ARRAY:
-            return (one.name, one.ref, one.index, one.info) == (other.name, other.ref, other.index, other.info)
+            return (one.name, one.ref, one.indexed_by, one.info) == (other.name, other.ref, other.indexed_by, other.info)
         if one.kind in _COMPOSITE:
             same = _outline(one) == _outline(other)
             return same and [m.type_id for m in one.members] == [m.type_id for m in other.members]
@@ -133,7 +133,7 @@ class _Dedup:
         self._busy.add(id_)
         type_ = self.types[id_]
         if type_.kind == Kind.ARRAY:
-            refers: tuple[int, ...] = (self._referring(type_.ref), self._referring(type_.index))
+            refers: tuple[int, ...] = (self._referring(type_.ref), self._referring(type_.indexed_by))
         else:
             refers = (self._referring(type_.ref), *(self._referring(each.type_id) for each in type_.members))
         names = tuple(each.name for each in type_.members)
@@ -173,7 +173,7 @@ def _same_ref(of: _Dedup, one: Type, other: Type) -> bool:
 
 
 def _same_array(of: _Dedup, one: Type, other: Type) -> bool:
-    return one.info == other.info and of._alike(one.index, other.index) and of._alike(one.ref, other.ref)
+    return one.info == other.info and of._alike(one.indexed_by, other.indexed_by) and of._alike(one.ref, other.ref)
 
 
 def _same_members(of: _Dedup, one: Type, other: Type) -> bool:

@@ -55,7 +55,7 @@ class Minimal:
             if type_.kind in MODIFIERS or (type_.kind == Kind.PTR and through_pointers and not known):
                 todo.append(type_.ref)
             elif type_.kind == Kind.ARRAY:
-                todo += (type_.ref, type_.index)
+                todo += (type_.ref, type_.indexed_by)
             elif type_.kind == Kind.FUNC_PROTO:
                 todo += (type_.ref, *(each.type_id for each in type_.members))
 
@@ -86,7 +86,7 @@ class Minimal:
             self._mark_matched(type_.ref, seen, pointed=pointed or type_.kind == Kind.PTR)
         elif type_.kind == Kind.ARRAY:
             self._mark_matched(type_.ref, seen, pointed=pointed)
-            self._mark(type_.index)
+            self._mark(type_.indexed_by)
         elif type_.kind == Kind.FUNC_PROTO:
             for each in (type_.ref, *(parameter.type_id for parameter in type_.members)):
                 self._mark_matched(each, seen, pointed=pointed)
@@ -118,7 +118,7 @@ class Minimal:
             words[2] = ids.get(type_.ref, 0)
         rows = _rows(words, type_.kind)
         if type_.kind == Kind.ARRAY:
-            words[3:5] = [ids.get(type_.ref, 0), ids.get(type_.index, 0)]
+            words[3:5] = [ids.get(type_.ref, 0), ids.get(type_.indexed_by, 0)]
         elif type_.kind in _COMPOSITE:
             kept = [type_.members[index] for index in sorted(self._members.get(type_.id, ()))]
             flag = any(member.bitfield or member.bits % 8 for member in kept)

@@ -226,7 +226,7 @@ class Btf:
         if kind == Kind.INT:
             return Type(id_, kind, name, size=size, info=words[3])
         if kind == Kind.ARRAY:
-            return Type(id_, kind, name, ref=words[3], info=words[5], index=words[4])
+            return Type(id_, kind, name, ref=words[3], info=words[5], indexed_by=words[4])
         if kind in (Kind.VAR, Kind.DECL_TAG):
             return Type(id_, kind, name, ref=size, info=words[3])
         if kind == Kind.FLOAT:

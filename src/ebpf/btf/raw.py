@@ -20,7 +20,7 @@ def fields(btf: Btf, type_: Type) -> dict[str, Field]:
             encoding = _ENCODINGS.get(type_.info >> 24 & 0xF, "UNKN")
             return row | {"size": type_.size, "bits_offset": type_.info >> 16 & 0xFF, "nr_bits": type_.bits, "encoding": encoding}
         case Kind.ARRAY:
-            return row | {"type_id": type_.ref, "index_type_id": type_.index, "nr_elems": type_.info}
+            return row | {"type_id": type_.ref, "index_type_id": type_.indexed_by, "nr_elems": type_.info}
         case Kind.STRUCT | Kind.UNION:
             return row | {"size": type_.size, "vlen": len(type_.members), "members": [_member(m) for m in type_.members]}
         case Kind.ENUM | Kind.ENUM64:

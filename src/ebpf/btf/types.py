@@ -1,9 +1,8 @@
 """BTF's types as frozen data. Source: Documentation/bpf/btf.rst and linux/btf.h."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Kind(IntEnum):
@@ -46,8 +45,7 @@ EACH: Final[Mapping[int, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A member of a struct or union (`bits` is its offset in bits, `bitfield` its width or 0) or a parameter."""
 
     name: str
@@ -56,16 +54,14 @@ class Member:
     bitfield: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Enumerator:
+class Enumerator(NamedTuple):
     """A name with its value."""
 
     name: str
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class SectionVar:
+class SectionVar(NamedTuple):
     """A variable of a DATASEC: its VAR, and where it lies."""
 
     type_id: int
@@ -73,12 +69,11 @@ class SectionVar:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
+class Type(NamedTuple):
     """One BTF type. `ref` is what it refers to (PTR, TYPEDEF ..., VAR, FUNC, ARRAY's element, FUNC_PROTO's result).
 
     `size` is in bytes where the kind has one; `info` is the kind's own number: INT's bits and encoding word, ARRAY's length,
-    VAR's and FUNC's linkage, DECL_TAG's component, FWD's and ENUM's flag. `index` is the type of an ARRAY's index.
+    VAR's and FUNC's linkage, DECL_TAG's component, FWD's and ENUM's flag. `indexed_by` is the type of an ARRAY's index.
     """
 
     id: int
@@ -90,7 +85,7 @@ class Type:
     members: tuple[Member, ...] = ()
     enumerators: tuple[Enumerator, ...] = ()
     variables: tuple[SectionVar, ...] = ()
-    index: int = 0
+    indexed_by: int = 0
 
     @property
     def bits(self) -> int:

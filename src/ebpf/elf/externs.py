@@ -1,7 +1,6 @@
 """What an object leaves to the kernel: kernel options (`__kconfig`), and variables and functions of the kernel (`__ksym`)."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from ebpf.btf import Btf, Editor, Kind, Type
 from ebpf.elf.file import ElfFile, Symbol
@@ -56,7 +55,7 @@ def _place(options: list[Extern]) -> list[Extern]:
     out, at = [], 0
     for extern in options:
         at = (at + extern.align - 1) // extern.align * extern.align
-        out.append(replace(extern, offset=at))
+        out.append(extern._replace(offset=at))
         at += extern.size
     return out
 

@@ -1,9 +1,10 @@
 """The ELF container: sections, symbols and relocations of a 64-bit little-endian object, every offset checked."""
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ebpf.errors import FormatError
+from ebpf.records import record
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
@@ -22,7 +23,7 @@ class SectionType:
     PROGBITS, SYMTAB, STRTAB, RELA, NOBITS, REL = 1, 2, 3, 4, 8, 9
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Section:
     """A section with its bytes (empty for NOBITS, whose `size` still counts)."""
 
@@ -37,8 +38,7 @@ class Section:
     align: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """A symbol: `kind` is NOTYPE 0, OBJECT 1, FUNC 2, SECTION 3; `binding` LOCAL 0, GLOBAL 1, WEAK 2; `hidden` from other objects."""
 
     name: str
@@ -50,8 +50,7 @@ class Symbol:
     hidden: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Relocation:
+class Relocation(NamedTuple):
     """At `offset` of its section, `type` of the symbol number `symbol`."""
 
     offset: int
@@ -59,7 +58,7 @@ class Relocation:
     symbol: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ElfFile:
     """An object file taken apart. `relocations` are keyed by the index of the section they change."""
 

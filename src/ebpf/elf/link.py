@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ebpf.btf import Btf, Kind
 from ebpf.elf.ext import Ext
@@ -12,6 +12,7 @@ from ebpf.elf.maps import ARENA
 from ebpf.errors import FormatError
 from ebpf.isa import Insn, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
+from ebpf.records import record
 from ebpf.spec import CoreReloc, Extern, ExternKind, FuncInfo, LineInfo, MapSpec, Reloc, RelocKind
 from ebpf.uapi import CallSrc, MapType, PseudoSrc
 
@@ -23,7 +24,7 @@ _MOST_SLOTS = 1_000_000
 _MOST_TOGETHER = 4_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Function:
     """A function: slots [begin, end) of its section, whose instructions are `code` (None: half an ld_imm64)."""
 
@@ -40,7 +41,7 @@ class Function:
         return self.section.index, self.begin
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Linked:
     """A program's bytecode, calls resolved, with what is left to do at load and the records of its functions and lines."""
 
@@ -54,7 +55,7 @@ class Linked:
 _Record = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Table:
     """A table of .BTF.ext for one section, ordered by slot."""
 
@@ -143,8 +144,8 @@ class Linker:
     def _core_relocs(self, code: "_Code") -> Iterator[CoreReloc]:
         if self._btf is None:
             return
-        for slot, record in code.records(self._core):
-            yield CoreReloc(slot, record[1], self._btf.string(record[2]), record[3])
+        for slot, row in code.records(self._core):
+            yield CoreReloc(slot, row[1], self._btf.string(row[2]), row[3])
 
 
 class _Code:

@@ -1,13 +1,13 @@
 """A map's elements as memory: the buffer protocol's side of a map."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ebpf.btf import Codec
+from ebpf.records import record
 from ebpf.sys.calls import Batch
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Columns:
     """All elements: `count` keys end to end, and as many values.
 

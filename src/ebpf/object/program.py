@@ -4,7 +4,7 @@ import errno
 import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -14,6 +14,7 @@ from ebpf.errors import EbpfError, FormatError, KernelError, NotFoundError, Priv
 from ebpf.object.map import Map
 from ebpf.object.relocate import Code
 from ebpf.object.resolve import Resolver
+from ebpf.records import record
 from ebpf.spec import ProgramSpec
 from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, Loaded, ObjPin, ProgInfo, ProgLoad, ProgTestRun, TestRunResult
 from ebpf.sys.kernel import Kernel
@@ -159,7 +160,7 @@ def require_type(spec: ProgramSpec, path: str = "") -> None:
 _ONCE = frozenset({ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     """What a program is loaded for: a BTF id of the kernel's, of a module's (`fd` of its types), or of another program's (`fd`)."""
 

@@ -5,11 +5,11 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from ebpf.btf import Btf, Kind, Matcher, compatible, essential
 from ebpf.errors import EbpfError, FormatError, NotFoundError, NotSupportedError, near
+from ebpf.records import record
 from ebpf.spec import Extern, ExternKind, ObjectSpec
 from ebpf.sys.calls import FdById, GetBtfInfo, NextId, ProgLoad
 from ebpf.sys.kernel import VMLINUX, Kernel
@@ -19,7 +19,7 @@ _KALLSYMS = "/proc/kallsyms"
 _NO_TYPES = "this kernel tells no types (CONFIG_DEBUG_INFO_BTF; /sys/kernel/btf/vmlinux)"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Module:
     """Types that come with a module of the kernel: they go on where the kernel's own end."""
 
@@ -28,7 +28,7 @@ class Module:
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Found:
     """Something of the kernel's by its BTF id; `module` is None for the kernel itself."""
 

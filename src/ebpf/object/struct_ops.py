@@ -2,18 +2,19 @@
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ebpf.btf import Btf, Kind, essential
 from ebpf.errors import FormatError, NotFoundError
 from ebpf.object.resolve import Resolver
+from ebpf.records import record
 from ebpf.spec import MapSpec
 
 _VALUE = "bpf_struct_ops_"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StructOps:
     """A struct as this kernel has it: `map` to make of it, its functions by their place in the value, and what each is loaded as.
 

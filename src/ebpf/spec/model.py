@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ebpf.btf import Btf, Value, write_value
 from ebpf.errors import NotFoundError, UsageError, near
+from ebpf.records import record
 from ebpf.uapi import ProgFlag, section_row
 
 T = TypeVar("T")
@@ -30,8 +31,7 @@ class ExternKind(Enum):
     FUNCTION = "kernel function"
 
 
-@dataclass(frozen=True, slots=True)
-class Extern:
+class Extern(NamedTuple):
     """A name that the kernel resolves; a `weak` one may be missing. `type_id` is of the object's own BTF (0: an address only).
 
     A kernel option lies at `offset` of the map ".kconfig", `size` bytes long.
@@ -46,8 +46,7 @@ class Extern:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Reloc:
+class Reloc(NamedTuple):
     """Instruction slot `slot` of a program needs `symbol` (+ `addend`)."""
 
     slot: int
@@ -56,8 +55,7 @@ class Reloc:
     addend: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CoreReloc:
+class CoreReloc(NamedTuple):
     """A CO-RE record: slot, local BTF type id, access string and kind (enum bpf_core_relo_kind)."""
 
     slot: int
@@ -66,16 +64,14 @@ class CoreReloc:
     kind: int
 
 
-@dataclass(frozen=True, slots=True)
-class FuncInfo:
+class FuncInfo(NamedTuple):
     """A function of BTF type `type_id` begins at `slot`."""
 
     slot: int
     type_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class LineInfo:
+class LineInfo(NamedTuple):
     """From `slot` on the code belongs to this source line; `text` is that line. Offsets are BTF string offsets."""
 
     slot: int
@@ -87,8 +83,7 @@ class LineInfo:
     text_off: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataVar:
+class DataVar(NamedTuple):
     """A global variable: `size` bytes at `offset` of its data map, of BTF type `type_id` (0: unknown)."""
 
     name: str
@@ -97,7 +92,7 @@ class DataVar:
     type_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapSpec:
     """A map to make. `type` is a MapType; `initial` fills the one value of a data map; `variables` are its globals.
 
@@ -125,7 +120,7 @@ class MapSpec:
     slots: tuple[tuple[int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgramSpec:
     """A program to load: `insns` is encoded bytecode with its subprograms appended and their calls resolved.
 
