@@ -18,9 +18,9 @@ from ebpf.elf import read_object, read_probes
 from ebpf.errors import AttachError, EbpfError, FormatError, KernelError, NotFoundError, NotSupportedError, UsageError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection, Program
-from ebpf.toolchain import find_clang, run
 from ebpf.uapi import AttachType
-from support import place
+from support import place, probes
+from support.lacking import need
 
 pytestmark = pytest.mark.linux
 SOURCE = """
@@ -93,11 +93,16 @@ KINDS: dict[str, tuple[str, Callable[[Program], Link], int]] = {
     "uprobe.session": ("on_both", lambda p: attach.uprobe_multi(p, LIBC, ["getpgid"], cookies=[77], session=True), 6),
 }
 
+#: Those that an older kernel has not.
+_PROBED = {"uprobe.multi": "uprobe.multi", "uretprobe.multi": "uprobe.multi", "uprobe.session": "uprobe.session"}
+
 
 @pytest.mark.skipif(not LIBC, reason="this process has no libc.so of which a function could be traced")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_program_sees_what_happens_until_its_link_is_closed(kind: str, held: Collection) -> None:
     name, attach_it, expected = KINDS[kind]
+    if kind in _PROBED:
+        need(_PROBED[kind])
     with attach_it(held.programs[name]) as link:
         for _ in range(3):
             os.getpgid(0)
@@ -162,52 +167,10 @@ def test_a_breakpoint_sees_a_write(held: Collection) -> None:
     assert value(held) == 3
 
 
-PROBES = """
-.globl work
-.type work, @function
-work:
-990: nop
- mov %esi, %eax
- ret
-.size work, .-work
-.globl sem
-.pushsection .probes,"aw"
-sem: .2byte 0
-.size sem, 2
-.type sem, @object
-.popsection
-.pushsection .note.stapsdt,"?","note"
-.balign 4
-.4byte 992f-991f, 994f-993f, 3
-991: .asciz "stapsdt"
-992: .balign 4
-993: .8byte 990b
-.8byte _.stapsdt.base
-.8byte sem
-.asciz "ours"
-.asciz "work"
-.asciz "-4@%edi 8@$-7 -2@2(%rsi)"
-994: .balign 4
-.popsection
-.pushsection .stapsdt.base,"aG","progbits",.stapsdt.base,comdat
-.weak _.stapsdt.base
-.hidden _.stapsdt.base
-_.stapsdt.base: .space 1
-.size _.stapsdt.base, 1
-.popsection
-"""
-
-
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A library with a function `work(int, short *)` and a probe in it."""
-    folder = tmp_path_factory.mktemp("probes")
-    source, object_, target = folder / "p.s", folder / "p.o", folder / "libp.so"
-    source.write_text(PROBES)
-    clang = find_clang(None)
-    assert not run([*clang.command, "-target", "x86_64-linux-gnu", "-c", str(source), "-o", str(object_)]).returncode
-    assert not run([*clang.linker, "-shared", "-o", str(target), str(object_)]).returncode
-    return str(target)
+    return probes.library(tmp_path_factory.mktemp("probes"))
 
 
 def test_a_probe_of_a_library_gives_its_arguments_and_lifts_its_semaphore(library: str, held: Collection) -> None:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from ebpf.attach.binary import place_in, places_like, resolve_binary
 from ebpf.attach.link import Attachable, Link, create
-from ebpf.errors import NotFoundError, UsageError
+from ebpf.errors import AttachError, NotFoundError, UsageError, near
 from ebpf.sys.calls import KprobeMulti, LinkCreate, UprobeMulti
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import AttachType
@@ -35,14 +35,21 @@ def kprobe_multi(
 ) -> Link:
     """Run a program at the beginning (`ret`: end; `session`: both) of many kernel functions: a list, or a pattern with `*` and `?`.
 
-    Raises NotFoundError where nothing matches, AttachError for what this kernel cannot do.
+    Raises NotFoundError where nothing matches or a function cannot be traced, AttachError for what this kernel cannot do.
     """
     target = functions if isinstance(functions, str) else f"{len(functions)} functions"
     names = _matching(program.kernel, functions) if isinstance(functions, str) else list(functions)
     _same_length(cookies, names)
     kind = AttachType.TRACE_KPROBE_SESSION if session else AttachType.TRACE_KPROBE_MULTI
     call = LinkCreate(program.fd, 0, int(kind), options=KprobeMulti(tuple(names), tuple(cookies), ret))
-    return create(program.kernel, call, "kprobe.session" if session else "kprobe.multi", target, _WHY_KPROBE)
+    try:
+        return create(program.kernel, call, "kprobe.session" if session else "kprobe.multi", target, _WHY_KPROBE)
+    except AttachError as error:
+        known = _traceable(program.kernel) if error.errno == errno.ESRCH else []
+        missing = next((name for name in names if known and name not in known), None)
+        if missing is None:
+            raise
+        raise NotFoundError("kernel function", missing, near=near(missing, known, cutoff=0.8), errno=errno.ESRCH) from error
 
 
 def _matching(kernel: Kernel, pattern: str) -> list[str]:

@@ -4,7 +4,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -98,10 +98,12 @@ def _uprobe(t: _Trial) -> None:
     t.event(Uprobe(path, offset), own=True)
 
 
-def _uprobe_multi(t: _Trial) -> None:
-    path, offset = _own_place()
-    program = t.load(ProgType.KPROBE, AttachType.TRACE_UPROBE_MULTI)
-    t.link(LinkCreate(program, 0, int(AttachType.TRACE_UPROBE_MULTI), options=UprobeMulti(path, (offset,), pid=os.getpid())))
+def _uprobe_multi(kind: AttachType) -> "Callable[[_Trial], None]":
+    def tries(t: _Trial) -> None:
+        path, offset = _own_place()
+        t.link(LinkCreate(t.load(ProgType.KPROBE, kind), 0, int(kind), options=UprobeMulti(path, (offset,), pid=os.getpid())))
+
+    return tries
 
 
 def _multi(kind: AttachType) -> "Callable[[_Trial], None]":
@@ -184,7 +186,8 @@ _ROWS = (
     _Row("fmod_ret", _traced(_T.TRACING, _A.MODIFY_RETURN, "bpf_modify_return_test"), "CONFIG_FUNCTION_ERROR_INJECTION", ""),
     _Row("lsm", _traced(_T.LSM, _A.LSM_MAC, "bpf_lsm_file_open"), "CONFIG_BPF_LSM", "seccomp, or cgroup programs"),
     _Row("uprobe", _uprobe, "CONFIG_UPROBE_EVENTS", ""),
-    _Row("uprobe.multi", _uprobe_multi, "CONFIG_UPROBES", "a uprobe for each function"),
+    _Row("uprobe.multi", _uprobe_multi(_A.TRACE_UPROBE_MULTI), "CONFIG_UPROBES", "a uprobe for each function"),
+    _Row("uprobe.session", _uprobe_multi(_A.TRACE_UPROBE_SESSION), "CONFIG_UPROBES", "a uprobe and a uretprobe"),
     _Row("perf_event (clock)", _counter(1, 0), "CONFIG_PERF_EVENTS", ""),
     _Row("perf_event (cycles)", _counter(0, 0), "", "cpu-clock: this machine offers no counters"),
     _Row("perf_event (breakpoint)", _breakpoint, "CONFIG_HAVE_HW_BREAKPOINT", "uprobe"),
@@ -204,9 +207,11 @@ _ROWS = (
 )
 
 
-def probe(kernel: Kernel) -> Iterator[Probed]:
-    """Try each way of attaching; nothing stays."""
+def probe(kernel: Kernel, names: Container[str] | None = None) -> Iterator[Probed]:
+    """Try each way of attaching, or only those of these names; nothing stays."""
     for row in _ROWS:
+        if names is not None and row.name not in names:
+            continue
         with ExitStack() as stack:
             try:
                 row.tries(_Trial(kernel, stack))
