@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from ebpf.compile import compile_c
+from support import probes
 
 pytestmark = pytest.mark.linux
 SOURCE = """
-#include <linux/bpf.h>
+#include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/usdt.bpf.h>
 char LICENSE[] SEC("license") = "GPL";
 SEC("tp") int on_tp(void *ctx) { return 0; }
 SEC("raw_tp") int raw(void *ctx) { return 0; }
@@ -31,6 +34,7 @@ SEC("flow_dissector") int dissect(void *ctx) { return 0; }
 SEC("sk_msg") int msg(void *ctx) { return 1; }
 SEC("tp_btf/sys_enter") int btf(void *ctx) { return 0; }
 struct { __uint(type, BPF_MAP_TYPE_SOCKMAP); __uint(max_entries, 4); __type(key, int); __type(value, __u64); } socks SEC(".maps");
+SEC("usdt") int probe(struct pt_regs *ctx) { long a = 0; bpf_usdt_arg(ctx, 0, &a); return a; }
 SEC("sk_skb/verdict") int with_map(void *ctx) { int k = 0; return bpf_sk_redirect_map(ctx, &socks, 0, 0); }
 """
 #: What is typed after `prog attach pinned P`: the program, the words, and the type of the link that `link list` then tells.
@@ -41,6 +45,8 @@ HOOKS = {
     "uprobe": ("up", "uprobe libc.so.6:getpgid", "perf_event"),
     "uretprobe": ("up", "uretprobe libc.so.6:getpgid pid 1", "perf_event"),
     "uprobe.multi": ("ups", "uprobe.multi libc.so.6:getpg?d", "uprobe_multi"),
+    "usdt": ("probe", "usdt LIBRARY:ours:work pid 1", "perf_event"),
+    "usdt again": ("probe", "usdt LIBRARY:ours:work", "perf_event"),
     "perf_event": ("sample", "perf_event cpu-clock period 1000000000 pid 1", "perf_event"),
     "xdp": ("x", "xdp lo generic", "xdp"),
     "tcx": ("tx", "tcx_ingress lo", "tcx"),
@@ -59,10 +65,12 @@ def ebpf(*words):
     return [done.returncode, done.stdout, done.stderr]
 out = {"load": ebpf("prog", "loadall", path, "/sys/fs/bpf/p", "pinmaps", "/sys/fs/bpf/m")}
 for name, (program, words, kind) in hooks.items():
-    at = "/sys/fs/bpf/link_" + name.replace(".", "_")
+    at = "/sys/fs/bpf/link_" + name.replace(".", "_").replace(" ", "_")
     out[name] = ebpf("prog", "attach", "pinned", "/sys/fs/bpf/p/" + program, *words.split(), "pin", at)
     out[name + " link"] = ebpf("-j", "link", "show", "pinned", at)
     if os.path.exists(at): os.unlink(at)
+out["usdt rows"] = ebpf("-j", "map", "dump", "pinned", "/sys/fs/bpf/m/__bpf_usdt_specs")
+out["no usdt"] = ebpf("prog", "attach", "pinned", "/sys/fs/bpf/p/probe", "usdt", hooks["usdt"][1].split()[1] + "s")
 pinned = ("pinned", "/sys/fs/bpf/p/msg")
 maps = ("pinned", "/sys/fs/bpf/m/socks")
 out["attach msg"] = ebpf("prog", "attach", *pinned, "sk_msg_verdict", *maps)
@@ -83,7 +91,8 @@ print(json.dumps(out))
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str]]:
     path = tmp_path_factory.mktemp("attach") / "hooks.bpf.o"
     path.write_bytes(compile_c("hooks.bpf.c", text=SOURCE).object)
-    command = ["unshare", "-m", "-n", sys.executable, "-c", SCRIPT, str(path), json.dumps(HOOKS)]
+    hooks = json.dumps(HOOKS).replace("LIBRARY", probes.library(path.parent))
+    command = ["unshare", "-m", "-n", sys.executable, "-c", SCRIPT, str(path), hooks]
     env = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -97,6 +106,15 @@ def test_a_program_is_attached_by_a_link_that_is_pinned(hook: str, answers: dict
     code, out, _ = answers[f"{hook} link"]
     assert code == 0
     assert json.loads(out)["type"] == HOOKS[hook][2]
+
+
+def test_each_place_of_a_probe_has_a_row_of_its_own_for_its_arguments(answers: dict[str, tuple[int, str, str]]) -> None:
+    rows = [each["formatted"]["value"] for each in json.loads(answers["usdt rows"][1])]
+    # A row that is taken is not given out again.
+    assert [row["arg_cnt"] for row in rows[:3]] == [3, 3, 0]
+    assert [argument["arg_bitshift"] for argument in rows[1]["args"][:3]] == [32, 0, 48]
+    assert answers["no usdt"][0] != 0
+    assert "no USDT probe 'ours:works'" in answers["no usdt"][2]
 
 
 def test_maps_of_sockets_and_dissectors_as_bpftool_has_them(answers: dict[str, tuple[int, str, str]]) -> None:

@@ -2,17 +2,20 @@
 
 import re
 import struct
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Protocol
 
 from ebpf.attach.binary import resolve_binary
-from ebpf.attach.link import Link
+from ebpf.attach.link import Attachable, Link
 from ebpf.attach.perf import uprobe
 from ebpf.btf import Btf, Value, write_value
 from ebpf.elf import Probe, read_probes
 from ebpf.errors import FormatError, NotFoundError, UsageError, near
-from ebpf.object import Map, Program
+from ebpf.object import Map
 
-_SPECS = "__bpf_usdt_specs"
+#: The map of the programs that read arguments, as the macros of usdt.bpf.h have it.
+USDT_SPECS = "__bpf_usdt_specs"
 _CONST, _REG, _DEREF, _SIB = 0, 1, 2, 3
 # struct pt_regs of x86-64: the registers by the offset of their 8 bytes.
 _ORDER = ["r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"]
@@ -23,7 +26,16 @@ _ARGUMENT = re.compile(
 )
 
 
-def usdt(program: Program, path: str, probe: str, *, pid: int = 0, cookie: int = 0) -> Link:
+class Probing(Attachable, Protocol):
+    """A program that can be put on USDT probes: one of an object, or one that is only a descriptor, with its map of them."""
+
+    @property
+    def btf(self) -> Btf | None: ...
+    @property
+    def maps(self) -> Mapping[str, Map]: ...
+
+
+def usdt(program: Probing, path: str, probe: str, *, pid: int = 0, cookie: int = 0) -> Link:
     """Run a program at every place of a USDT probe, `provider:name`, of a program or library; its semaphore is up meanwhile.
 
     `cookie` is what bpf_usdt_cookie() answers. Raises NotFoundError, FormatError for arguments that cannot be read, UsageError.
@@ -38,7 +50,7 @@ def usdt(program: Program, path: str, probe: str, *, pid: int = 0, cookie: int =
         known = sorted({f"{each.provider}:{each.name}" for each in probes})
         raise NotFoundError("USDT probe", probe, where=path, near=near(probe, known))
     # A program that reads no argument has no such map.
-    specs = program.maps.get(_SPECS)
+    specs = program.maps.get(USDT_SPECS)
     rows: dict[str, int] = {}
     links: list[Link] = []
     with ExitStack() as stack:
@@ -51,15 +63,15 @@ def usdt(program: Program, path: str, probe: str, *, pid: int = 0, cookie: int =
     return Link("usdt", f"{path}:{probe}", undo, kernel=program.kernel, fds=[fd for link in links for fd in link.fds])
 
 
-def _write(stack: ExitStack, specs: Map, program: Program, place: Probe, cookie: int) -> int:
+def _write(stack: ExitStack, specs: Map, program: Probing, place: Probe, cookie: int) -> int:
     """Write down where a place's arguments are in a free row; the answer is its number."""
     taken = specs.taken
     row = next((i for i in range(specs.spec.max_entries) if i not in taken), None)
     if row is None:
-        raise UsageError(f"program {program.name!r}: no free row in {_SPECS} for its {specs.spec.max_entries} different places")
+        raise UsageError(f"program {program.name!r}: no free row in {USDT_SPECS} for its {specs.spec.max_entries} different places")
     arguments = [locate(text, f"{place.provider}:{place.name}") for text in place.arguments.split()]
     if program.btf is None:
-        raise UsageError(f"program {program.name!r}: {_SPECS} has no types: compile with -g")
+        raise UsageError(f"program {program.name!r}: {USDT_SPECS} has no types: compile with -g")
     known = _fields(program.btf, specs.spec.value_type_id)
     value: dict[str, Value] = {
         "args": [{field: v for field, v in argument.items() if field in known} for argument in arguments],

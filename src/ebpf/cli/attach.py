@@ -1,19 +1,25 @@
 """`prog attach` and `prog detach`: bpftool's for maps of sockets and flow dissectors, and ours for every hook that there is."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from ebpf import attach as hooks
 from ebpf.attach import Link
+from ebpf.attach.static_probes import USDT_SPECS
+from ebpf.btf import Btf
 from ebpf.cli import handles
 from ebpf.cli.context import Context
 from ebpf.cli.noun import Refused, done, prepare_pin, status
+from ebpf.cli.types import open_btf
 from ebpf.cli.words import Words, match, number
 from ebpf.errors import KernelError, UsageError
-from ebpf.sys.calls import ProgAttach, ProgDetach
+from ebpf.object import Map
+from ebpf.spec import MapSpec
+from ebpf.sys.calls import FdById, GetMapInfo, GetProgInfo, ProgAttach, ProgDetach
 from ebpf.sys.kernel import Kernel
-from ebpf.uapi import AttachType
+from ebpf.uapi import AttachType, Cmd
 
 _EINVAL = 234
 #: What bpftool attaches: to a map of sockets, or (None of them) to this network namespace.
@@ -33,6 +39,17 @@ class HeldProgram:
     kernel: Kernel
     fd: int
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Probing:
+    """A program on USDT probes, with the map that has where their arguments lie."""
+
+    kernel: Kernel
+    fd: int
+    name: str
+    btf: Btf | None
+    maps: Mapping[str, Map]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +88,30 @@ def _in_file(words: Words) -> tuple[str, str]:
 def _places(program: HeldProgram, words: Words) -> Link:
     path, pattern = _in_file(words)
     return hooks.uprobe_multi(program, path, pattern)
+
+
+def _usdt(program: HeldProgram, words: Words) -> Link:
+    text = words.take("PATH:PROVIDER:NAME")
+    rest, _, name = text.rpartition(":")
+    path, colon, provider = rest.rpartition(":")
+    probe = f"{provider}:{name}"
+    if not colon:
+        raise UsageError(f"a USDT probe is written PATH:PROVIDER:NAME, not '{text}'")
+    pid = number(words.take("PID"), "pid") if words.take_if("pid") else 0
+    kernel = program.kernel
+    with ExitStack() as stack:
+        for id_ in kernel.bpf(GetProgInfo(program.fd)).map_ids:
+            fd = kernel.bpf(FdById(Cmd.MAP_GET_FD_BY_ID, id_))
+            stack.callback(kernel.close, fd)
+            info = kernel.bpf(GetMapInfo(fd))
+            if info.name == USDT_SPECS[: len(info.name)] and info.btf_id:
+                spec = MapSpec(info.name, info.type, info.key_size, info.value_size, info.max_entries, value_type_id=info.btf_value_type_id)
+                held = Map(kernel, fd, spec)
+                # Whoever attached it before has rows in use; one that says of no argument can be written over.
+                held.taken.update(row for row in range(info.max_entries) if any(held.lookup(row.to_bytes(4, "little")) or b""))
+                probing = _Probing(kernel, program.fd, program.name, open_btf(kernel, info.btf_id), {USDT_SPECS: held})
+                return hooks.usdt(probing, path, probe, pid=pid)
+        return hooks.usdt(_Probing(kernel, program.fd, program.name, None, {}), path, probe, pid=pid)
 
 
 def _event(program: HeldProgram, words: Words) -> Link:
@@ -120,6 +161,7 @@ _HOOKS: dict[str, _Hook] = {
     "uprobe": _Hook("PATH:FUNCTION [pid PID]", _place(ret=False)),
     "uretprobe": _Hook("PATH:FUNCTION [pid PID]", _place(ret=True)),
     "uprobe.multi": _Hook("PATH:PATTERN", _places),
+    "usdt": _Hook("PATH:PROVIDER:NAME [pid PID]", _usdt),
     "perf_event": _Hook("EVENT {period|frequency} N [pid PID]", _event),
     "xdp": _Hook("INTERFACE [generic|driver|offload]", _xdp),
     "tcx_ingress": _Hook("INTERFACE", lambda p, w: hooks.tcx(p, w.take("INTERFACE"), "ingress")),
@@ -157,13 +199,13 @@ def attach(context: Context, words: Words) -> int:
                     done(context)
                     return 0
                 words.end()
-                context.note(f"attached: {link.describe()}; Ctrl-C detaches")
-                _until_interrupted()
+                _until_interrupted(context, f"attached: {link.describe()}; Ctrl-C detaches")
     return 0
 
 
-def _until_interrupted() -> None:
+def _until_interrupted(context: Context, said: str) -> None:
     try:
+        context.note(said)
         while True:
             signal.pause()
     except KeyboardInterrupt:

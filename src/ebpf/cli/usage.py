@@ -261,7 +261,7 @@ takes a program off interfaces and links, and removes its pins and theirs; what 
 attaches until Ctrl-C, or by a link that is pinned at FILE and stays. HOOK := {{ {{ kprobe | kretprobe }} FUNCTION |
        {{ kprobe.multi | kretprobe.multi | kprobe.session }} PATTERN | {{ ksyscall | kretsyscall }} NAME |
        tracepoint CATEGORY:NAME | raw_tp NAME | trace | {{ uprobe | uretprobe }} PATH:FUNCTION [pid PID] |
-       uprobe.multi PATH:PATTERN | perf_event EVENT {{ period | frequency }} N [pid PID] |
+       uprobe.multi PATH:PATTERN | usdt PATH:PROVIDER:NAME [pid PID] | perf_event EVENT {{ period | frequency }} N [pid PID] |
        xdp IF [generic | driver | offload] | {{ tcx_ingress | tcx_egress | tc_ingress | tc_egress }} IF |
        netkit IF {{ primary | peer }} | netfilter {{ ip | ip6 }} HOOK [priority N] | cgroup PATH ATTACH_TYPE |
        sk_lookup [NETNS] }}
