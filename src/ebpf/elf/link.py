@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 
 from ebpf.btf import Btf, Kind
 from ebpf.elf.ext import Ext
@@ -32,7 +32,7 @@ class Function:
     section: Section
     begin: int
     end: int
-    code: list[Insn | None] = field(repr=False)
+    code: list[Insn | None]
     binding: int
 
     @property
