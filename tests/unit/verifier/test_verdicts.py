@@ -86,6 +86,16 @@ ROWS = [
     Row("a spilled pointer comes back", "*(u64 *)(r10 - 8) = r1; r2 = *(u64 *)(r10 - 8); r0 = *(u32 *)(r2 + 12); exit"),
     Row("half of a spilled pointer", "*(u64 *)(r10 - 8) = r1; *(u32 *)(r10 - 8) = 0; r0 = 0; exit"),
     Row("atomic addition to a map value", "MAP; if r0 == 0 goto +2; r1 = 1; lock *(u64 *)(r0 + 0) += r1; r0 = 0; exit"),
+    Row(
+        "an ordered load into the frame pointer",
+        "MAP; if r0 == 0 goto +1; r10 = load_acquire((u64 *)(r0 + 8)); r0 = 0; exit",
+        "cannot be written",
+    ),
+    Row(
+        "a number that cannot be moves a pointer",
+        "MAP; if r0 == 0 goto +7; r6 = *(u64 *)(r0 + 0); r7 = *(u64 *)(r0 + 8); r6 <<= 40; if r7 >= r6 goto +3; if r6 > 47 goto +2;"
+        " r0 += r6; r1 = 0; r0 = 0; exit",
+    ),
     Row("a map's value where no path leads", "r0 = 0; if r0 == 0 goto +2; r1 = map[id:FD][0]+4096; exit", "outside of the map"),
     Row("atomic addition to a packet", PACKET.format(3) + "r1 = 1; lock *(u64 *)(r2 + 0) += r1; r0 = 0; exit", "atomic"),
 ]

@@ -186,7 +186,8 @@ def _pointer(env: Env, insn: Insn, op: int, base: Reg, offset: Reg, *, wide: boo
     """A pointer plus or minus a number; `swapped`: the number stood on the left."""
     by, linked = offset.num, offset.off
     dst = insn.dst
-    if by.smin > by.smax or by.umin > by.umax:
+    if not by.mask and (by.smin != by.smax or by.umin != by.umax):
+        # Bits and bounds contradict each other: this path cannot be.
         return ANY
     if not wide:
         if op == _SUB and env.privileged:

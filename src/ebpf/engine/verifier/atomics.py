@@ -4,6 +4,7 @@ from typing import Final
 
 from ebpf.engine.verifier import memory
 from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import ANY, CTX, FLOW_KEYS, PACKET, PACKET_META, SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK, Reg
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import FETCH, Atomic
@@ -37,12 +38,16 @@ def execute(env: Env, insn: Insn, size: int) -> None:
     if fetched < 0:
         value = ANY
     elif fetched == 10:
-        raise env.refuse("invalid-instruction", "frame pointer is read only", "r10, the frame pointer, cannot be written")
+        raise _frame_pointer(env)
     memory.access(env, insn.dst, insn.off, size, write=True, value=None, atomic=True)
     memory.same_kind(env, dst.kind)
     if fetched >= 0:
         regs[fetched] = value
         env.note = note
+
+
+def _frame_pointer(env: Env) -> Refusal:
+    return env.refuse("invalid-instruction", "frame pointer is read only", "r10, the frame pointer, cannot be written")
 
 
 def _ordered(env: Env, insn: Insn, regs: list[Reg], size: int) -> None:
@@ -51,6 +56,8 @@ def _ordered(env: Env, insn: Insn, regs: list[Reg], size: int) -> None:
     if insn.imm == Atomic.LOAD_ACQ:
         src = env.readable(insn.src)
         _place(env, insn.src, src)
+        if insn.dst == 10:
+            raise _frame_pointer(env)
         value = memory.access(env, insn.src, insn.off, size, write=False, value=None, atomic=True)
         memory.same_kind(env, src.kind)
         regs[insn.dst] = value

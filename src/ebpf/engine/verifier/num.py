@@ -202,7 +202,7 @@ def _settled(
         x = value | mask
         if x < umax:
             umax = x
-        if mask & (mask + 1) and rules.sharp_bits:
+        if rules.sharp_bits and (mask & (mask + 1) or not mask or umin > umax):
             only = _only(value, mask, umin, umax)
             if only >= 0:
                 return known(only)
@@ -273,8 +273,6 @@ def _settled(
             if before == (smin, smax, umin, umax, smin32, smax32, umin32, umax32):
                 break
         # The ranges bound the bits.
-        if umin > umax or umin32 > umax32:
-            break
         bits = (umin ^ umax).bit_length()
         m = (1 << bits) - 1
         v = umin & ~m

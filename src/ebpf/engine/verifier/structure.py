@@ -354,7 +354,7 @@ def _invalid_jump(insn: Insn, op: int) -> str:
             return "BPF_JA uses reserved fields"
         return ""
     if op == Jmp.JCOND:
-        return "" if insn.opcode == MAY_GOTO and not insn.src and not insn.imm else "invalid may_goto"
+        return "" if insn.opcode == MAY_GOTO and not (insn.src or insn.dst or insn.imm) else f"invalid may_goto imm {insn.imm}"
     if op > Jmp.JSLE or op in (Jmp.CALL, Jmp.EXIT):
         return f"unknown opcode {insn.opcode:02x}"
     if insn.opcode & 8 and insn.imm:
