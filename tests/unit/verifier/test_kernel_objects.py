@@ -157,6 +157,12 @@ ROWS: Final = [
         "r7 = 0; " + ITER + "l: r1 = r6; bpf_iter_num_next; if r0 == 0 goto +3; r1 = *(u32 *)(r0 + 0); r7 += r1; goto l; " + END,
     ),
     Row("an element without a test", ITER + "r1 = r6; bpf_iter_num_next; r7 = *(u32 *)(r0 + 0); " + END, "R0 invalid mem access 'scalar'"),
+    Row(
+        "an element after the iterator ended",
+        ITER
+        + "r1 = r6; bpf_iter_num_next; r7 = r0; r1 = r6; bpf_iter_num_destroy; if r7 == 0 goto +1; r7 = *(u32 *)(r7 + 0); r0 = 0; exit",
+        "R7 invalid mem access 'scalar'",
+    ),
     Row("elements are not written", ITER + "r1 = r6; bpf_iter_num_next; if r0 == 0 goto +2; r1 = 0; *(u32 *)(r0 + 0) = r1; " + END, "*"),
     Row("an iterator is not ended", ITER + "r0 = 0; exit", "BPF_EXIT instruction in main prog would lead to reference leak"),
     Row(

@@ -16,6 +16,9 @@ def run(env: Env, call: Call, before: list[Reg]) -> tuple[int, State] | None:
     if name == "loop":
         after = caller.regs
         caller.regs = before
+        if before[4].is_null:
+            # Linux makes a plain loop of it then.
+            env.precise(4)
         env.precise(1)
         caller.regs = after
         if caller.called_back >= before[1].num.umax:

@@ -150,7 +150,10 @@ class Checkpoints:
                 trace.slots[depth] = wanted
                 found = found or wanted != 0
         if found:
-            trace_back(env.structure, state, env.slot, trace)
+            if env.tell is not None:
+                for depth in range(trace.frame, -1, -1):
+                    env.tell.learns(depth, trace.regs[depth], trace.slots[depth])
+            trace_back(env.structure, state, env.slot, trace, env.tell)
 
 
 def _goes_on(state: State) -> bool:

@@ -1,6 +1,7 @@
 """What the parts of the verifier share while they walk one program."""
 
 from ebpf.engine.program import Code, MapDesc
+from ebpf.engine.verifier.log_precision import PrecisionText
 from ebpf.engine.verifier.precision import Trace, trace_back
 from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import MAP_KEY, MAP_PTR, MAP_VALUE, SCALAR, Reg
@@ -34,6 +35,8 @@ class Env:
         self.depth: dict[int, int] = {}
         #: Of each access, what kind of memory it reaches: it must be one.
         self.pointer_kinds: dict[int, int] = {}
+        #: Says each step of the search for what numbers decided, where the log is to have it.
+        self.tell: PrecisionText | None = None
         #: The functions that may sleep, by what they call.
         self.sleepers: set[int] = set()
 
@@ -70,16 +73,19 @@ class Env:
         for number in at:
             if regs[number].kind == SCALAR:
                 mask |= 1 << number
-        if mask:
+        if self.tell is not None and len(at) > 1:
+            for number in at:
+                self.precise(number)
+        elif mask:
             trace = Trace(len(self.state.frames) - 1)
             trace.regs[trace.frame] = mask
-            trace_back(self.structure, self.state, self.slot, trace)
+            trace_back(self.structure, self.state, self.slot, trace, self.tell)
 
     def precise_slot(self, frame: int, index: int) -> None:
         """The same of a number on the stack."""
         trace = Trace(len(self.state.frames) - 1)
         trace.slots[frame] = 1 << index
-        trace_back(self.structure, self.state, self.slot, trace)
+        trace_back(self.structure, self.state, self.slot, trace, self.tell)
 
     def map_of(self, reg: Reg) -> MapDesc:
         """The map that a register's pointer belongs to."""
@@ -94,7 +100,7 @@ class Env:
         about = ""
         if reg.kind in (MAP_PTR, MAP_VALUE, MAP_KEY):
             desc = self.map_of(reg)
-            about = (f"map={desc.name}," if desc.name else "") + f"ks={desc.key_size},vs={desc.value_size}"
+            about = (f"map={desc.name}," if desc.name and reg.fd >= 0 else "") + f"ks={desc.key_size},vs={desc.value_size}"
         return reg.text(len(self.state.frames) - 1 if frame is None else frame, precise=precise, map_text=about)
 
     def reads_stack(self, depth: int, mask: int) -> None:

@@ -23,6 +23,8 @@ from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import MOVES_PACKET, SLEEPS_IDS
 from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.log import Log
+from ebpf.engine.verifier.log_precision import PrecisionText
+from ebpf.engine.verifier.log_shape import shape
 from ebpf.engine.verifier.num import ZERO, known
 from ebpf.engine.verifier.references import forget_packets
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
@@ -31,7 +33,7 @@ from ebpf.engine.verifier.rules import Rules
 from ebpf.engine.verifier.state import Frame, State
 from ebpf.engine.verifier.structure import Structure
 from ebpf.isa import Insn
-from ebpf.isa.opcodes import BYTES, CALL, EXIT, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Class, Mode
+from ebpf.isa.opcodes import BYTES, CALL, EXIT, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Class, Jmp, Mode
 from ebpf.uapi import CallSrc
 
 LIMIT: Final = 1_000_000
@@ -45,6 +47,10 @@ _STX: Final = int(Class.STX)
 _SIZES: Final = {int(size): count for size, count in BYTES.items()}
 _ATOMIC: Final = int(Mode.ATOMIC)
 _MEMSX: Final = int(Mode.MEMSX)
+_JMP: Final = int(Class.JMP)
+_JMP32: Final = int(Class.JMP32)
+#: Jumps that compare nothing.
+_NO_TESTS: Final = (int(Jmp.JA), int(Jmp.CALL), int(Jmp.EXIT), int(Jmp.JCOND))
 _FORKS: Final = (int(Alu.AND), int(Alu.OR))
 
 
@@ -69,6 +75,20 @@ class Explorer:
         self._global_calls: list[int] = []
         self._changing = self._that(_moves_packet)
         self.env.sleepers = self._that(self._sleeps)
+        log.kfuncs = {number: row.name for number, row in self._kfuncs.items()}
+        if log.level & 2:
+            self._tell()
+        if log.level & 3:
+            complaint = functions.complaint(self.env)
+            if complaint:
+                log.say(complaint)
+
+    def _tell(self) -> None:
+        """What a log of level 2 has besides the paths."""
+        env, log, structure = self.env, self.log, self.structure
+        for line in shape(structure, lambda slot: log.insn_text(structure, slot)):
+            log.say(line)
+        env.tell = PrecisionText(log.say, lambda slot: log.insn_text(structure, slot), lambda point, depth: log.at_point(env, point, depth))
 
     def run(self) -> None:
         """Walk all paths of the program, then of each global function that it calls."""
@@ -88,8 +108,10 @@ class Explorer:
             done.add(start)
             self.env.slot = start
             self.points.at.clear()
-            self.log.begin(functions.name_of(self.env.code, start), functions.number_of(self.env, start))
+            name = functions.name_of(self.env.code, start), functions.number_of(self.env, start)
+            self.log.begin(*name)
             self._walk(functions.enter_global(self.env, start), start)
+            self.log.proved(*name)
         functions.check_depth(self.env, self._tail_calls)
 
     def _walk(self, state: State, start: int) -> None:
@@ -133,10 +155,17 @@ class Explorer:
             insn = slots[slot]
             assert insn is not None
             env.note = None
+            depth, frame = len(state.frames), state.frames[-1]
             following = step(slot, insn, state)
             state.history = (state.history, slot, env.note)
-            if verbose:
-                log.after(env)
+            if verbose and insn.opcode & 7 in (_JMP, _JMP32) and insn.opcode & 0xF0 not in _NO_TESTS:
+                log.jumped(env, slot)
+            if verbose and following >= 0 and len(state.frames) != depth:
+                if len(state.frames) > depth:
+                    log.entered(env)
+                else:
+                    log.returned(env, frame, following)
+                    show = True
             if following < 0:
                 loops.path_ended(state)
                 return
@@ -286,6 +315,7 @@ class Explorer:
             if self.structure.is_global(target):
                 self._global_calls.append(target)
                 following = functions.call_global(env, target)
+                self.log.assumed(functions.name_of(env.code, target), functions.number_of(env, target))
                 if target in self._changing:
                     forget_packets(env)
                 return following
@@ -310,6 +340,7 @@ class Explorer:
             self._tail_calls = True
         if call.function >= 0:
             self.structure.called_back.add(call.function)
+            self.log.called_back()
             inside = callbacks.run(env, call, before)
             if inside is not None:
                 self._fork(*inside)

@@ -95,14 +95,25 @@ def parameters(env: Env, start: int) -> list[Parameter]:
             "a function takes at most 5 arguments",
         )
     result = btf.resolve(prototype.ref)
-    if result.kind not in (Kind.INT, Kind.ENUM, Kind.ENUM64) and result.kind != Kind.VOID:
+    if result.kind not in (Kind.INT, Kind.ENUM, Kind.ENUM64):
         raise env.refuse(
             "function-arguments",
-            f"Global function {function.name}() return value not void or int. Only those are supported.",
+            f"Global function {function.name}() doesn't return scalar. Only those are supported.",
             f"{function.name}() must return a number: it is global, so that it is judged apart from its callers",
         )
     tags = _tags(btf, type_id)
     return [_parameter(env, btf, at, member.type_id, tags.get(at, set())) for at, member in enumerate(prototype.members)]
+
+
+def complaint(env: Env) -> str:
+    """What Linux says of a program whose first parameter is no context; it accepts that."""
+    if env.code.btf is None or not any(slot == 0 for slot, _ in env.code.functions):
+        return ""
+    try:
+        parameters(env, 0)
+    except Refusal as refusal:
+        return "" if isinstance(refusal, Unjudged) else refusal.says
+    return ""
 
 
 def _tags(btf: Btf, type_id: int) -> dict[int, set[str]]:
@@ -145,10 +156,10 @@ def _parameter(env: Env, btf: Btf, at: int, type_id: int, tags: set[str]) -> Par
         return Parameter("dynptr")
     size = _size(btf, inner)
     if size is None:
-        what = inner.kind.name
+        what = "UNKNOWN" if inner.kind == Kind.VOID else inner.kind.name
         raise env.refuse(
             "function-arguments",
-            f"arg#{at} reference type('{what} {inner.name}') size cannot be determined: -22",
+            f"arg#{at} reference type('{what} {inner.name if inner.id else ''}') size cannot be determined: -22",
             f"argument {at + 1} of a global function points to something of unknown size",
         )
     return Parameter("mem", size, nullable="nonnull" not in tags)

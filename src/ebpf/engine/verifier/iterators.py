@@ -95,6 +95,7 @@ def advance(env: Env, reg: Reg, index: int, slots: int) -> State | None:
         turn.frames[-1].regs[0] = Reg(
             element.kind,
             element.num,
+            id=element.id,
             flags=element.flags & ~MAYBE_NULL,
             size=element.size,
             ref=element.ref,

@@ -215,6 +215,9 @@ def _iterator(env: Env, one: KfuncCall, at: int, reg: Reg, target: Type) -> None
         iterators.begin(env, at, reg, what, one.slots, says)
         return
     one.iterator, one.index = reg, iterators.begun(env, at, reg, what, one.slots, one.kfunc.name)
+    special = env.state.frames[reg.frame].stack[one.index].special
+    assert special is not None
+    one.ref = special.ref
     if says & Says.ITER_DESTROY:
         iterators.end(env, reg, one.index, one.slots)
 

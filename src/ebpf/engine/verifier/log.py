@@ -1,6 +1,7 @@
 """The verifier's log in Linux's dialect: level 1 shows the path that failed, level 2 all paths, level 4 statistics alone."""
 
 from bisect import bisect_right
+from collections.abc import Mapping
 
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.reg import Reg
@@ -29,12 +30,19 @@ class Log:
         self._sources = sources
         self._lines: list[str] = []
         self._shown: list[list[Reg]] = []
+        self._whole = False
+        self._returned = False
         self._stacks: list[dict[int, Slot]] = []
         self._starts = sorted(sources)
         self._source = ""
         # Lines by number as they were before the state was put behind them.
         self._bare: dict[int, str] = {}
         self._cut = False
+        #: The instruction whose changes are not shown yet, and how many lines there were behind it.
+        self._pending = -1
+        self._mark = 0
+        #: The names of kernel functions by number.
+        self.kfuncs: Mapping[int, str] = {}
 
     def mark(self) -> int:
         """Where the log is now."""
@@ -62,9 +70,20 @@ class Log:
 
     def begin(self, name: str, number: int) -> None:
         """A global function is judged by itself."""
+        self._pending = -1
         if self.level & 3:
             self.say(f"Validating {name}() func#{number}...")
             self._shown.clear()
+
+    def assumed(self, name: str, number: int) -> None:
+        """A global function is called: it is judged by itself."""
+        if self.level & 3:
+            self.say(f"Func#{number} ('{name}') is global and assumed valid.")
+
+    def proved(self, name: str, number: int) -> None:
+        """A global function was judged."""
+        if self.level & 3:
+            self.say(f"Func#{number} ('{name}') is safe for any args that match its prototype")
 
     def pruned(self, came: int, slot: int, *, show: bool) -> None:
         """A path ended where all was proved."""
@@ -72,25 +91,57 @@ class Log:
 
     def moved(self, env: Env, came: int, slot: int) -> None:
         """The walk goes on elsewhere: show the whole state."""
+        self._pending = env.scratched = -1
+        text = self.state(env, env.state)
         if self.level & 2:
-            self.say(f"\nfrom {came} to {slot}:{self.state(env, env.state)}")
+            self.say(f"\nfrom {came} to {slot}:{text}")
+        if self._returned:
+            self._returned = False
+        elif self._cut:
+            self._lines[-1] += f" {slot}:{text}"
+            self._cut = False
         else:
-            text = f"{slot}:{self.state(env, env.state)}"
-            if self._cut:
-                self._lines[-1] += f" {text}"
-            else:
-                self.say(text)
+            self.say(f"{slot}:{text}")
         self._snapshot(env.state)
+
+    def entered(self, env: Env) -> None:
+        """A function was called: both frames are shown."""
+        state = env.state
+        self.say(f"caller:\n{self._frame(env, state, len(state.frames) - 2)}\ncallee:\n{self.state(env, state)}")
+        self._snapshot(state, whole=True)
+
+    def called_back(self) -> None:
+        """A helper ran a function of the program: all is to be shown again."""
+        self._whole = True
+
+    def returned(self, env: Env, callee: Frame, slot: int) -> None:
+        """A function returned to `slot`."""
+        state = env.state
+        inner = self._text(env, state, callee, len(state.frames))
+        self.say(f"returning from callee:\n{inner}\nto caller at {slot}:\n{self.state(env, state)}")
+        self._returned = True
 
     def insn(self, env: Env, slot: int) -> None:
         """The instruction that comes next."""
         if not self._shown:
             self.say(f"{slot}:{self.state(env, env.state)}")
             self._snapshot(env.state)
+        elif self._pending >= 0:
+            self._finish(env, slot)
         self._show_source(slot)
-        insn = env.structure.slots[slot]
+        self.say(self.insn_text(env.structure, slot))
+        self._pending, self._mark = slot, len(self._lines)
+
+    def insn_text(self, structure: Structure, slot: int) -> str:
+        """An instruction with its slot."""
+        insn = structure.slots[slot]
         assert insn is not None
-        self.say(f"{slot}: {disasm_one(insn, slot, name_call=name_call)}")
+        return f"{slot}: {disasm_one(insn, slot, name_call=self._name_call)}"
+
+    def _name_call(self, insn: Insn, slot: int) -> str | None:
+        if insn.src == CallSrc.KFUNC_CALL and insn.imm in self.kfuncs:
+            return f"{self.kfuncs[insn.imm]}#{insn.imm}"
+        return name_call(insn, slot)
 
     def _show_source(self, slot: int) -> None:
         """The line that an instruction comes from, unless it was the last one shown."""
@@ -104,12 +155,20 @@ class Log:
         """One instruction, without its state."""
         insn = structure.slots[slot] if slot < len(structure.slots) else None
         if insn is not None:
-            self.say(f"{slot}: {disasm_one(insn, slot, name_call=name_call)}")
+            self.say(self.insn_text(structure, slot))
 
-    def after(self, env: Env) -> None:
-        """What the instruction changed, behind its text."""
-        changed = self._changes(env)
-        if changed and self._lines:
+    def jumped(self, env: Env, slot: int) -> None:
+        """A comparison was made: what it tells is shown at once."""
+        if self._pending >= 0:
+            self._finish(env, slot)
+            self._pending = -1
+
+    def _finish(self, env: Env, slot: int) -> None:
+        """What the last instruction changed: behind its text, or on a line of its own where lines followed."""
+        changed = self._changes(env, self._pending)
+        if changed is not None and len(self._lines) > self._mark:
+            self.say(f"{slot}:{changed}")
+        elif changed is not None:
             line = self._lines[-1]
             column = -(-max(len(line) + 1 + _STEP // 2, _COLUMN) // _STEP) * _STEP - 2
             self._bare[len(self._lines) - 1] = line
@@ -119,22 +178,27 @@ class Log:
 
     def state(self, env: Env, state: State) -> str:
         """A whole state, as one line that begins with a space."""
-        frame = state.frames[-1]
-        depth = len(state.frames) - 1
-        point = state.parent
+        return self._frame(env, state, len(state.frames) - 1)
+
+    def at_point(self, env: Env, point: Checkpoint, depth: int) -> str:
+        """A remembered state's frame; numbers that matter exactly have a P."""
+        return self._frame(env, point.state, depth, point)
+
+    def _frame(self, env: Env, state: State, depth: int, point: Checkpoint | None = None) -> str:
+        return self._text(env, state, state.frames[depth], depth, point)
+
+    def _text(self, env: Env, state: State, frame: Frame, depth: int, point: Checkpoint | None = None) -> str:
         parts = [f"frame{depth}:"] if depth else []
+        precise, slots = (point.precise[depth], point.precise_slots[depth]) if point is not None else (0, 0)
         for at, reg in enumerate(frame.regs):
             if reg.kind:
-                parts.append(f"R{at}={env.text(reg, frame=depth, precise=_precise(point, depth, at))}")
-        parts.extend(self._slots(env, frame, depth, sorted(frame.stack)))
+                parts.append(f"R{at}={env.text(reg, frame=depth, precise=precise >> at & 1 != 0)}")
+        parts.extend(self._slots(env, frame, depth, sorted(frame.stack), slots))
         parts.extend(_references(state))
-        if frame.callback:
-            parts.append("cb")
-        if frame.asynchronous:
-            parts.append("async_cb")
+        parts.extend(_kind(frame))
         return "".join(" " + part for part in parts)
 
-    def _slots(self, env: Env, frame: Frame, depth: int, wanted: list[int]) -> list[str]:
+    def _slots(self, env: Env, frame: Frame, depth: int, wanted: list[int], precise: int = 0) -> list[str]:
         out = []
         for at in wanted:
             held = frame.stack.get(at, EMPTY)
@@ -147,24 +211,27 @@ class Log:
             text = "".join(LETTERS[byte] for byte in reversed(held.types))
             if held.types[0] == SPILL:
                 # Only what is above a register that was spilled in part is shown as letters.
-                text = text.rstrip("r") + env.text(held.reg, frame=depth)
+                text = text.rstrip("r") + env.text(held.reg, frame=depth, precise=precise >> at & 1 != 0)
             out.append(f"fp{-8 * (at + 1)}={text}")
         return out
 
-    def _snapshot(self, state: State) -> None:
+    def _snapshot(self, state: State, *, whole: bool = False) -> None:
+        """Keep what is shown; `whole`: all is to be shown again."""
+        self._whole = whole
         self._shown = [list(frame.regs) for frame in state.frames]
         self._stacks = [dict(frame.stack) for frame in state.frames]
 
-    def _changes(self, env: Env) -> str:
+    def _changes(self, env: Env, slot: int) -> str | None:
         state = env.state
-        depth = len(state.frames) - 1
-        if depth + 1 != len(self._shown):
+        if self._whole:
             self._snapshot(state)
-            return ""
+            env.scratched = -1
+            return self.state(env, state)
+        depth = len(state.frames) - 1
         frame = state.frames[-1]
         parts = [f"frame{depth}:"] if depth else []
         head = len(parts)
-        insn = env.structure.slots[env.slot]
+        insn = env.structure.slots[slot]
         assert insn is not None
         touched = _touched(insn)
         for at, reg in enumerate(frame.regs):
@@ -182,20 +249,21 @@ class Log:
         ]
         parts.extend(self._slots(env, frame, depth, wanted))
         self._snapshot(state)
-        if len(parts) > head or insn.opcode == CALL:
-            parts.extend(_references(state))
-        return "".join(" " + part for part in parts) if len(parts) > head else ""
+        if len(parts) == head and insn.opcode != CALL:
+            return None
+        parts.extend(_references(state))
+        parts.extend(_kind(frame))
+        return "".join(" " + part for part in parts)
+
+
+def _kind(frame: Frame) -> list[str]:
+    return ["cb"] if frame.callback else ["async_cb"] if frame.asynchronous else []
 
 
 def _references(state: State) -> list[str]:
     """What is held, as the last word of a state."""
     ids = [str(held.id) for held in state.held if held.id]
     return ["refs=" + ",".join(ids)] if ids else []
-
-
-def _precise(point: Checkpoint | None, depth: int, at: int) -> bool:
-    del point, depth, at
-    return False
 
 
 def _touched(insn: Insn) -> int:

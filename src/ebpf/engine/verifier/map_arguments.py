@@ -8,6 +8,7 @@ from ebpf.engine.verifier.arguments import expected
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.reg import MAP_PTR, MAYBE_NULL, STACK, Reg
+from ebpf.engine.verifier.state import SPILL
 from ebpf.uapi import Arg, AttachType, Helper, MapFlag, MapType, ProgType
 
 _KEYED: Final = frozenset(
@@ -115,15 +116,17 @@ def _known_key(env: Env, reg: Reg, desc: MapDesc) -> bool:
     held = frame.stack.get(at)
     if held is None or low % 8 not in (0, 4):
         return False
-    if low % 8 == 0 and held.types[:4] == b"\x01\x01\x01\x01" and held.reg.const is not None:
-        key = held.reg.const & 0xFFFFFFFF
-    elif held.types[low % 8 : low % 8 + 4] == b"\x03\x03\x03\x03":
+    here = held.types[low % 8 :]
+    if here[:4] == b"\x03\x03\x03\x03":
         key = 0
+    elif here.count(SPILL) == 4 and here[0] == SPILL and held.reg.const is not None:
+        # As in Linux, a register that was stored with four bytes, or the whole of one of whose upper half the key is.
+        key = held.reg.const
     else:
         return False
     if key >= desc.max_entries:
         return False
-    if held.spilled and low % 8 == 0:
+    if held.spilled and here[0] == SPILL:
         env.precise_slot(reg.frame, at)
     return True
 

@@ -6,6 +6,7 @@ What depends on them is noted here, in the checkpoints that the path went throug
 
 from typing import Final
 
+from ebpf.engine.verifier.log_precision import PrecisionText
 from ebpf.engine.verifier.reg import SCALAR
 from ebpf.engine.verifier.state import Checkpoint, History, State
 from ebpf.engine.verifier.structure import ALWAYS, Structure
@@ -41,17 +42,27 @@ class Trace:
         self.regs = [0] * 10
         self.slots = [0] * 10
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is searched for any more."""
+        return not any(self.regs) and not any(self.slots)
+
 
 def stack_note(frame: int, index: int) -> int:
     """What history keeps of an access to the stack."""
     return frame << 8 | index
 
 
-def trace_back(structure: Structure, state: State, slot: int, trace: Trace) -> None:
-    """Mark what `trace` searches for in every checkpoint on the path to instruction `slot`."""
+def trace_back(structure: Structure, state: State, slot: int, trace: Trace, tell: PrecisionText | None = None) -> None:
+    """Mark what `trace` searches for in every checkpoint on the path to instruction `slot`; `tell` says each step."""
     try:
-        _walk(structure, state.history, slot, trace)
+        if tell is None:
+            _walk(structure, state.history, slot, trace)
+        else:
+            _walk_aloud(structure, state, slot, trace, tell)
     except _Lost:
+        if tell is not None:
+            tell.lost(len(state.frames) - 1)
         everything(state)
 
 
@@ -93,6 +104,39 @@ def _walk(structure: Structure, history: History | None, after: int, trace: Trac
         if trace.frame < 0:
             raise _Lost
         wanted = regs[trace.frame]
+        if not wanted and trace.empty:
+            return
+
+
+def _walk_aloud(structure: Structure, state: State, after: int, trace: Trace, tell: PrecisionText) -> None:
+    """The same, saying each step."""
+    history, point, start = state.history, state.parent, state.frames[0].start
+    tell.begins(trace.frame, after, point.slot if point is not None else start, -1)
+    while history is not None:
+        history, slot, note = history
+        if slot < 0:
+            assert isinstance(note, Checkpoint)
+            done = _mark(note, trace)
+            for depth in range(trace.frame, -1, -1):
+                tell.point(note, depth, trace.regs[depth], trace.slots[depth])
+            if done:
+                return
+            point = note.parent
+            tell.begins(trace.frame, history[1] if history is not None else -1, point.slot if point is not None else start, note.slot)
+            continue
+        tell.step(trace.frame, trace.regs[trace.frame], trace.slots[trace.frame], slot)
+        insn = structure.slots[slot]
+        assert insn is not None
+        if isinstance(note, list):
+            _link(note, trace)
+        _step(structure, insn, slot, after, note, trace)
+        if isinstance(note, list):
+            _link(note, trace)
+        after = slot
+        if trace.frame < 0:
+            raise _Lost
+        if trace.empty:
+            return
 
 
 def _mark(point: Checkpoint, trace: Trace) -> bool:

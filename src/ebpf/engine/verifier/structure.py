@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ebpf.engine.verifier.refusal import Refusal
 from ebpf.isa import Insn, by_slot
 from ebpf.isa.opcodes import BYTES, CALL, CALLX, EXIT, FETCH, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Atomic, Class, Jmp, Mode, Size
-from ebpf.uapi import HELPERS, CallSrc, PseudoSrc
+from ebpf.uapi import HELPERS, Arg, CallSrc, PseudoSrc
 
 _ATOMICS = {int(a) for a in Atomic} - {int(Atomic.LOAD_ACQ), int(Atomic.STORE_REL)}
 _CALLER_SAVED = 0b111110
@@ -237,7 +237,7 @@ def _effects(insn: Insn, kfuncs: Mapping[int, int]) -> tuple[int, int]:
     if insn.opcode in (CALL, CALLX):
         row = HELPERS.get(insn.imm) if insn.src == CallSrc.HELPER else None
         if row is not None and row.args is not None:
-            return ((1 << len(row.args)) - 1) << 1, 1 | _CALLER_SAVED
+            return ((1 << sum(arg is not Arg.VARARG for arg in row.args)) - 1) << 1, 1 | _CALLER_SAVED
         if insn.src == CallSrc.KFUNC_CALL:
             return kfuncs.get(insn.imm, _CALLER_SAVED) & _CALLER_SAVED, 1 | _CALLER_SAVED
         return _CALLER_SAVED, 1 | _CALLER_SAVED

@@ -15,7 +15,7 @@ def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules =
     What this verifier does not know is neither accepted nor refused: `unknown` names it. `log_level` is bpf(2)'s: 1 for the
     path that failed, 2 for all of them, 4 for the statistics.
     """
-    log = Log(log_level, {line.slot: f"{line.text.strip()} @ {PurePath(line.path).name}:{line.line}" for line in code.lines})
+    log = Log(log_level, {line.slot: f"{line.text.lstrip()} @ {PurePath(line.path).name}:{line.line}" for line in code.lines})
     explorer: Explorer | None = None
     try:
         explorer = Explorer(code, rules, log, limit)

@@ -1,0 +1,89 @@
+"""The log: at levels 1 and 2 it is Linux's, line by line, but for addresses and for what Linux says of its own search."""
+
+import re
+
+import pytest
+
+from ebpf.engine.program import Code
+from ebpf.engine.verifier import verify
+from ebpf.errors import KernelError
+from ebpf.isa import asm, encode
+from ebpf.kernels import open_kernel
+from ebpf.sys.calls import ProgLoad
+from ebpf.uapi import ProgType
+
+PROGRAMS = {
+    "a branch": "call 7; r6 = r0; r0 = 1; if r6 > 9 goto +1; r0 = 2; exit",
+    "a packet": "r2 = *(u32 *)(r1 + 0); r3 = *(u32 *)(r1 + 4); r4 = r2; r4 += 14; r0 = 1; if r4 > r3 goto +1; r0 = *(u8 *)(r2 + 3); r0 = 1; exit",
+    "a size that decides": "r1 = r10; r1 += -16; *(u64 *)(r10 - 16) = 0; r2 = 8; r0 = 0; call 6; r0 = 0; exit",
+    "spilled and filled": "call 7; r0 &= 7; *(u64 *)(r10 - 8) = r0; r1 = *(u64 *)(r10 - 8); r2 = r10; r2 += -16; r2 += r1; *(u8 *)(r2 + 0) = 1; r0 = 0; exit",
+    "a function": "r1 = 7; call pc+3; r0 += 1; r0 = 0; exit; r0 = r1; r0 += 1; exit",
+    "a function that is refused": "r1 = 7; call pc+2; r0 = 0; exit; r0 = r7; exit",
+    "proved twice": "call 7; r6 = 0; if r0 == 1 goto +1; r6 = 0; r0 = r6; r1 = r6; r2 = r6; r3 = r6; exit",
+    "refused behind a branch": "call 7; if r0 == 1 goto +2; r0 = 0; exit; r0 = *(u64 *)(r0 + 0); exit",
+    "what cannot be": "r0 = 5; if r0 == 5 goto +1; r0 = r9; r0 = 1; exit",
+}  # fmt: skip
+
+
+def _insns(text: str) -> bytes:
+    return encode(asm(text.replace("; ", "\n")))
+
+
+def _plain(log: str) -> list[str]:
+    """The lines that both have: Linux counts states of its own, and says what it finds of the stack."""
+    lines = [line.rstrip() for line in log.splitlines() if not re.match(r"processed |verification time|stack depth|\(\d+\) |SCC ", line)]
+    return [re.sub(r"0xffff[0-9a-f]{12}", "ADDRESS", line) for line in lines]
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("text", PROGRAMS.values(), ids=[name.replace(" ", "-") for name in PROGRAMS])
+def test_the_log_is_linuxs(text: str, level: int) -> None:
+    with open_kernel("linux") as kernel:
+        try:
+            loaded = kernel.bpf(ProgLoad(int(ProgType.XDP), _insns(text), "GPL", log_level=level))
+            theirs = loaded.log
+            kernel.close(loaded.fd)
+        except KernelError as error:
+            theirs = error.log
+    ours = verify(Code(asm(text.replace("; ", "\n")), int(ProgType.XDP)), log_level=level).log
+    assert _plain(ours) == _plain(theirs)
+
+
+def test_level_two_has_functions_live_registers_and_what_decided() -> None:
+    log = verify(Code(asm(PROGRAMS["a size that decides"].replace("; ", "\n")), int(ProgType.XDP)), log_level=2).log
+    assert _plain(log) == [
+        "func#0 @0",
+        "Live regs before insn:",
+        "      0: .......... (bf) r1 = r10",
+        "      1: .1........ (07) r1 += -16",
+        "      2: .1........ (7a) *(u64 *)(r10 -16) = 0",
+        "      3: .1........ (b7) r2 = 8",
+        "      4: .12....... (b7) r0 = 0",
+        "      5: .12....... (85) call bpf_trace_printk#6",
+        "      6: .......... (b7) r0 = 0",
+        "      7: 0......... (95) exit",
+        "0: R1=ctx() R10=fp0",
+        "0: (bf) r1 = r10                      ; R1=fp0 R10=fp0",
+        "1: (07) r1 += -16                     ; R1=fp-16",
+        "2: (7a) *(u64 *)(r10 -16) = 0         ; R10=fp0 fp-16=0",
+        "3: (b7) r2 = 8                        ; R2=8",
+        "4: (b7) r0 = 0                        ; R0=0",
+        "5: (85) call bpf_trace_printk#6",
+        "mark_precise: frame0: last_idx 5 first_idx 0 subseq_idx -1",
+        "mark_precise: frame0: regs=r2 stack= before 4: (b7) r0 = 0",
+        "mark_precise: frame0: regs=r2 stack= before 3: (b7) r2 = 8",
+        "6: R0=scalar()",
+        "6: (b7) r0 = 0                        ; R0=0",
+        "7: (95) exit",
+    ]
+
+
+def test_loops_have_numbers() -> None:
+    log = verify(Code(asm("r0 = 0\nr0 += 1\nif r0 < 3 goto -2\nexit"), int(ProgType.XDP)), log_level=2).log
+    assert log.splitlines()[2:6] == [
+        "      0: .......... (b7) r0 = 0",
+        "  1   1: 0......... (07) r0 += 1",
+        "  1   2: 0......... (a5) if r0 < 0x3 goto pc-2",
+        "      3: 0......... (95) exit",
+    ]
