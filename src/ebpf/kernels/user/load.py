@@ -13,6 +13,7 @@ from ebpf.btf import Btf, kernel_fields
 from ebpf.engine.program import Code, MapDesc, Prepared, SourceLine, Verdict
 from ebpf.engine.runtime import REWRITES, address
 from ebpf.engine.runtime.abi import Caller
+from ebpf.engine.verdicts import judge
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import Insn, decode, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
@@ -112,9 +113,6 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
 
     Raises KernelError with the verifier's log for a refusal, NotSupportedError for what user space does not have.
     """
-    # A quarter of what a laboratory or ebpfd takes to start, if it were imported with it.
-    from ebpf.engine.verifier import verify
-
     where = "bpf(PROG_LOAD)"
     try:
         kind = ProgType(call.prog_type)
@@ -146,7 +144,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
         strict_alignment=bool(call.flags & ProgFlag.STRICT_ALIGNMENT),
         sleepable=bool(call.flags & ProgFlag.SLEEPABLE),
     )
-    verdict = verify(code, log_level=call.log_level)
+    verdict = _judged(code, call.log_level)
     if not verdict.accepted:
         number = errno.EACCES if verdict.reason in _ACCESS else errno.EINVAL
         # As Linux: only who asks for a log gets one.
@@ -168,6 +166,15 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
         _compile(program)
     program.target = program.entry or program.owner
     return program
+
+
+def _judged(code: Code, log_level: int) -> Verdict:
+    if not log_level:
+        return judge(code)
+    # A quarter of what a laboratory or ebpfd takes to start, if it were imported with it.
+    from ebpf.engine.verifier import verify
+
+    return verify(code, log_level=log_level)
 
 
 def compiles() -> bool:

@@ -1,0 +1,115 @@
+"""Verdicts on disk: a program that was accepted before is accepted again without being walked, or the verifier being imported."""
+
+import hashlib
+import json
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from ebpf import __version__
+from ebpf.engine.program import Code, MapDesc, Verdict
+from ebpf.isa import encode
+from ebpf.isa.opcodes import LD_IMM64
+from ebpf.toolchain import cache_folder, write_atomically
+from ebpf.uapi import PseudoSrc
+
+#: What decides a verdict besides the program: the text of these folders.
+_JUDGES = ("engine/verifier", "uapi", "isa", "btf")
+
+
+def judge(code: Code) -> Verdict:
+    """The verdict on a program, by the newest rules. Acceptance is kept by content; a refusal is made anew each time.
+
+    Programs that are judged by the kernel's types are not kept: those are too large to be looked at for a key.
+    """
+    path = cache_folder("verdicts") / verdict_key(code) if code.kernel_btf is None else None
+    numbers = {fd: at for at, fd in enumerate(_maps(code))}
+    if path is not None:
+        found = _read(path, {at: fd for fd, at in numbers.items()})
+        if found is not None:
+            return found
+    from ebpf.engine.verifier import verify
+
+    verdict = verify(code)
+    if verdict.accepted and path is not None:
+        try:
+            write_atomically(path, _text(verdict, numbers))
+        except OSError:
+            # A full or read-only disk costs time at the next load, nothing else.
+            return verdict
+    return verdict
+
+
+def verdict_key(code: Code) -> str:
+    """The name of a program's verdict: all that it depends on, with maps by the order in which they are named."""
+    fds = _maps(code)
+    numbers = {fd: at for at, fd in enumerate(fds)}
+    insns = [replace(insn, imm=numbers[insn.imm]) if _names_map(insn.opcode, insn.src) else insn for insn in code.insns]
+    facts = [
+        *(code.prog_type, code.attach_type, code.attach_to, code.gpl, code.sleepable, code.privileged, code.bypass_spectre),
+        *(code.strict_alignment, code.cpus, code.returns_nothing, code.functions),
+        [_map(code.maps[fd]) if fd in code.maps else None for fd in fds],
+        __version__,
+    ]
+    digest = hashlib.sha256(json.dumps(facts).encode() + _judges())
+    btf = code.btf
+    while btf is not None:
+        digest.update(hashlib.sha256(btf.raw).digest())
+        btf = btf.base
+    digest.update(encode(insns))
+    return digest.hexdigest()[:40]
+
+
+def _maps(code: Code) -> list[int]:
+    """The maps that a program names, in the order of their first use."""
+    return list(dict.fromkeys(insn.imm for insn in code.insns if _names_map(insn.opcode, insn.src)))
+
+
+def _names_map(opcode: int, src: int) -> bool:
+    return opcode == LD_IMM64 and src in (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE)
+
+
+def _map(desc: MapDesc) -> list[object]:
+    content = hashlib.sha256(desc.content).hexdigest() if desc.content is not None else ""
+    inner = _map(desc.inner) if desc.inner is not None else None
+    sizes = (desc.type, desc.key_size, desc.value_size, desc.max_entries, desc.flags)
+    return [*sizes, desc.frozen, content, desc.special, desc.typed, inner]
+
+
+@lru_cache(maxsize=1)
+def _judges() -> bytes:
+    """What the verifier is: another one may judge otherwise."""
+    root = Path(__file__).parent.parent
+    files = [file for folder in _JUDGES for file in sorted((root / folder).glob("*.py"))]
+    return json.dumps([[file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files]).encode()
+
+
+def _text(verdict: Verdict, numbers: dict[int, int]) -> bytes:
+    facts = {
+        "processed": verdict.processed,
+        "ctx_access": [[slot, *access] for slot, access in verdict.ctx_access.items()],
+        "call_map": [[slot, numbers[fd]] for slot, fd in verdict.call_map.items() if fd in numbers],
+        "stack_depth": list(verdict.stack_depth.items()),
+        "btf_loads": sorted(verdict.btf_loads),
+    }
+    body = json.dumps(facts).encode()
+    return hashlib.sha256(body).digest() + body
+
+
+def _read(path: Path, fds: dict[int, int]) -> Verdict | None:
+    """A kept verdict; None if there is none, or it is torn or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        return None
+    facts = json.loads(data[32:])
+    return Verdict(
+        True,
+        processed=facts["processed"],
+        ctx_access={slot: (offset, size) for slot, offset, size in facts["ctx_access"]},
+        call_map={slot: fds[at] for slot, at in facts["call_map"]},
+        stack_depth=dict(facts["stack_depth"]),
+        btf_loads=frozenset(facts["btf_loads"]),
+    )
