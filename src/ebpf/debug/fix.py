@@ -282,6 +282,66 @@ def _number_as_pointer(refused: Refused) -> Iterator[str]:
         yield refused.instead(f"{lead}{kind}{name} = 0;\n{lead}bpf_probe_read_kernel(&{name}, sizeof({name}), {pointer});")
 
 
+def _bounded_loop(refused: Refused) -> Iterator[str]:
+    """The loop, with an end that it surely comes to."""
+    for at in range(refused.line, max(refused.line - 4, 0), -1):
+        row = refused.rows[at - 1]
+        found = re.search(r"\bwhile\s*\(", row)
+        if found:
+            condition, rest = _in_parentheses(row[found.end() :])
+            yield refused.instead(f"{row[: found.start()]}for (int turn = 0; turn < 1000 && ({condition}); turn++){rest}", at)
+            return
+
+
+def _in_parentheses(text: str) -> tuple[str, str]:
+    """What stands before the parenthesis that ends it, and what follows."""
+    depth = 0
+    for at, letter in enumerate(text):
+        if letter == ")" and not depth:
+            return text[:at], text[at + 1 :]
+        depth += (letter == "(") - (letter == ")")
+    return text, ""
+
+
+#: Helpers that do the same for programs of another type.
+_STAND_INS: Final = {
+    "bpf_skb_load_bytes": "bpf_xdp_load_bytes",
+    "bpf_xdp_load_bytes": "bpf_skb_load_bytes",
+    "bpf_xdp_store_bytes": "bpf_skb_store_bytes",
+    "bpf_probe_read": "bpf_probe_read_kernel",
+    "bpf_probe_read_str": "bpf_probe_read_kernel_str",
+}
+
+
+def _stand_in(refused: Refused) -> Iterator[str]:
+    for name in re.findall(r"\b(bpf_\w+)\s*\(", refused.text):
+        if name in _STAND_INS:
+            yield refused.instead(re.sub(rf"\b{name}\b", _STAND_INS[name], refused.text))
+
+
+def _writable(refused: Refused) -> Iterator[str]:
+    """The constants that the function names, as variables."""
+    for at, row in enumerate(refused.rows, 1):
+        found = re.match(rf"(?:static\s+)?const\s+(?:volatile\s+)?[\w\s]*?({_WORD})\s*(?:\[[^\]]*\])?\s*=", row)
+        if found and re.search(rf"\b{found[1]}\b", _joined(refused.rows[max(refused.line - 8, 0) : refused.line])):
+            yield refused.instead(re.sub(r"\bconst\s+", "", row, count=1), at)
+
+
+def _given_back_twice(refused: Refused) -> Iterator[str]:
+    """The second of two that give back, left out."""
+    if re.match(r"\s*bpf_(?:ringbuf_(?:submit|discard)(?:_dynptr)?|sk_release)\([^;]*;\s*(?://.*)?$", refused.text):
+        yield _joined([*refused.rows[: refused.line - 1], *refused.rows[refused.line :]])
+
+
+def _other_map(refused: Refused) -> Iterator[str]:
+    """Another map of the object, of the type that the helper takes."""
+    named = re.search(rf"\bbpf_\w+\s*\(\s*&({_WORD})", refused.text)
+    if named:
+        for name in re.findall(rf"^\}}\s*({_WORD})\s+SEC\(\"\.maps\"\)", _joined(refused.rows), re.MULTILINE):
+            if name != named[1]:
+                yield refused.instead(refused.text.replace(f"&{named[1]}", f"&{name}", 1))
+
+
 _WAYS: Final[Mapping[str, Callable[[Refused], Iterator[str]]]] = {
     "packet-unproved": _packet,
     "packet-short": _packet,
@@ -303,4 +363,9 @@ _WAYS: Final[Mapping[str, Callable[[Refused], Iterator[str]]]] = {
     "return-value": _returns,
     "locked-call": _locked_call,
     "lock-misuse": _lock,
+    "endless-loop": _bounded_loop,
+    "helper-not-allowed": _stand_in,
+    "read-only": _writable,
+    "argument-type": _given_back_twice,
+    "map-type": _other_map,
 }

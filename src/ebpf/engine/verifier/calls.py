@@ -214,6 +214,10 @@ def _special(env: Env, call: Call) -> None:
     name = call.row.name
     state = env.state
     if name == "tail_call":
+        key = env.regs[3].const
+        if key is not None and call.map is not None and key < call.map.max_entries:
+            # Linux jumps there directly then.
+            env.precise(3)
         if any(held.kind == "lock" for held in state.held):
             raise env.refuse(
                 "locked-call", "tail_call cannot be used inside bpf_spin_lock-ed region", "a tail call would leave a lock held"

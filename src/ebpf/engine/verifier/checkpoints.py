@@ -19,7 +19,7 @@ _INSNS_IN_LOOP: Final = 100
 
 
 class Checkpoints:
-    """The remembered states by slot. `jumps` and `processed` count what was walked, `made` and `kept` the states."""
+    """The remembered states by slot. `jumps` and `processed` count what was walked, `made` the states, `kept` the most at once."""
 
     def __init__(self, env: Env, log: Log) -> None:
         self.env = env
@@ -30,6 +30,7 @@ class Checkpoints:
         self.jumps = 0
         self.made = 0
         self.kept = 0
+        self._kept = 0
         self._jumps_then = 0
         self._processed_then = 0
 
@@ -74,7 +75,8 @@ class Checkpoints:
     def _drop(self, slot: int, points: list[Checkpoint]) -> None:
         """Forget states that are not worth keeping: what is forgotten is walked again."""
         if points:
-            self.kept -= len(points)
+            # One that a path still goes on from stays where Linux counts it.
+            self._kept -= sum(not point.branches for point in points)
             self.at[slot] = [point for point in self.at[slot] if point not in points]
 
     def _live(self, slot: int, state: State) -> list[int]:
@@ -108,7 +110,7 @@ class Checkpoints:
             raise env.refuse(
                 "endless-loop",
                 f"infinite loop detected at insn {slot}\ncur state:{self.log.state(env, state)}\n"
-                f"old state:{self.log.state(env, point.state)}",
+                f"old state:{self.log.at_point(env, point, len(state.frames) - 1)}",
                 "a loop comes back to where it was with nothing changed: it may never end",
             )
         return False
@@ -117,7 +119,8 @@ class Checkpoints:
         self._jumps_then, self._processed_then = self.jumps, processed
         new = Checkpoint(slot, state.copy(), state.parent)
         self.made += 1
-        self.kept += 1
+        self._kept += 1
+        self.kept = max(self.kept, self._kept)
         self.at.setdefault(slot, []).insert(0, new)
         state.parent = new
         state.depth += 1

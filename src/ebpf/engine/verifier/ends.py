@@ -18,7 +18,9 @@ def leave(env: Env, state: State) -> int:
     for held in state.held:
         if held.kind == "lock":
             raise env.refuse(
-                "lock-misuse", "BPF_EXIT instruction cannot be used inside bpf_spin_lock-ed region", "the program ends with a lock held"
+                "lock-misuse",
+                "BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region",
+                "the program ends with a lock held",
             )
         raise env.refuse(
             "leaked-reference",
@@ -46,6 +48,17 @@ def leave(env: Env, state: State) -> int:
     if allowed is not None:
         _in_range(env, reg, allowed, "At program exit")
     return -1
+
+
+def at_once(env: Env, result: Reg, after: Reg) -> tuple[int, State]:
+    """The running function returns `result` in the middle: where that goes on, and the state in which it does not, with `after` in r0."""
+    state = env.state
+    other = state.copy()
+    other.history = (state.history, env.slot, None)
+    other.frames[-1].regs[0] = after
+    back = state.frames.pop().back
+    state.frames[-1].regs[0] = result
+    return back + 1, other
 
 
 def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str) -> None:

@@ -28,7 +28,7 @@ from ebpf.engine.verifier.log_shape import shape
 from ebpf.engine.verifier.num import ZERO, known
 from ebpf.engine.verifier.references import forget_packets
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
-from ebpf.engine.verifier.reg import CTX, NOTHING, SCALAR, STACK, Reg, constant
+from ebpf.engine.verifier.reg import ANY, CTX, NOTHING, SCALAR, STACK, Reg, constant
 from ebpf.engine.verifier.rules import Rules
 from ebpf.engine.verifier.state import Frame, State
 from ebpf.engine.verifier.structure import Structure
@@ -164,8 +164,8 @@ class Explorer:
                 if len(state.frames) > depth:
                     log.entered(env)
                 else:
-                    log.returned(env, frame, following)
-                    show = True
+                    show = insn.opcode == EXIT
+                    log.returned(env, frame, following, at_end=show)
             if following < 0:
                 loops.path_ended(state)
                 return
@@ -229,9 +229,9 @@ class Explorer:
             return slot + 1
         if kind == _LD:
             if opcode != LD_IMM64:
-                ended = packet_loads.load(env, insn)
-                if ended is not None:
-                    self._fork(*ended)
+                if packet_loads.load(env, insn):
+                    return self._return_at_once(slot, constant(0), ANY)
+                env.regs[0] = ANY
                 return slot + 1
             if insn.dst == 10:
                 raise env.refuse("invalid-instruction", "frame pointer is read only", "r10, the frame pointer, cannot be written")
@@ -338,6 +338,9 @@ class Explorer:
         call = calls.helper(env, insn.imm)
         if call.row.name == "tail_call":
             self._tail_calls = True
+            if len(state.frames) > 1 and not state.frames[-1].callback:
+                # The program that is jumped to returns to this function's caller.
+                return self._return_at_once(slot, ANY, NOTHING)
         if call.function >= 0:
             self.structure.called_back.add(call.function)
             self.log.called_back()
@@ -345,6 +348,12 @@ class Explorer:
             if inside is not None:
                 self._fork(*inside)
         return slot + 1
+
+    def _return_at_once(self, slot: int, result: Reg, after: Reg) -> int:
+        """The function returns in the middle; the way on in it is walked later."""
+        following, other = ends.at_once(self.env, result, after)
+        self._fork(slot + 1, other)
+        return following
 
     def _that(self, does: Callable[[Insn], bool]) -> set[int]:
         """The functions that do something, themselves or by what they call."""

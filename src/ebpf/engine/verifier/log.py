@@ -8,7 +8,7 @@ from ebpf.engine.verifier.reg import Reg
 from ebpf.engine.verifier.state import EMPTY, LETTERS, SPILL, Checkpoint, Frame, Slot, State
 from ebpf.engine.verifier.structure import Structure
 from ebpf.isa import Insn, disasm_one
-from ebpf.isa.opcodes import CALL, EXIT, GOTOL, JA, Alu, Class
+from ebpf.isa.opcodes import CALL, EXIT, GOTOL, JA, LD_IMM64, Alu, Class
 from ebpf.uapi import HELPERS, CallSrc
 
 # States stand behind the instructions, at a column that Linux counts with the end of the line in it.
@@ -114,12 +114,12 @@ class Log:
         """A helper ran a function of the program: all is to be shown again."""
         self._whole = True
 
-    def returned(self, env: Env, callee: Frame, slot: int) -> None:
-        """A function returned to `slot`."""
+    def returned(self, env: Env, callee: Frame, slot: int, *, at_end: bool) -> None:
+        """A function returned to `slot`, or (not `at_end`) what it jumped to did."""
         state = env.state
         inner = self._text(env, state, callee, len(state.frames))
         self.say(f"returning from callee:\n{inner}\nto caller at {slot}:\n{self.state(env, state)}")
-        self._returned = True
+        self._returned = at_end
 
     def insn(self, env: Env, slot: int) -> None:
         """The instruction that comes next."""
@@ -274,7 +274,8 @@ def _touched(insn: Insn) -> int:
     if insn.opcode == EXIT:
         return 0
     if kind == Class.LD or insn.opcode in (JA, GOTOL):
-        return 1 << insn.dst if kind == Class.LD else 0
+        # What loads from packets has the context in r6.
+        return 1 << insn.dst | (1 << 6 if kind == Class.LD and insn.opcode != LD_IMM64 else 0) if kind == Class.LD else 0
     out = 1 << insn.dst
     if kind in (Class.LDX, Class.STX) or (insn.opcode & 8 and kind != Class.ST and not (kind in (4, 7) and insn.opcode & 0xF0 == Alu.END)):
         out |= 1 << insn.src

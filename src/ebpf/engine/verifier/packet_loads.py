@@ -2,15 +2,14 @@
 
 from ebpf.engine.verifier import memory
 from ebpf.engine.verifier.env import Env
-from ebpf.engine.verifier.reg import ANY, CTX, NOTHING, constant
-from ebpf.engine.verifier.state import State
+from ebpf.engine.verifier.reg import CTX, NOTHING
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import Mode
 from ebpf.uapi import ProgType
 
 
-def load(env: Env, insn: Insn) -> tuple[int, State] | None:
-    """Check LD_ABS or LD_IND: a word of the packet, or the function ends with 0: where it goes on then. Raises Refusal."""
+def load(env: Env, insn: Insn) -> bool:
+    """Check LD_ABS or LD_IND, which load a word of the packet; whether the function may also end here, with 0. Raises Refusal."""
     state = env.state
     if env.code.prog_type not in (ProgType.SOCKET_FILTER, ProgType.SCHED_CLS, ProgType.SCHED_ACT):
         raise env.refuse(
@@ -47,13 +46,5 @@ def load(env: Env, insn: Insn) -> tuple[int, State] | None:
     regs = env.regs
     for at in range(1, 6):
         regs[at] = NOTHING
-    ended = None
-    if len(state.frames) > 1 and not state.frames[-1].callback:
-        # Where the packet is too short, the function returns 0 at once.
-        other = state.copy()
-        other.history = (state.history, env.slot, None)
-        back = other.frames.pop().back
-        other.frames[-1].regs[0] = constant(0)
-        ended = (back + 1, other)
-    regs[0] = ANY
-    return ended
+    # Where the packet is too short, a function returns 0 at once.
+    return len(state.frames) > 1 and not state.frames[-1].callback

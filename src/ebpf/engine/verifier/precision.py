@@ -14,6 +14,7 @@ from ebpf.isa import Insn
 from ebpf.isa.opcodes import CALL, EXIT, LD_IMM64, Alu, Atomic, Class, Mode
 from ebpf.uapi import CallSrc
 
+_TAIL_CALL: Final = 12
 _ARGUMENTS: Final = 0b111110
 _ALL: Final = 0x3FF
 _ALL_SLOTS: Final = (1 << 64) - 1
@@ -219,6 +220,9 @@ def _step(structure: Structure, insn: Insn, slot: int, after: int, note: object,
                     regs[depth] |= 1 << insn.src
         return
     if kind == Class.LD:
+        if opcode != LD_IMM64 and after != slot + 1:
+            _into_callee(trace)
+            return
         if wanted & dst:
             regs[depth] = wanted & ~dst
             if opcode != LD_IMM64:
@@ -250,6 +254,16 @@ def _step(structure: Structure, insn: Insn, slot: int, after: int, note: object,
             regs[depth] = wanted | dst | src
 
 
+def _into_callee(trace: Trace) -> None:
+    """The function ended in the middle: its result is a number of its own."""
+    depth = trace.frame
+    trace.regs[depth] &= ~1
+    if trace.regs[depth] & _ARGUMENTS or depth + 1 >= len(trace.regs):
+        raise _Lost
+    trace.frame = depth + 1
+    trace.regs[depth + 1] = trace.slots[depth + 1] = 0
+
+
 def _call(structure: Structure, insn: Insn, slot: int, after: int, trace: Trace) -> None:
     depth = trace.frame
     wanted = trace.regs[depth]
@@ -273,6 +287,9 @@ def _call(structure: Structure, insn: Insn, slot: int, after: int, trace: Trace)
         trace.regs[depth] = 0
         trace.slots[depth] = 0
         trace.frame = depth - 1
+        return
+    if insn.src == CallSrc.HELPER and insn.imm == _TAIL_CALL and after != slot + 1:
+        _into_callee(trace)
         return
     wanted &= ~1
     trace.regs[depth] = wanted
