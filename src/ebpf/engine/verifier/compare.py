@@ -177,6 +177,14 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
             exact = how != COVERS or point.precise[depth] >> at & 1 != 0
             if _differs(old.frames[depth].regs[at], new.frames[depth].regs[at], how, precise=exact):
                 return False
+    hint = point.slot_differed
+    if hint >= 0 and hint >> 6 < len(old.frames):
+        depth, at = hint >> 6, hint & 63
+        held = old.frames[depth].stack.get(at)
+        if held is not None and (how != COVERS or point.read[depth] >> at & 1):
+            exact = point.precise_slots[depth] >> at & 1 != 0
+            if not _covers_slot(held, new.frames[depth].stack.get(at, EMPTY), Ids(), how, precise=exact, lenient=lenient):
+                return False
     ids = Ids()
     for a, b in zip(old.frames, new.frames, strict=True):
         if a.back != b.back or a.start != b.start or a.asynchronous != b.asynchronous or a.called_back > b.called_back:
@@ -212,9 +220,12 @@ def _covers_stack(point: Checkpoint, depth: int, a: Frame, b: Frame, ids: Ids, h
         if how == COVERS and not read >> at & 1:
             continue
         y = b.stack.get(at, EMPTY)
-        if x is EMPTY and y is EMPTY:
-            continue
+        if x is y and how != SAME and x.special is None:
+            reg = x.reg
+            if not reg.id and not reg.ref:
+                continue
         if not _covers_slot(x, y, ids, how, precise=slots >> at & 1 != 0, lenient=lenient):
+            point.slot_differed = depth << 6 | at
             return False
     if how != COVERS:
         # More stack in the new state is more than the old one had.

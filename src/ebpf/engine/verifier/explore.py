@@ -155,7 +155,8 @@ class Explorer:
             insn = slots[slot]
             assert insn is not None
             env.note = None
-            depth, frame = len(state.frames), state.frames[-1]
+            if verbose:
+                depth, frame = len(state.frames), state.frames[-1]
             following = step(slot, insn, state)
             state.history = (state.history, slot, env.note)
             if verbose and insn.opcode & 7 in (_JMP, _JMP32) and insn.opcode & 0xF0 not in _NO_TESTS:

@@ -9,7 +9,7 @@ from typing import Final
 from ebpf.engine.verifier.log_precision import PrecisionText
 from ebpf.engine.verifier.reg import SCALAR
 from ebpf.engine.verifier.state import Checkpoint, History, State
-from ebpf.engine.verifier.structure import ALWAYS, Structure
+from ebpf.engine.verifier.structure import ALWAYS, STORES, Structure
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import CALL, EXIT, LD_IMM64, Alu, Atomic, Class, Mode
 from ebpf.uapi import CallSrc
@@ -80,17 +80,17 @@ def everything(state: State) -> None:
 def _walk(structure: Structure, history: History | None, after: int, trace: Trace) -> None:
     slots, concerns = structure.slots, structure.concerns
     regs = trace.regs
-    wanted = regs[trace.frame]
+    wanted = regs[trace.frame] | (ALWAYS | STORES if any(trace.slots) else ALWAYS)
     while history is not None:
         history, slot, note = history
         if slot < 0:
             assert isinstance(note, Checkpoint)
             if _mark(note, trace):
                 return
-            wanted = regs[trace.frame]
+            wanted = regs[trace.frame] | (ALWAYS | STORES if any(trace.slots) else ALWAYS)
             continue
         linked = type(note) is list
-        if not linked and not concerns[slot] & wanted and not concerns[slot] & ALWAYS:
+        if not linked and not concerns[slot] & wanted:
             # Most instructions say nothing of what is searched for.
             after = slot
             continue
@@ -104,8 +104,10 @@ def _walk(structure: Structure, history: History | None, after: int, trace: Trac
         after = slot
         if trace.frame < 0:
             raise _Lost
-        wanted = regs[trace.frame]
-        if not wanted and trace.empty:
+        wanted = regs[trace.frame] | ALWAYS
+        if any(trace.slots):
+            wanted |= STORES
+        elif wanted == ALWAYS and not any(regs):
             return
 
 

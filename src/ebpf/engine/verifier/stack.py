@@ -340,37 +340,51 @@ def given(env: Env, reg: Reg, at: int, size: int, *, zero: bool, write: bool, ra
         _fill(env, frame, low, high + size)
         return
     mask = 0
-    for byte in range(low, high + size):
-        index = _index(byte)
-        held = frame.stack.get(index, EMPTY)
-        kind = held.types[byte % 8]
+    last = high + size
+    for index in range(_index(last - 1), _index(low) + 1):
         mask |= 1 << index
-        if kind == MISC:
-            continue
-        if kind == ZERO_BYTE or (kind == INVALID and env.lenient):
-            if write:
-                types = bytearray(held.types)
-                types[byte % 8] = MISC
-                frame.stack[index] = Slot(bytes(types), held.reg)
-            continue
-        if kind == SPILL and (held.reg.kind == SCALAR or env.privileged):
-            if write:
-                frame.stack[index] = Slot(_scrubbed(held))
-            continue
-        if low == high:
-            says = f"invalid read from stack R{at} off {low}+{byte - low} size {size}"
-        else:
-            says = f"invalid read from stack R{at} var_off {offset_text(reg.num)}+{byte - low} size {size}"
-        raise env.refuse(
-            "uninitialised-stack",
-            says,
-            f"argument {at} has {size} bytes on the stack, and byte {byte - low} was never written",
-            register=at,
-            low=low,
-            index=byte - low,
-            size=size,
-        )
+        first = max(low, -8 * (index + 1))
+        end = min(last, -8 * index)
+        held = frame.stack.get(index, EMPTY)
+        if not _readable(env, held, first & 7, end - first):
+            byte = next(byte for byte in range(first, end) if not _readable(env, held, byte & 7, 1))
+            raise _unreadable(env, reg, at, size, low=low, high=high, byte=byte)
+        if write:
+            frame.stack[index] = _written(held, first & 7, end - first)
     env.reads_stack(reg.frame, mask)
+
+
+def _readable(env: Env, held: Slot, first: int, count: int) -> bool:
+    """Whether a helper may read `count` bytes of a slot from byte `first` on."""
+    for kind in held.types[first : first + count]:
+        if kind in (MISC, ZERO_BYTE) or (kind == INVALID and env.lenient):
+            continue
+        if kind != SPILL or (held.reg.kind != SCALAR and not env.privileged):
+            return False
+    return True
+
+
+def _written(held: Slot, first: int, count: int) -> Slot:
+    """A slot that a helper may have written to."""
+    part = held.types[first : first + count]
+    if SPILL in part:
+        return Slot(_scrubbed(held)[:first] + _MISC8[:count] + _scrubbed(held)[first + count :])
+    if part == _MISC8[:count]:
+        return held
+    return Slot(held.types[:first] + _MISC8[:count] + held.types[first + count :], held.reg)
+
+
+def _unreadable(env: Env, reg: Reg, at: int, size: int, *, low: int, high: int, byte: int) -> Exception:
+    where = f"off {low}" if low == high else f"var_off {offset_text(reg.num)}"
+    return env.refuse(
+        "uninitialised-stack",
+        f"invalid read from stack R{at} {where}+{byte - low} size {size}",
+        f"argument {at} has {size} bytes on the stack, and byte {byte - low} was never written",
+        register=at,
+        low=low,
+        index=byte - low,
+        size=size,
+    )
 
 
 def _fill(env: Env, frame: Frame, low: int, high: int) -> None:

@@ -178,6 +178,7 @@ class Checkpoint:
         "precise_slots",
         "read",
         "slot",
+        "slot_differed",
         "state",
     )
 
@@ -195,4 +196,6 @@ class Checkpoint:
         self.depth = state.depth
         #: Where a state that was not covered differed last, as frame << 4 | register: it is likely to differ there again.
         self.differed = -1
+        #: The same of the stack, as frame << 6 | slot.
+        self.slot_differed = -1
         self.loop_entry = state.loop_entry

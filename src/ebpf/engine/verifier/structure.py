@@ -248,6 +248,8 @@ def _effects(insn: Insn, kfuncs: Mapping[int, int]) -> tuple[int, int]:
 
 #: The instruction has to do with whatever is searched for.
 ALWAYS = 1 << 16
+#: It has to do with slots of the stack that are searched for.
+STORES = 1 << 17
 
 
 def _concerns(insn: Insn) -> int:
@@ -255,8 +257,10 @@ def _concerns(insn: Insn) -> int:
     if kind in (Class.ALU, Class.ALU64, Class.LDX):
         return 1 << insn.dst
     if kind == Class.LD:
-        return 1 << insn.dst | 1
-    if kind in (Class.ST, Class.STX) or insn.opcode in (CALL, CALLX, EXIT):
+        return 1 << insn.dst if insn.opcode == LD_IMM64 else ALWAYS
+    if kind == Class.ST or (kind == Class.STX and insn.opcode & 0xE0 != Mode.ATOMIC):
+        return STORES | 1 << insn.dst
+    if kind == Class.STX or insn.opcode in (CALL, CALLX, EXIT):
         return ALWAYS
     return 1 << insn.dst | 1 << insn.src if insn.opcode & 8 else 0
 

@@ -15,7 +15,7 @@ def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules =
     What this verifier does not know is neither accepted nor refused: `unknown` names it. `log_level` is bpf(2)'s: 1 for the
     path that failed, 2 for all of them, 4 for the statistics.
     """
-    log = Log(log_level, {line.slot: f"{line.text.lstrip()} @ {PurePath(line.path).name}:{line.line}" for line in code.lines})
+    log = Log(log_level, _sources(code) if log_level else {})
     explorer: Explorer | None = None
     try:
         explorer = Explorer(code, rules, log, limit)
@@ -36,6 +36,12 @@ def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules =
         stack_depth={start: env.depth.get(start, 0) for start in explorer.structure.starts},
         btf_loads=frozenset(env.btf_loads),
     )
+
+
+def _sources(code: Code) -> dict[int, str]:
+    """The lines of source by the slots where they begin, as the log has them."""
+    names = {path: PurePath(path).name for path in {line.path for line in code.lines}}
+    return {line.slot: f"{line.text.lstrip()} @ {names[line.path]}:{line.line}" for line in code.lines}
 
 
 def _refused(code: Code, log: Log, level: int, refusal: Refusal, explorer: Explorer | None) -> Verdict:
