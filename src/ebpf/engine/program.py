@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ebpf.btf import Btf
+from ebpf.btf import Btf, Kind
 from ebpf.isa import Insn
+
+# BTF_FUNC_GLOBAL.
+_GLOBAL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,13 @@ class Code:
     #: The kernel function, tracepoint, hook or iterator that it is attached to.
     attach_to: str = ""
 
+    def global_functions(self) -> frozenset[int]:
+        """The first slots of the functions that are judged on their own, for any arguments."""
+        if self.btf is None:
+            return frozenset()
+        known = [(slot, self.btf.type(type_id)) for slot, type_id in self.functions if slot and 0 < type_id < len(self.btf)]
+        return frozenset(slot for slot, row in known if row.kind == Kind.FUNC and row.info == _GLOBAL)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -105,7 +115,8 @@ class Verdict:
 class Prepared:
     """A program ready to run: context accesses already use the runtime's own context struct (`rt.h`).
 
-    `stack_depth` has the bytes of stack of each function by its first slot (512 where it is not known).
+    `stack_depth` has the bytes of stack of each function by its first slot (512 where it is not known), `global_functions` the
+    first slots of those that were judged on their own, for any arguments.
     """
 
     insns: tuple[Insn, ...]
@@ -114,3 +125,4 @@ class Prepared:
     call_map: Mapping[int, int] = field(default_factory=dict)
     name: str = ""
     stack_depth: Mapping[int, int] = field(default_factory=dict)
+    global_functions: frozenset[int] = frozenset()

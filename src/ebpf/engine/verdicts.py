@@ -14,7 +14,7 @@ from ebpf.toolchain import cache_folder, write_atomically
 from ebpf.uapi import PseudoSrc
 
 #: What decides a verdict besides the program: the text of these folders.
-_JUDGES = ("engine/verifier", "uapi", "isa", "btf")
+_JUDGES = ("engine", "engine/verifier", "uapi", "isa", "btf")
 
 
 def judge(code: Code) -> Verdict:

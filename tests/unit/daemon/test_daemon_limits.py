@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ebpf.compile import compile_c
+from ebpf.elf import read_object
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import Env
 from ebpf.errors import KernelError
@@ -20,6 +22,7 @@ from ebpf.kernels.remote.start import connect
 from ebpf.kernels.user import UserKernel
 from ebpf.kernels.user.grace import Grace
 from ebpf.kernels.user.state import State
+from ebpf.object import Collection
 from ebpf.sys import wire
 from ebpf.sys.calls import BtfLoad, MapCreate, MapLookup, MapLookupBatch, ObjGet, ObjPin, ProgLoad, ProgTestRun
 from ebpf.uapi import MapType, ProgType
@@ -121,6 +124,21 @@ def test_a_test_run_that_takes_too_long_is_etimedout_and_others_are_served_meanw
         assert [error.errno for error in told] == [errno.ETIMEDOUT]
         assert served > 1
         assert kernel.bpf(ProgTestRun(kernel.bpf(ProgLoad(ProgType.XDP, RETURN_2, "GPL")).fd, bytes(64))).retval == 2
+
+
+def test_functions_that_are_judged_apart_are_not_begun_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one's loop is short, but not those of all that call each other."""
+    monkeypatch.setenv("EBPF_DAEMON_CPU_S", "0.3")
+    level = "__attribute__((noinline)) int f{n}(int x) {{ for (int i = 0; i < 5000; i++) x = {call} * 31 + i; return x; }}\n"
+    levels = [level.format(n=n, call=f"f{n - 1}(x + i)" if n else "(x ^ i)") for n in range(6)]
+    text = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n" + "".join(levels)
+    text += 'SEC("xdp") int once(struct xdp_md *ctx) { return f0(ctx->ingress_ifindex) & 1 ? 2 : 1; }\n'
+    text += 'SEC("xdp") int nested(struct xdp_md *ctx) { return f5(ctx->ingress_ifindex) & 1 ? 2 : 1; }\n'
+    spec = read_object(compile_c("nested.bpf.c", text=text, flags=["-O1"]).object, "nested.bpf.o")
+    with RemoteKernel() as kernel, Collection.load(spec, kernel) as loaded:
+        assert loaded.programs["once"].run(bytes(64)).retval in (1, 2)
+        assert refused(kernel, ProgTestRun(loaded.programs["nested"].fd, bytes(64))).errno == errno.ETIMEDOUT
+        assert loaded.programs["once"].run(bytes(64)).retval in (1, 2)
 
 
 def test_a_client_that_leaves_takes_its_run_along() -> None:

@@ -20,7 +20,7 @@ _TRANSLATOR = ("translate", "arithmetic", "memory", "writer", "flow")
 def image_key(program: Prepared) -> str:
     """The name of a program's image: its bytecode, what is folded into it of its maps, and what compiles it."""
     maps = [(fd, m.type, m.key_size, m.value_size, m.max_entries) for fd, m in sorted(program.maps.items())]
-    facts = (maps, sorted(program.call_map.items()), sorted(program.stack_depth.items()))
+    facts = (maps, sorted(program.call_map.items()), sorted(program.stack_depth.items()), sorted(program.global_functions))
     digest = _compiler().copy()
     digest.update(repr(facts).encode())
     digest.update(encode(program.insns))

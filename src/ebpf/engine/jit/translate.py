@@ -148,9 +148,26 @@ class Translator(Arithmetic, Memory):
         # All memory as one object at address 0, which LLVM must not know to be null: an address that is an integer made a
         # pointer tells it nothing, but an offset into an object it can follow through a loop, and vectorise that.
         self._emit("%memory = load ptr, ptr @memory, !invariant.load !0")
+        if start in self._program.global_functions:
+            self._leave_if_stopped()
         self._emit(f"br label %{self._label(start - 1, start)}")
         self._blocks(sorted(leaders), end)
         self._emit("}", indent="")
+
+    def _leave_if_stopped(self) -> None:
+        """A global function is not begun when the run has taken long enough: any number is right for its caller.
+
+        Its loops are bounded, as its callers' are, but not those of all of them taken together.
+        """
+        self._emit(f"br i1 {self._stopped()}, label %stopped, label %goes_on")
+        self._emit("stopped:", indent="")
+        self._emit("ret i64 0")
+        self._emit("goes_on:", indent="")
+
+    def _stopped(self) -> str:
+        """Whether the run has taken long enough."""
+        stop = self._new(f"load atomic i32, ptr {self._new(f'getelementptr i8, ptr %env, i64 {Env.stop.offset}')} monotonic, align 4")
+        return self._new(f"icmp ne i32 {stop}, 0")
 
     def _blocks(self, leaders: Sequence[int], end: int) -> None:
         for begin, stop in pairwise([*leaders, end]):
@@ -268,8 +285,7 @@ class Translator(Arithmetic, Memory):
         left = self._new("load i64, ptr %budget")
         self._emit(f"store i64 {self._new(f'call i64 @llvm.usub.sat.i64(i64 {left}, i64 1)')}, ptr %budget")
         spent = self._new(f"icmp eq i64 {left}, 0")
-        stop = self._new(f"load atomic i32, ptr {self._new(f'getelementptr i8, ptr %env, i64 {Env.stop.offset}')} monotonic, align 4")
-        return self._new(f"or i1 {spent}, {self._new(f'icmp ne i32 {stop}, 0')}")
+        return self._new(f"or i1 {spent}, {self._stopped()}")
 
     def _exit(self) -> None:
         self._emit(f"ret i64 {self._get(0)}")

@@ -63,7 +63,7 @@ class Explorer:
     def __init__(self, code: Code, rules: Rules, log: Log, limit: int = LIMIT) -> None:
         self.log = log
         self._kfuncs = kfuncs.names(code)
-        structure = Structure(code.insns, functions.globals_of(code), kfuncs.registers(code, self._kfuncs), cpu_v4=rules.cpu_v4)
+        structure = Structure(code.insns, code.global_functions(), kfuncs.registers(code, self._kfuncs), cpu_v4=rules.cpu_v4)
         self.env = Env(code, rules, structure)
         self.structure = structure
         self.points = Checkpoints(self.env, log)

@@ -36,7 +36,6 @@ from ebpf.uapi import AttachType, ProgType
 FRAMES: Final = 8
 STACK_BYTES: Final = 512
 _TAIL_BYTES: Final = 256
-_GLOBAL: Final = 1
 _TAIL_CALL: Final = 12
 
 
@@ -50,19 +49,6 @@ class Parameter:
         self.type_id = type_id
         self.size = size
         self.nullable = nullable
-
-
-def globals_of(code: Code) -> frozenset[int]:
-    """The first slots of functions that are judged on their own."""
-    if code.btf is None:
-        return frozenset()
-    out = set()
-    for slot, type_id in code.functions:
-        if slot and 0 < type_id < len(code.btf):
-            row = code.btf.type(type_id)
-            if row.kind == Kind.FUNC and row.info == _GLOBAL:
-                out.add(slot)
-    return frozenset(out)
 
 
 def name_of(code: Code, start: int) -> str:
@@ -426,4 +412,4 @@ def _tails(env: Env, start: int) -> bool:
     )
 
 
-__all__ = ["BTF_ID", "call_global", "call_static", "check_depth", "enter_global", "globals_of", "name_of"]
+__all__ = ["BTF_ID", "call_global", "call_static", "check_depth", "enter_global", "name_of"]

@@ -160,6 +160,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
         verdict.call_map,
         call.name,
         verdict.stack_depth,
+        code.global_functions(),
     )
     program = LoadedProgram(call, prepared, verdict, maps)
     if compiles():

@@ -7,9 +7,6 @@
 
 enum { MOST_LOOPS = 1 << 23 };
 
-/* Whoever has had enough time leaves these loops as all others. */
-static int stopped(struct rt_env *env) { return __atomic_load_n(&env->stop, __ATOMIC_RELAXED) != 0; }
-
 HELPER(loop)
 {
     (void)e;
@@ -20,7 +17,7 @@ HELPER(loop)
     /* 32 bits of it: Linux writes most loops out in place, with this answer. */
     if (count > MOST_LOOPS)
         return (u32)-E2BIG;
-    for (u32 i = 0; i < count && !stopped(env); i++)
+    for (u32 i = 0; i < count && !rt_stopped(env); i++)
         if (callback(i, c, 0, 0, 0, env))
             return i + 1;
     return count;
@@ -33,7 +30,7 @@ static u64 each_of_array(struct rt_map *map, rt_helper callback, u64 ctx, struct
         rt_know(env, RT_KNOW_CPU);
         cpu = env->task.cpu;
     }
-    for (u32 i = 0; i < map->max_entries && !stopped(env); i++) {
+    for (u32 i = 0; i < map->max_entries && !rt_stopped(env); i++) {
         u32 key = i;
         u8 *value = map->data + (u64)i * map->elem_size + cpu * map->cpu_stride;
         if (callback((u64)map, (u64)&key, (u64)value, ctx, 0, env))

@@ -401,7 +401,7 @@ u64 rt_hash_each(struct rt_map *map, rt_helper callback, u64 ctx, struct rt_env 
         rt_know(env, RT_KNOW_CPU);
         cpu = env->task.cpu;
     }
-    for (u32 bucket = 0; bucket < map->buckets; bucket++) {
+    for (u32 bucket = 0; bucket < map->buckets && !rt_stopped(env); bucket++) {
         u32 noted[NOTED], count = 0;
         for (u32 at = head_of(map, bucket); !(at & END) && at && count < NOTED; at = __atomic_load_n(&element(map, at - 1)->next, __ATOMIC_ACQUIRE))
             noted[count++] = at - 1;

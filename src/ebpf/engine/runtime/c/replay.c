@@ -196,7 +196,7 @@ RT_API u64 rt_run(rt_prog prog, void *ctx, struct rt_env *env, u32 repeat, u64 *
     struct timespec begin, finish;
     u64 result = 0;
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    for (u32 i = 0; i < repeat && !__atomic_load_n(&env->stop, __ATOMIC_RELAXED); i++)
+    for (u32 i = 0; i < repeat && !rt_stopped(env); i++)
         result = rt_call(prog, ctx, env);
     clock_gettime(CLOCK_MONOTONIC, &finish);
     *elapsed_ns = (u64)(finish.tv_sec - begin.tv_sec) * 1000000000ull + (u64)finish.tv_nsec - (u64)begin.tv_nsec;

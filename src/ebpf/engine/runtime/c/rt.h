@@ -163,6 +163,9 @@ static inline u64 rt_call(rt_prog prog, void *ctx, struct rt_env *env)
     return result;
 }
 
+/* Whether who runs here has had enough time: then all loops are left. */
+static inline int rt_stopped(const struct rt_env *env) { return __atomic_load_n(&env->stop, __ATOMIC_RELAXED) != 0; }
+
 static inline void rt_pause(void)
 {
 #if defined(__x86_64__)
