@@ -239,7 +239,8 @@ Usage: {0} {1} run FILE.bin [--mem FILE] [--engine jit|interp] [--unchecked] [--
        {0} {1} conformance [--engine jit|interp] [MEMORY_HEX]
 
 run carries out raw bytecode, r1 at the memory and r2 its size, and prints r0. Each access is checked; --limit ends loops, after
-so many jumps backwards and calls (instructions with --engine interp). --unchecked checks nothing and is the fastest.
+so many jumps backwards and calls (instructions with --engine interp). --unchecked tests no access: it is the fastest, and a
+wild program ends the process.
 conformance speaks the plug-in protocol of bpf_conformance: bytecode as hex on standard input, r0 as hex on standard output.
 """
 # What `ebpf` offers beyond it.

@@ -68,7 +68,7 @@ def run_file(context: Context, words: Words) -> int:
     memory = _contents(options.mem, _MOST_MEMORY) if options.mem else b""
     if options.unchecked and options.engine == "interp":
         raise UsageError("--unchecked is for the JIT: the interpreter checks always")
-    runner = _run_plain if options.unchecked else _ENGINES[options.engine]
+    runner = _run_unchecked if options.unchecked else _ENGINES[options.engine]
     result, after = runner(program, memory, {}, options.limit)
     if context.json:
         context.write(dumps({"r0": f"{result:#x}", "memory": after.hex()}, pretty=context.pretty))
@@ -268,23 +268,19 @@ def _run_checked(program: Prepared, memory: bytes, helpers: Mapping[int, Helper]
         code.close()
 
 
-def _run_plain(program: Prepared, memory: bytes, helpers: Mapping[int, Helper], limit: int) -> Result:
-    """As fast as it gets, and as dangerous: a wild program ends this process."""
-    from ebpf.engine.jit import compile_image, load_image
-    from ebpf.engine.runtime.abi import Env
+def _run_unchecked(program: Prepared, memory: bytes, helpers: Mapping[int, Helper], limit: int) -> Result:
+    """As fast as it gets, and as dangerous: a wild access ends this process, or does not. An endless loop is ended."""
+    from ebpf.engine.jit import compile_checked
 
-    del helpers, limit
-    buffer = _aligned(memory)
-    image, table = compile_image(program)
-    if table:
+    del helpers
+    if any(insn.opcode == CALL and insn.src == CallSrc.HELPER for insn in program.insns):
         raise UsageError("--unchecked runs programs without helpers and maps")
-    code, env = load_image(image, ()), Env()
+    buffer = _aligned(memory)
+    code = compile_checked(program, {}, accesses=False)
     try:
-        entry = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)(code.entry)
-        result = int(entry(ctypes.addressof(buffer) if buffer is not None else None, ctypes.addressof(env)))
+        return code.run(buffer, len(memory), limit=limit), buffer.raw if buffer is not None else b""
     finally:
         code.close()
-    return result, buffer.raw if buffer is not None else b""
 
 
 _ENGINES = {"jit": _run_checked, "interp": _interpret}

@@ -14,7 +14,7 @@ from cases import CASES, Case
 from chance import programs
 from fuzz.programs import Made, make_bare, make_wild
 
-from ebpf.cli.vm import _ENGINES, _HELPERS, read_program
+from ebpf.cli.vm import _ENGINES, _HELPERS, _run_unchecked, read_program
 from ebpf.errors import EbpfError
 from ebpf.isa import Insn, asm, encode
 
@@ -176,6 +176,21 @@ def test_programs_that_may_do_anything_end_alike() -> None:
     outcomes = {seed: [outcome(make_wild(seed), engine) for engine in ("interp", "jit")] for seed in range(80)}
     assert {seed: both for seed, both in outcomes.items() if both[0] != both[1]} == {}
     assert {None in both for both in outcomes.values()} == {True, False}
+
+
+@pytest.mark.skipif("jit" not in ENGINES, reason="machine code is made for x86-64 alone")
+def test_unchecked_programs_give_the_same_and_their_endless_loops_end() -> None:
+    for seed in range(40):
+        made = make_bare(seed)
+        assert _run_unchecked(read_program(encode(made.insns), "x"), made.packet, {}, 5_000) == outcome(made, "interp"), seed
+    for text in (
+        "r0 += 1\nif r0 != 0 goto -2\nexit",
+        "goto -1",
+        "call pc+1\nexit\ncall pc-1\nexit",
+        "r3 = *(u8 *)(r1 + 0)\nif r3 == 0 goto -2\nexit",
+    ):
+        with pytest.raises(EbpfError, match=r"within its budget|nest deeper"):
+            _run_unchecked(read_program(encode(asm(text)), "x"), bytes(8), {}, 1000)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -89,15 +89,17 @@ class Checked:
         self._code.close()
 
 
-def compile_checked(program: Prepared, helpers: Mapping[int, Body], *, unwinds: int = -1) -> Checked:
+def compile_checked(program: Prepared, helpers: Mapping[int, Body], *, unwinds: int = -1, accesses: bool = True) -> Checked:
     """Compile a program in checked mode. `unwinds` is a helper that ends the whole program with 0 when it returns 0.
+
+    Without `accesses` only its jumps and calls are counted: what it does to memory is done, or ends the process.
 
 
     Raises NotSupportedError for an instruction that is none, or where machine code cannot be made.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         raise NotSupportedError("the JIT", f"machine code for {platform.machine()} is not loaded yet", hint="use --engine interp")
-    module = CheckedTranslator(program, helpers, unwinds).module()
+    module = CheckedTranslator(program, helpers, unwinds, accesses=accesses).module()
     image = compile_ir(module.text)
     env, raised = CheckedEnv(), list[BaseException]()
     shape = ctypes.CFUNCTYPE(*[ctypes.c_uint64] * 6, ctypes.c_void_p)

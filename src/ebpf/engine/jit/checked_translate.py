@@ -49,8 +49,8 @@ _AT = {field[0]: 8 * place for place, field in enumerate(CheckedEnv._fields_)}
 class CheckedTranslator(Translator):
     """Writes IR in which nothing can go wrong."""
 
-    def __init__(self, program: Prepared, helpers: Collection[int], unwinds: int) -> None:
-        self._helpers, self._unwinds = helpers, unwinds
+    def __init__(self, program: Prepared, helpers: Collection[int], unwinds: int, *, accesses: bool) -> None:
+        self._helpers, self._unwinds, self._accesses = helpers, unwinds, accesses
         super().__init__(program)
         self._faults = 0
         self._loops: dict[int, Loop] = {}
@@ -126,7 +126,7 @@ class CheckedTranslator(Translator):
         self._emit(f"ok{number}:", indent="")
 
     def _pointer(self, register: int, offset: int, size: int, slot: int, *, atomic: bool = False) -> str:
-        if self._free is not None:
+        if self._free is not None or not self._accesses:
             return super()._pointer(register, offset, size, slot, atomic=atomic)
         distance = 0 if register == 10 else self._frame.get(register)
         if distance is not None and not atomic and -STACK <= distance + offset <= -size:
@@ -240,8 +240,8 @@ class CheckedTranslator(Translator):
     # -- loops whose accesses are tested beforehand
 
     def _function(self, start: int, end: int) -> None:
-        found = find_loops(self._slots, self._leaders(start, end), end)
-        self._loops = {loop.head: loop for loop in found if loop.accesses}
+        found = find_loops(self._slots, self._leaders(start, end), end, accesses=self._accesses)
+        self._loops = {loop.head: loop for loop in found if loop.accesses or (not self._accesses and loop.rounds)}
         super()._function(start, end)
 
     def _blocks(self, leaders: Sequence[int], end: int) -> None:

@@ -65,22 +65,22 @@ class Loop:
 State = dict[int, Linear | None]
 
 
-def find_loops(slots: Sequence[Insn | None], leaders: Iterable[int], end: int) -> list[Loop]:
-    """The loops of a function (its blocks begin at `leaders`) of whose accesses it is known how they move."""
+def find_loops(slots: Sequence[Insn | None], leaders: Iterable[int], end: int, *, accesses: bool = True) -> list[Loop]:
+    """The loops of a function (its blocks begin at `leaders`) of whose accesses it is known how they move, if those matter."""
     blocks = Blocks(slots, leaders, end)
     found = []
     for head in dict.fromkeys(place for _, place in blocks.back):
         inside = blocks.inside(head)
-        loop = _describe(blocks, head, [block for block in blocks.order if block in inside]) if inside is not None else None
+        loop = _describe(blocks, head, [block for block in blocks.order if block in inside], accesses) if inside is not None else None
         if loop is not None:
             found.append(loop)
     return found
 
 
-def _describe(blocks: Blocks, head: int, inside: Sequence[int]) -> Loop | None:
+def _describe(blocks: Blocks, head: int, inside: Sequence[int], matter: bool) -> Loop | None:
     """What a loop does in a round, from what registers hold when it begins; None if it does what cannot be followed."""
     states: dict[int, State] = {head: {register: Linear(0, ((register, 1),)) for register in range(11)}}
-    accesses: list[tuple[Linear, int]] = []
+    accesses: list[tuple[Linear | None, int]] = []
     ends: list[State] = []
     backwards = 0
     for block in inside:
@@ -97,10 +97,12 @@ def _describe(blocks: Blocks, head: int, inside: Sequence[int]) -> Loop | None:
             elif place in inside:
                 states[place] = _both(states[place], state) if place in states else state
     moves = _moves(ends)
-    strides = [_stride(address, moves) for address, _ in accesses]
-    if None in strides:
-        return None
-    found = {Access(address, stride or 0, size): None for (address, size), stride in zip(accesses, strides, strict=True)}
+    found: dict[Access, None] = {}
+    for address, size in accesses if matter else ():
+        stride = _stride(address, moves) if address is not None else None
+        if address is None or stride is None:
+            return None
+        found[Access(address, stride, size)] = None
     bounds = tuple((block, blocks.ends[block]) for block in sorted(inside))
     latches = [block for block, place in blocks.back if place == head]
     rounds = _rounds(blocks, head, latches[0], ends[0], moves) if len(latches) == 1 else None
@@ -130,7 +132,7 @@ def _stride(value: Linear, moves: Mapping[int, int]) -> int | None:
     return stride - (1 << 64) if stride >> 63 else stride
 
 
-def _step(insn: Insn, state: State, accesses: list[tuple[Linear, int]]) -> bool:
+def _step(insn: Insn, state: State, accesses: list[tuple[Linear | None, int]]) -> bool:
     """Follow one instruction; False where that is not possible."""
     kind = insn.opcode & 7
     if kind in (Class.ALU, Class.ALU64):
@@ -146,9 +148,7 @@ def _step(insn: Insn, state: State, accesses: list[tuple[Linear, int]]) -> bool:
     if insn.opcode & 0xE0 not in (Mode.MEM, Mode.MEMSX):
         return False
     base = state[insn.src if kind == Class.LDX else insn.dst]
-    if base is None:
-        return False
-    accesses.append((base.plus(Linear(insn.off)), BYTES[Size(insn.opcode & 0x18)]))
+    accesses.append((base.plus(Linear(insn.off)) if base is not None else None, BYTES[Size(insn.opcode & 0x18)]))
     if kind == Class.LDX:
         state[insn.dst] = None
     return True
