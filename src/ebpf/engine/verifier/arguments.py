@@ -72,15 +72,20 @@ def socket(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     else:
         memory.fixed_offset(env, reg, at)
     if arg == Arg.SOCK_RELEASED:
-        if not reg.ref:
-            raise env.refuse(
-                "reference-misuse",
-                f"R{at} must be referenced when passed to release function",
-                "only what was acquired can be given back",
-                register=at,
-            )
-        call.released = reg.ref
-        call.released_any = True
+        release(env, call, at, reg)
+
+
+def release(env: Env, call: Call, at: int, reg: Reg) -> None:
+    """What the call gives back."""
+    if not reg.ref:
+        raise env.refuse(
+            "reference-misuse",
+            f"R{at} must be referenced when passed to release function",
+            "only what was acquired can be given back",
+            register=at,
+        )
+    call.released = reg.ref
+    call.released_any = True
 
 
 def function(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from ebpf.engine.verifier import memory
-from ebpf.engine.verifier.arguments import expected
+from ebpf.engine.verifier.arguments import expected, release
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import NULLABLE
@@ -98,15 +98,7 @@ def check_alloc(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
             "what is given back must be what was acquired, not moved",
             register=at,
         )
-    if not reg.ref:
-        raise env.refuse(
-            "reference-misuse",
-            f"R{at} must be referenced when passed to release function",
-            "only what was acquired can be given back",
-            register=at,
-        )
-    call.released = reg.ref
-    call.released_any = True
+    release(env, call, at, reg)
 
 
 def check_string(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
