@@ -10,7 +10,7 @@ from pathlib import Path
 def cache_folder(*parts: str) -> Path:
     """A folder below $XDG_CACHE_HOME/ebpf (mode 0700, ours alone); a private temporary one where that cannot be had."""
     base = os.environ.get("XDG_CACHE_HOME") or ""
-    facts = (base if base.startswith(os.sep) else "", os.environ.get("HOME", ""), tempfile.gettempdir(), parts)
+    facts = (base, "", parts) if base.startswith(os.sep) else ("", os.environ.get("HOME", ""), parts)
     folder = _made(*facts)
     if not os.path.isdir(folder):
         # Somebody has cleaned up since.
@@ -20,13 +20,13 @@ def cache_folder(*parts: str) -> Path:
 
 
 @lru_cache(maxsize=16)
-def _made(base: str, home: str, temporary: str, parts: tuple[str, ...]) -> Path:
+def _made(base: str, home: str, parts: tuple[str, ...]) -> Path:
     """Find the folder, or make it. What is ours alone stays so: it is looked at once."""
     del home
     root = Path(base) if base else Path(os.path.expanduser("~")) / ".cache"
     # A home that does not exist (nobody's) is not ours to make.
     homes = [root / "ebpf"] if base or root.parent.is_dir() else []
-    for candidate in (*homes, Path(temporary) / f"ebpf-{_uid()}"):
+    for candidate in (*homes, Path(tempfile.gettempdir()) / f"ebpf-{_uid()}"):
         try:
             folder = _private(candidate)
             for part in parts:

@@ -87,9 +87,8 @@ def _load(image: bytes, table: Sequence[int]) -> LoadedCode:
             size = (stubs + 64 * _STUB + _PAGE - 1) // _PAGE * _PAGE
             code_size = size
     memory = mmap.mmap(-1, max((size + _PAGE - 1) // _PAGE * _PAGE, _PAGE), prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    window = (ctypes.c_char * len(memory)).from_buffer(memory)
-    base = ctypes.addressof(window)
-    del window
+    # One character: an array of them would be a class of its own, which takes longer to make than all the rest.
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for index, place in places.items():
         _, kind, _, _, at, length, _, _, _, _ = headers[index]
         if kind != 8:

@@ -65,7 +65,4 @@ class Region:
 
 def address_of(memory: mmap.mmap) -> int:
     """Where a mapping lies."""
-    window = (ctypes.c_char * len(memory)).from_buffer(memory)
-    address = ctypes.addressof(window)
-    del window
-    return address
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
