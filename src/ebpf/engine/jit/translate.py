@@ -108,7 +108,10 @@ class Translator(Arithmetic, Memory):
             "  ret i64 %r0",
             "}",
         ]
-        return Module("\n".join(head) + "\n" + body + '\n!0 = !{}\n!1 = !{!"branch_weights", i32 2000, i32 1}\n', tuple(self._table))
+        return Module(
+            "\n".join(head) + "\n" + body + '\n!0 = !{}\n!1 = !{!"branch_weights", i32 2000, i32 1}\n!2 = !{i64 1, i64 140737488355328}\n',
+            tuple(self._table),
+        )
 
     # -- structure
 
@@ -348,6 +351,6 @@ class Translator(Arithmetic, Memory):
         index = self._new(f"zext i32 {self._new(f'load i32, ptr {self._pointer(2, 0, 4, slot)}, align 1')} to i64")
         inside = self._new(f"icmp ult i64 {index}, {row.max_entries}")
         offset = self._new(f"mul nuw nsw i64 {index}, {(row.value_size + 7) // 8 * 8}")
-        value = self._new(f"add i64 {self._entry('data', fd)}, {offset}")
+        value = self._new(f"add nuw nsw i64 {self._entry('data', fd)}, {offset}")
         self._set(0, self._new(f"select i1 {inside}, i64 {value}, i64 0"))
         return True

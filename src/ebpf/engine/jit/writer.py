@@ -57,7 +57,9 @@ class Writer:
         """The value of a table entry: the same for the whole life of the image."""
         place = self._table.setdefault(Slot(kind, number), len(self._table))
         at = self._new(f"getelementptr [{1 << 16} x i64], ptr @table, i64 0, i64 {place}")
-        return self._new(f"load i64, ptr {at}, !invariant.load !0")
+        # The data of a map lies somewhere in user space: where it is added to, the sum is known not to be null.
+        somewhere = ", !range !2" if kind == "data" else ""
+        return self._new(f"load i64, ptr {at}, !invariant.load !0{somewhere}")
 
 
 def signed(value: int, bits: int) -> int:
