@@ -89,6 +89,7 @@ class Verdict:
     `ctx_access`: loads and stores through the context pointer, with (offset in the documented struct, width in bytes).
     `call_map`: helper calls whose map argument is always the same map, with its fd.
     `btf_loads`: loads that may fault and then read as zero.
+    `dead`: slots that no path leads to.
     """
 
     accepted: bool
@@ -101,6 +102,7 @@ class Verdict:
     call_map: Mapping[int, int] = field(default_factory=dict)
     stack_depth: Mapping[int, int] = field(default_factory=dict)
     btf_loads: frozenset[int] = frozenset()
+    dead: frozenset[int] = frozenset()
     #: The row of verifier/reasons.py that the refusal belongs to, Linux's line, and its numbers.
     reason: str = ""
     says: str = ""

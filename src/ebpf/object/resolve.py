@@ -12,7 +12,7 @@ from ebpf.errors import EbpfError, FormatError, NotFoundError, NotSupportedError
 from ebpf.records import record
 from ebpf.spec import Extern, ExternKind, ObjectSpec
 from ebpf.sys.calls import FdById, GetBtfInfo, NextId, ProgLoad
-from ebpf.sys.kernel import VMLINUX, Kernel
+from ebpf.sys.kernel import FUNCTIONS, VMLINUX, Kernel
 from ebpf.uapi import HELPERS_BY_NAME, Cmd, ProgType
 
 _KALLSYMS = "/proc/kallsyms"
@@ -64,6 +64,18 @@ class Resolver:
         return self.spec.btf
 
     @cached_property
+    def functions(self) -> Btf:
+        """The types that the kernel's functions are found in: a kernel without structures has others for them."""
+        if self._given is None and self.types is not self.spec.btf:
+            return self.types
+        from ebpf.sys.types import open_types
+
+        try:
+            return open_types(self.kernel.read_file(FUNCTIONS), FUNCTIONS)
+        except OSError:
+            return self.types
+
+    @cached_property
     def modules(self) -> Sequence[Module]:
         """The modules that are loaded and have types (none where they cannot be listed)."""
         out: list[Module] = []
@@ -95,7 +107,7 @@ class Resolver:
         """Something of the kernel's or its modules' by name; `module:name` says where."""
         module, _, plain = name.rpartition(":")
         if module in ("", "vmlinux"):
-            type_ = self.types.find(plain, kind)
+            type_ = (self.functions if kind == Kind.FUNC else self.types).find(plain, kind)
             if type_ is not None:
                 return Found(type_.id)
         for held in self.modules:
@@ -107,7 +119,7 @@ class Resolver:
 
     def near(self, prefix: str, kind: Kind, name: str) -> list[str]:
         """Names like this one, of what the kernel calls `prefix` and a name."""
-        types = self.types
+        types = self.functions if kind == Kind.FUNC else self.types
         names = {types.name(id_) for id_ in range(1, len(types)) if types.kind(id_) == kind}
         return near(name, [n.removeprefix(prefix) for n in names if n.startswith(prefix)], cutoff=0.8)
 
@@ -128,7 +140,8 @@ class Resolver:
         raise NotFoundError(what, extern.name, where="this kernel's types", near=near, errno=errno.EINVAL)
 
     def _same_type(self, extern: Extern, found: Found) -> bool:
-        btf = found.module.btf if found.module is not None else self.types
+        own = self.functions if extern.kind == ExternKind.FUNCTION else self.types
+        btf = found.module.btf if found.module is not None else own
         assert self.spec.btf is not None
         return not extern.type_id or compatible(self.spec.btf, extern.type_id, btf, btf.resolve(btf.type(found.id).ref).id)
 

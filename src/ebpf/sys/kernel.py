@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Where a kernel tells its types.
 VMLINUX = "/sys/kernel/btf/vmlinux"
+#: Where a kernel that has no structures of its own tells the types of its functions.
+FUNCTIONS = "/sys/kernel/btf/functions"
 
 
 @record

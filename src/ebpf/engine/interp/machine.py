@@ -78,7 +78,8 @@ class Machine:
     `helpers` maps helper numbers to bodies; `map_value` gives the address of a map's data by its descriptor. A run ends
     with InterpreterFault after `limit` instructions. A helper `unwinds` that returns 0 ends the whole program with 0.
     What a program does to memory is atomic towards Python code alone.
-    `tails` gives the program that the helper of tail calls answered with, `packet_load` what LD_ABS and LD_IND load.
+    `tails` gives the program that the helper of tail calls answered with, `packet_load` what LD_ABS and LD_IND load,
+    `kernel` calls a function of the kernel's: its number and five arguments.
     """
 
     def __init__(
@@ -92,11 +93,12 @@ class Machine:
         unwinds: int = -1,
         tails: Callable[[int], Program] | None = None,
         packet_load: PacketLoad | None = None,
+        kernel: Callable[..., int] | None = None,
     ) -> None:
         if sys.byteorder != "little":
             raise NotSupportedError("the interpreter", "this machine is big-endian")
         self.memory, self.helpers, self.limit = memory, helpers, limit
-        self._unwinds, self._tails, self._packet_load = unwinds, tails, packet_load
+        self._unwinds, self._tails, self._packet_load, self._kernel = unwinds, tails, packet_load, kernel
         self._first = Program(prepared, map_value)
         self._switch(self._first)
         self._stacks: list[Region] = []
@@ -172,6 +174,13 @@ class Machine:
         self.pc += 1
         if number == self._unwinds and not self.registers[0]:
             self.frames.clear()
+
+    def call_kernel(self, number: int) -> None:
+        """Call a function of the kernel's with r1 to r5; its result is r0."""
+        if self._kernel is None:
+            raise NotSupportedError(f"insn {self.pc} of program {self.prepared.name!r}", "there are no kernel functions here")
+        self.set(0, self._kernel(number, *self.registers[1:6]))
+        self.pc += 1
 
     def call_register(self, insn: Insn) -> None:
         """Call what a register holds: a function of the program, or a helper by its number."""
@@ -357,8 +366,11 @@ def _call(m: Machine, insn: Insn) -> None:
     if insn.src == CallSrc.PSEUDO_CALL:
         m.enter(m.pc + 1 + insn.imm, m.pc + 1)
         return
+    if insn.src == CallSrc.KFUNC_CALL:
+        m.call_kernel(insn.imm)
+        return
     if insn.src != CallSrc.HELPER:
-        raise NotSupportedError(f"insn {m.pc} of program {m.prepared.name!r}", "kernel functions are not built yet")
+        raise m.fault(f"a call of kind {insn.src}")
     m.call_helper(insn.imm)
 
 

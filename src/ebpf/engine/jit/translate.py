@@ -303,8 +303,11 @@ class Translator(Arithmetic, Memory):
         if insn.src == CallSrc.PSEUDO_CALL:
             self._call_function(slot + 1 + insn.imm, slot)
             return
+        if insn.src == CallSrc.KFUNC_CALL:
+            self._call_kernel(insn.imm, slot)
+            return
         if insn.src != CallSrc.HELPER or not self._is_helper(insn.imm):
-            raise self._refuse("a kfunc call", slot)
+            raise self._refuse(f"a call of kind {insn.src}", slot)
         if insn.imm in HELPERS and HELPERS[insn.imm].name == "map_lookup_elem" and self._inline_lookup(slot):
             return
         self._call_helper(insn.imm, slot)
@@ -326,6 +329,13 @@ class Translator(Arithmetic, Memory):
         if number == _TAIL_CALL:
             self._tail_call(slot, result)
         self._set(0, result)
+
+    def _call_kernel(self, number: int, slot: int) -> None:
+        """A call of a function of the kernel's."""
+        del slot
+        args = ", ".join(f"i64 {self._get(i)}" for i in range(1, 6))
+        function = self._new(f"inttoptr i64 {self._entry('kfunc', number)} to ptr")
+        self._set(0, self._new(f"call i64 {function}({args}, ptr %env)"))
 
     def _body(self, number: int, slot: int) -> str:
         """Whose body of a helper is called: a map's type may have a faster one, where the map is known here."""

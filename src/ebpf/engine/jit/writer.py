@@ -12,7 +12,8 @@ class Slot:
     """What an entry of the image's table holds.
 
     "helper" (id), "hash" (id: the body of that helper for a map that is known to be a hash), "map" (fd: the header's address),
-    "data" (fd: its data's), "runtime" (place in RUNTIME: that function) or "owner" (0: the number that the program is known by).
+    "data" (fd: its data's), "runtime" (place in RUNTIME: that function),
+    "kfunc" (the number of a function of the kernel's) or "owner" (0: the number that the program is known by).
     """
 
     kind: str

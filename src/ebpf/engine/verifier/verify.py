@@ -35,6 +35,7 @@ def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules =
         call_map={slot: fd for slot, fd in env.call_map.items() if fd >= 0},
         stack_depth={start: env.depth.get(start, 0) for start in explorer.structure.starts},
         btf_loads=frozenset(env.btf_loads),
+        dead=frozenset(slot for slot, visits in enumerate(explorer.visits) if not visits),
     )
 
 

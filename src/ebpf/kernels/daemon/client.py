@@ -12,7 +12,7 @@ from ebpf.kernels.user import UserKernel
 from ebpf.kernels.user.objects import Account
 from ebpf.sys import wire
 from ebpf.sys.calls import Call, MapLookup, MapLookupAndDelete, MapLookupBatch, MapTakeBatch
-from ebpf.sys.kernel import Kprobe, PerfOutput, Tracepoint, Uprobe
+from ebpf.sys.kernel import FUNCTIONS, Kprobe, PerfOutput, Tracepoint, Uprobe
 from ebpf.sys.wire import HEADER, Kind, WireError
 
 if TYPE_CHECKING:
@@ -254,6 +254,9 @@ class Client:
     def _interfaces(self, sequence: int) -> None:
         self.reply(sequence, dict(self.kernel.interfaces()))
 
+    def _functions(self, sequence: int) -> None:
+        self.reply(sequence, self.kernel.read_file(FUNCTIONS))
+
     def _syscall_function(self, sequence: int, syscall: str) -> None:
         self.reply(sequence, self.kernel.syscall_function(syscall))
 
@@ -292,6 +295,7 @@ _METHODS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "xdp_attach": (Client._xdp_attach, (int, int, int)),
     "xdp_query": (Client._xdp_query, ((int, type(None)),)),
     "interfaces": (Client._interfaces, ()),
+    "functions": (Client._functions, ()),
     "syscall_function": (Client._syscall_function, (str,)),
     "pinned": (Client._pinned, ()),
     "unpin": (Client._unpin, (str,)),

@@ -16,7 +16,7 @@ from ebpf.sys import wire
 from ebpf.sys.absent import LinuxOnly
 from ebpf.sys.calls import Call, R
 from ebpf.sys.capture import Capture
-from ebpf.sys.kernel import VMLINUX, Buffer, Command, PerfSource, Process, ReplayStats, Route, Scope, TcState, XdpState
+from ebpf.sys.kernel import FUNCTIONS, VMLINUX, Buffer, Command, PerfSource, Process, ReplayStats, Route, Scope, TcState, XdpState
 from ebpf.sys.mapped import Stretch
 
 # Several may wait for one ring buffer, and the first takes the wake-up of all: look again this often.
@@ -160,6 +160,8 @@ class RemoteKernel(LinuxOnly):
         """This kernel has no files of its own, and no structures that programs could read."""
         if path == VMLINUX:
             return b""
+        if path == FUNCTIONS:
+            return bytes(self._ask("functions"))
         raise FileNotFoundError(errno.ENOENT, "the user kernel has no such file", path)
 
     def syscall_function(self, syscall: str) -> str:

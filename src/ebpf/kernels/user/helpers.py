@@ -6,7 +6,9 @@ Whoever loads a program that calls one of the others is told so then, never when
 from collections.abc import Mapping
 from typing import Final
 
+from ebpf.btf import Kind, prototype
 from ebpf.engine.runtime import address, helper_address
+from ebpf.kernels.user.types import kernel_types
 from ebpf.uapi import HELPERS, ProgType
 
 #: Program types whose helpers have bodies of their own (`rt_FAMILY_NAME`), because the context is another.
@@ -80,7 +82,9 @@ def page() -> str:
         why = why_not(row.name)
         rows.append(f"| {row.id} | `bpf_{row.name}` | {row.since}{', GPL' if row.gpl else ''} | {'works' if not why else f'no: {why}'} |")
     works = sum(1 for row in HELPERS.values() if not why_not(row.name))
-    return _PAGE.format(works=works, all=len(HELPERS), rows="\n".join(rows))
+    types = kernel_types()
+    functions = "\n".join(f"* `{prototype(types, row.id)}`" for row in types if row.kind == Kind.FUNC)
+    return _PAGE.format(works=works, all=len(HELPERS), rows="\n".join(rows), functions=functions)
 
 
 _PAGE: Final = """# Helpers in user space
@@ -102,4 +106,11 @@ Answers differ from Linux's only where the world does:
 | id | helper | since Linux | in user space |
 |---|---|---|---|
 {rows}
+
+# Kernel functions in user space
+
+These functions can be called by name (`extern ... __ksym`, which `bpf_for` and `bpf_repeat` do); an object that needs another one is
+refused when it is opened, and if it is `__weak`, `bpf_ksym_exists()` tells. `bpf_rcu_read_lock` and its kin have nothing to do here.
+
+{functions}
 """

@@ -17,9 +17,10 @@ from ebpf.kernels.user.lab import UserLab
 from ebpf.kernels.user.objects import READ, WRITE, Account, MapObject, Object, ProgramObject, Table
 from ebpf.kernels.user.state import State
 from ebpf.kernels.user.trace import TraceReader
+from ebpf.kernels.user.types import kernel_types
 from ebpf.sys.absent import LinuxOnly
 from ebpf.sys.calls import Call, R
-from ebpf.sys.kernel import VMLINUX, Buffer, PerfSource, TcState, XdpState
+from ebpf.sys.kernel import FUNCTIONS, VMLINUX, Buffer, PerfSource, TcState, XdpState
 from ebpf.uapi import ProgType
 
 
@@ -197,6 +198,8 @@ class UserKernel(LinuxOnly):
         """This kernel has no files of its own, and no structures that programs could read."""
         if path == VMLINUX:
             return b""
+        if path == FUNCTIONS:
+            return kernel_types().raw
         raise FileNotFoundError(errno.ENOENT, "the user kernel has no such file", path)
 
     def syscall_function(self, syscall: str) -> str:

@@ -16,9 +16,10 @@ from ebpf.engine.runtime.abi import Caller
 from ebpf.engine.verdicts import judge
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import Insn, decode, encode
-from ebpf.isa.opcodes import CALL, LD_IMM64
+from ebpf.isa.opcodes import CALL, JA, LD_IMM64
 from ebpf.kernels.user.helpers import body, why_not
 from ebpf.kernels.user.maps import Map, ProgArray
+from ebpf.kernels.user.types import function_address, kernel_types
 from ebpf.sys.calls import ProgLoad
 from ebpf.uapi import HELPERS, PROGRAM_TYPES, CallSrc, MapFlag, MapType, ProgFlag, ProgType, PseudoSrc, is_gpl
 
@@ -74,6 +75,8 @@ _ACCESS = frozenset(
         "unknown",
     ]
 )
+#: The upper half of the address that stands for a function of the kernel's.
+_SOMEWHERE = 0x7EBF_0000
 #: Numbers of programs: addresses that nothing has.
 _OWNERS = itertools.count(0xEBF1_0000_0000_0000, 16)
 
@@ -141,6 +144,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
         source_lines(call, btf),
         btf=btf,
         functions=function_types(call),
+        kernel_btf=kernel_types(),
         strict_alignment=bool(call.flags & ProgFlag.STRICT_ALIGNMENT),
         sleepable=bool(call.flags & ProgFlag.SLEEPABLE),
     )
@@ -149,12 +153,13 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
         number = errno.EACCES if verdict.reason in _ACCESS else errno.EINVAL
         # As Linux: only who asks for a log gets one.
         raise KernelError(number, where, verdict.cause, log=verdict.log if call.log_level else "")
-    _bodies(insns, call)
+    live = fix_up(insns, verdict.dead)
+    _bodies(live, call)
     for held in maps.values():
         if isinstance(held, ProgArray) and not held.accepts(call.prog_type, call.expected_attach_type):
             raise KernelError(errno.EINVAL, where, f"map {held.spec.name!r} is for programs of another type")
     prepared = Prepared(
-        rewrite_context(insns, kind, verdict.ctx_access),
+        rewrite_context(live, kind, verdict.ctx_access),
         call.prog_type,
         descs,
         verdict.call_map,
@@ -213,11 +218,29 @@ def _compile(program: LoadedProgram) -> None:
             return address(RUNTIME[slot.number])
         if slot.kind == "owner":
             return program.owner
+        if slot.kind == "kfunc":
+            return function_address(slot.number)
         map_ = program.maps[slot.number]
         return map_.address if slot.kind == "map" else map_.data_address
 
     code = Compiled(program.prepared, lambda table: [value(slot) for slot in table])
     program.code, program.entry = code, code.entry
+
+
+def fix_up(insns: tuple[Insn, ...], dead: frozenset[int]) -> tuple[Insn, ...]:
+    """Replace calls that no path leads to, which may be of what there is not, and turn addresses of the kernel's functions into numbers."""
+    out: list[Insn] = []
+    slot = 0
+    for insn in insns:
+        slots = insn.slots
+        if insn.opcode == CALL and slot in dead:
+            insn = Insn(JA, off=-1)
+        elif insn.opcode == LD_IMM64 and insn.src == PseudoSrc.BTF_ID:
+            # It is compared with null at most; where the function really lies would be another address in each process.
+            insn = replace(insn, src=PseudoSrc.NONE, imm_hi=_SOMEWHERE)
+        out.append(insn)
+        slot += slots
+    return tuple(out)
 
 
 def _bodies(insns: tuple[Insn, ...], call: ProgLoad) -> None:

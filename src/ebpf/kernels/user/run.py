@@ -16,6 +16,7 @@ from ebpf.kernels.user.env import own_env, pointer
 from ebpf.kernels.user.helpers import CALLING_BACK, CALLING_LATER, body
 from ebpf.kernels.user.maps import Holding
 from ebpf.kernels.user.objects import MapObject, ProgramObject
+from ebpf.kernels.user.types import function_address
 from ebpf.sys.calls import ProgTestRun, TestRunResult
 from ebpf.sys.capture import Capture, header
 from ebpf.sys.kernel import ReplayStats
@@ -74,8 +75,18 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
         programs[id(found.program.prepared)] = found
         return program(found)
 
-    load = library().rt_skb_load
-    machine = Machine(held.program.prepared, memory, helpers, map_value=program(held).map_value, tails=tail, packet_load=load)
+    def kernel_function(number: int, *args: int) -> int:
+        return int(_HELPER(function_address(number))(*args, pointer(env)))
+
+    machine = Machine(
+        held.program.prepared,
+        memory,
+        helpers,
+        map_value=program(held).map_value,
+        tails=tail,
+        packet_load=library().rt_skb_load,
+        kernel=kernel_function,
+    )
     for name in CALLING_BACK:
         id_ = next(row.id for row in HELPERS.values() if row.name == name)
         if id_ in helpers:

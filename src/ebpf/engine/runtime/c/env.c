@@ -92,7 +92,10 @@ s64 rt_read_user(struct rt_env *env, void *dst, u64 size, u64 from)
 /* What Linux answers to a kernel read: an address that is not the kernel's is out of range. */
 static s64 refusal(u64 from) { return from >> 47 == 0x1FFFF ? -EFAULT : -ERANGE; }
 
-/* Our own memory, read so that a wild address is an error and not a fault. */
+/* Bytes at any address, read so that a wild one is an error and not a fault. */
+s64 rt_read_kernel(void *dst, u64 size, u64 from) { return copy(getpid(), dst, size, from) ? refusal(from) : 0; }
+
+/* The same, quickly where the address is surely ours. */
 static s64 read_kernel(struct rt_env *env, void *dst, u64 size, u64 from)
 {
     if (!size)
@@ -101,7 +104,7 @@ static s64 read_kernel(struct rt_env *env, void *dst, u64 size, u64 from)
         memmove(dst, (void *)from, size);
         return 0;
     }
-    return copy(getpid(), dst, size, from) ? refusal(from) : 0;
+    return rt_read_kernel(dst, size, from);
 }
 
 static s64 string(s32 pid, char *dst, u64 size, u64 from)

@@ -203,6 +203,7 @@ void rt_know(struct rt_env *env, u32 what);
 int rt_format(char *out, int size, const char *fmt, int fmt_size, const u64 *args, int nargs, struct rt_env *env);
 void rt_trace_line(struct rt_env *env, const char *text, int length);
 s64 rt_read_user(struct rt_env *env, void *dst, u64 size, u64 from);
+s64 rt_read_kernel(void *dst, u64 size, u64 from);
 s64 rt_read_user_str(struct rt_env *env, char *dst, u64 size, u64 from);
 int rt_is_kernel(struct rt_env *env, u64 at, u64 size);
 

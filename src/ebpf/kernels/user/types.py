@@ -1,0 +1,96 @@
+"""The types of what this kernel has for programs: its functions, and the structs that they take."""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from ebpf.btf import Btf, Builder
+from ebpf.engine.runtime import address
+
+_NUMBERS: Final = {
+    "char": (1, True),
+    "bool": (1, False),
+    "u8": (1, False),
+    "int": (4, True),
+    "u32": (4, False),
+    "long": (8, True),
+    "u64": (8, False),
+    "size_t": (8, False),
+}
+#: Structs by name: bytes, and members with their types and places.
+_STRUCTS: Final[dict[str, tuple[int, tuple[tuple[str, str, int], ...]]]] = {
+    "bpf_iter_num": (8, (("__opaque", "u64", 0),)),
+}
+#: Linux's prototypes of the functions that have a body here. The names of arguments tell the verifier what they are for.
+_FUNCTIONS: Final = """
+int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end)
+int *bpf_iter_num_next(struct bpf_iter_num *it)
+void bpf_iter_num_destroy(struct bpf_iter_num *it)
+void bpf_rcu_read_lock(void)
+void bpf_rcu_read_unlock(void)
+void bpf_preempt_disable(void)
+void bpf_preempt_enable(void)
+int bpf_strcmp(char *s1__ign, char *s2__ign)
+int bpf_strcasecmp(char *s1__ign, char *s2__ign)
+int bpf_strnchr(char *s__ign, size_t count, char c)
+int bpf_strchr(char *s__ign, char c)
+int bpf_strchrnul(char *s__ign, char c)
+int bpf_strrchr(char *s__ign, int c)
+int bpf_strnlen(char *s__ign, size_t count)
+int bpf_strlen(char *s__ign)
+int bpf_strspn(char *s__ign, char *accept__ign)
+int bpf_strcspn(char *s__ign, char *reject__ign)
+int bpf_strnstr(char *s1__ign, char *s2__ign, size_t len)
+int bpf_strstr(char *s1__ign, char *s2__ign)
+"""
+_PROTOTYPE: Final = re.compile(r"(.+?)(\w+)\((.*)\)")
+
+
+@lru_cache(maxsize=1)
+def kernel_types() -> Btf:
+    """All of them. A call of a function names it by its number here."""
+    return _Types().build()
+
+
+@lru_cache(maxsize=256)
+def function_address(number: int) -> int:
+    """The address of the body of a function by its number, 0 if it is none."""
+    types = kernel_types()
+    return address(f"rt_kfunc_{types.name(number).removeprefix('bpf_')}") if 0 < number < len(types) else 0
+
+
+class _Types(Builder):
+    """Builds types out of C's spelling, each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[str, int] = {"void": 0}
+        for name, (size, members) in _STRUCTS.items():
+            made = [(member, self._type(text), at) for member, text, at in members]
+            self._made[f"struct {name}"] = self.struct(name, size, made)
+        for line in _FUNCTIONS.strip().splitlines():
+            self._function(line)
+
+    def _type(self, text: str) -> int:
+        text = text.strip()
+        if text not in self._made:
+            if text.endswith("*"):
+                made = self.ptr(self._type(text[:-1]))
+            elif text.endswith("]"):
+                element, _, length = text[:-1].partition("[")
+                made = self.array(self._type(element), int(length), self._type("u32"))
+            else:
+                size, signed = _NUMBERS[text]
+                made = self.integer(text, size, signed=signed, char=text == "char")
+            self._made[text] = made
+        return self._made[text]
+
+    def _function(self, line: str) -> None:
+        found = _PROTOTYPE.fullmatch(line)
+        assert found is not None, line
+        result, name, arguments = found.groups()
+        members = []
+        for argument in arguments.split(",") if arguments != "void" else ():
+            text, _, member = re.sub(r"\*", "* ", argument.strip()).rpartition(" ")
+            members.append((member, self._type(text)))
+        self.func(name, self.func_proto(self._type(result), members), 1)
