@@ -65,7 +65,7 @@ class Resolver:
 
     @cached_property
     def functions(self) -> Btf:
-        """The types that the kernel's functions are found in: a kernel without structures has others for them."""
+        """The types that the kernel's functions are found in: a kernel without vmlinux tells those of what little it has."""
         if self._given is None and self.types is not self.spec.btf:
             return self.types
         from ebpf.sys.types import open_types
@@ -100,6 +100,8 @@ class Resolver:
         return Matcher(self.spec.btf, self._targets)
 
     def _targets(self) -> Iterator[Btf]:
+        if self.functions is not self.types:
+            yield self.functions
         yield self.types
         yield from (module.btf for module in self.modules)
 

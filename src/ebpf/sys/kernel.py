@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Where a kernel tells its types.
 VMLINUX = "/sys/kernel/btf/vmlinux"
-#: Where a kernel that has no structures of its own tells the types of its functions.
+#: Where a kernel that has no vmlinux tells the types of its functions, and of the few structures that it has.
 FUNCTIONS = "/sys/kernel/btf/functions"
 
 

@@ -15,6 +15,11 @@ class Task(ctypes.Structure):
         ("comm", c_char * 16),
         ("cpu", c_uint32),
         ("known", c_uint32),
+        ("real_parent", c_void_p),
+        ("parent", c_void_p),
+        ("cgroups", c_void_p),
+        ("began", c_uint32),
+        ("spare", c_uint32),
     )
 
 
@@ -78,6 +83,10 @@ class Env(ctypes.Structure):
         ("routes", c_void_p),
         ("user_ip", c_uint64),
         ("user_bp", c_uint64),
+        ("parent", Task),
+        ("cgroups", c_void_p),
+        ("cgroup", c_void_p),
+        ("cgroup_node", c_uint64),
     )
 
 

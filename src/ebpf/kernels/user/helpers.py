@@ -40,7 +40,7 @@ def _names(text: str) -> frozenset[str]:
 #: Why helpers have no body in user space.
 REASONS: Final[Mapping[str, frozenset[str]]] = {
     "there are no kernel objects (tasks, inodes, files) to point to": _names(
-        "get_current_task get_current_task_btf task_pt_regs get_task_stack copy_from_user_task find_vma d_path sock_from_file"
+        "task_pt_regs get_task_stack copy_from_user_task find_vma d_path sock_from_file"
         " bprm_opts_set ima_inode_hash ima_file_hash inode_storage_get inode_storage_delete kptr_xchg"
     ),
     "there are no kernel variables and no kernel functions with addresses": _names(
@@ -101,6 +101,9 @@ Answers differ from Linux's only where the world does:
 * `bpf_redirect` and its kin give their verdict; nothing is sent on in a test run, as on Linux.
 * `bpf_get_hash_recalc` is a hash of the flow, but not Linux's, which has a key of its own in each boot.
 * `bpf_get_route_realm`, `bpf_get_cgroup_classid` and `bpf_skb_cgroup_classid` are 0: packets came over no route and from no socket.
+* `bpf_get_current_task` and `bpf_get_current_task_btf` point to a `struct task_struct` of `pid`, `tgid`, `comm`, `real_parent`, `parent`
+  (a process, known by the same fields; above it nothing is known: it is its own) and `cgroups->dfl_cgrp->kn->id`. CO-RE finds those
+  fields; an object that reads another one of a task is refused when it is opened.
 * `bpf_get_attach_cookie` is 0: no attachment of the user kernel takes a number yet.
 
 | id | helper | since Linux | in user space |

@@ -5,12 +5,12 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.user.events import PerfEvent
 from ebpf.kernels.user.maps import Devmap, DevmapHash, HashOfMaps, Holding, Map, ProgArray
+from ebpf.kernels.user.maps.storage import file_system
 from ebpf.kernels.user.objects import MapObject, Object, ProgramObject
 from ebpf.sys.calls import Batch, MapDeleteBatch, MapTakeBatch, MapUpdate, MapUpdateBatch
 from ebpf.uapi import AttachType, ProgType
@@ -195,25 +195,11 @@ def _cgroup(kernel: "UserKernel", held: Holding, value: bytes) -> tuple[Object, 
     fd = _fd(value)
     if not kernel.local:
         raise NotSupportedError("a cgroup as an element", "ebpfd does not see its clients' descriptors")
-    if _file_system(fd) != "cgroup2":
+    if file_system(fd) != "cgroup2":
         raise KernelError(errno.EBADF, _CALL, f"descriptor {fd} is no folder of cgroup2")
     thing = Cgroup()
     thing.id = os.fstat(fd).st_ino
     return thing, thing.id
-
-
-def _file_system(fd: int) -> str:
-    """The type of file system that an open file is on; "" if that cannot be told."""
-    try:
-        info = Path(f"/proc/self/fdinfo/{fd}").read_text()
-        mounts = Path("/proc/self/mountinfo").read_text()
-    except OSError:
-        return ""
-    number = next((line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:")), "")
-    for line in mounts.splitlines():
-        if line.split(" ", 1)[0] == number:
-            return line.partition(" - ")[2].split(" ", 1)[0]
-    return ""
 
 
 _RESOLVE: Final[Mapping[str, Callable[["UserKernel", Holding, bytes], tuple[Object, int] | None]]] = {

@@ -57,7 +57,7 @@ def _map_info(kernel: "UserKernel", call: calls.GetMapInfo) -> calls.MapInfo:
         id=held.id,
         key_size=spec.key_size,
         value_size=spec.value_size,
-        max_entries=held.map.header.max_entries,
+        max_entries=held.map.max_entries,
         map_flags=int(held.map.flags),
         name=spec.name,
         btf_id=held.btf.id if held.btf is not None else 0,

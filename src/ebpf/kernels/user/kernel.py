@@ -68,6 +68,8 @@ class UserKernel(LinuxOnly):
         held = self.table.get(fd, MapObject, call)
         if need and not self.table.may(fd, need):
             raise KernelError(errno.EPERM, call, f"the descriptor is {'write' if need == READ else 'read'}-only")
+        if need and held.map.BY_DESCRIPTOR and not self.local:
+            raise NotSupportedError("a descriptor as a key", "ebpfd does not see its clients' descriptors")
         if need == WRITE and held.map.frozen:
             raise KernelError(errno.EPERM, call, "the map is frozen")
         return held

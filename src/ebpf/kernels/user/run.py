@@ -54,6 +54,7 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
     memory = Memory()
     seen: set[int] = set()
     _add_maps(memory, held, seen)
+    memory.add(pointer(env), ctypes.sizeof(env), writable=False, name="the kernel's objects")
     for base, (size, writable) in regions.items():
         memory.add(base, size, writable=writable)
     helpers: dict[int, Callable[..., int]] = {}

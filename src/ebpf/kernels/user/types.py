@@ -1,11 +1,14 @@
 """The types of what this kernel has for programs: its functions, and the structs that they take."""
 
 import re
+from collections.abc import Mapping
+from ctypes import sizeof
 from functools import lru_cache
 from typing import Final
 
 from ebpf.btf import Btf, Builder
 from ebpf.engine.runtime import address
+from ebpf.engine.runtime.abi import Task
 
 _NUMBERS: Final = {
     "char": (1, True),
@@ -20,6 +23,20 @@ _NUMBERS: Final = {
 #: Structs by name: bytes, and members with their types and places.
 _STRUCTS: Final[dict[str, tuple[int, tuple[tuple[str, str, int], ...]]]] = {
     "bpf_iter_num": (8, (("__opaque", "u64", 0),)),
+    "kernfs_node": (8, (("id", "u64", 0),)),
+    "cgroup": (8, (("kn", "struct kernfs_node *", 0),)),
+    "css_set": (8, (("dfl_cgrp", "struct cgroup *", 0),)),
+    "task_struct": (
+        sizeof(Task),
+        (
+            ("pid", "int", Task.tid.offset),
+            ("tgid", "int", Task.tgid.offset),
+            ("comm", "char[16]", Task.comm.offset),
+            ("real_parent", "struct task_struct *", Task.real_parent.offset),
+            ("parent", "struct task_struct *", Task.parent.offset),
+            ("cgroups", "struct css_set *", Task.cgroups.offset),
+        ),
+    ),
 }
 #: Linux's prototypes of the functions that have a body here. The names of arguments tell the verifier what they are for.
 _FUNCTIONS: Final = """
@@ -49,7 +66,8 @@ _PROTOTYPE: Final = re.compile(r"(.+?)(\w+)\((.*)\)")
 @lru_cache(maxsize=1)
 def kernel_types() -> Btf:
     """All of them. A call of a function names it by its number here."""
-    return _Types().build()
+    # Types refer to each other both ways: what their numbers are is known when all have been added once.
+    return _Types(_Types({}).made).build()
 
 
 @lru_cache(maxsize=256)
@@ -62,18 +80,22 @@ def function_address(number: int) -> int:
 class _Types(Builder):
     """Builds types out of C's spelling, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, int]) -> None:
         super().__init__()
-        self._made: dict[str, int] = {"void": 0}
+        self._known = known
+        #: The numbers of types by their spelling.
+        self.made: dict[str, int] = {"void": 0}
         for name, (size, members) in _STRUCTS.items():
             made = [(member, self._type(text), at) for member, text, at in members]
-            self._made[f"struct {name}"] = self.struct(name, size, made)
+            self.made[f"struct {name}"] = self.struct(name, size, made)
         for line in _FUNCTIONS.strip().splitlines():
             self._function(line)
 
     def _type(self, text: str) -> int:
         text = text.strip()
-        if text not in self._made:
+        if text not in self.made and text.startswith("struct ") and text[-1] != "*":
+            return self._known.get(text, 0)
+        if text not in self.made:
             if text.endswith("*"):
                 made = self.ptr(self._type(text[:-1]))
             elif text.endswith("]"):
@@ -82,8 +104,8 @@ class _Types(Builder):
             else:
                 size, signed = _NUMBERS[text]
                 made = self.integer(text, size, signed=signed, char=text == "char")
-            self._made[text] = made
-        return self._made[text]
+            self.made[text] = made
+        return self.made[text]
 
     def _function(self, line: str) -> None:
         found = _PROTOTYPE.fullmatch(line)

@@ -22,7 +22,8 @@ RT_API u64 rt_now(struct rt_env *env)
     return (u64)now.tv_sec * 1000000000ull + (u64)now.tv_nsec + env->clock_offset;
 }
 
-static int slurp(const char *name, s32 tid, char *out, int size)
+/* A file of a thread's in /proc: how many bytes, or negative. */
+int rt_slurp(const char *name, s32 tid, char *out, int size)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/%s", tid, name);
@@ -48,7 +49,7 @@ RT_API void rt_know(struct rt_env *env, u32 what)
     u32 need = what & ~task->known;
     char text[2048];
     if (need & RT_KNOW_COMM && env->target) {
-        int got = slurp("comm", env->target, text, sizeof text);
+        int got = rt_slurp("comm", env->target, text, sizeof text);
         memset(task->comm, 0, RT_NAME);
         if (got > 0) {
             if (text[got - 1] == '\n')
@@ -56,7 +57,7 @@ RT_API void rt_know(struct rt_env *env, u32 what)
             memcpy(task->comm, text, (size_t)(got < RT_NAME ? got : RT_NAME - 1));
         }
     }
-    if (need & RT_KNOW_IDS && env->target && slurp("status", env->target, text, sizeof text) > 0) {
+    if (need & RT_KNOW_IDS && env->target && rt_slurp("status", env->target, text, sizeof text) > 0) {
         task->tgid = field(text, "\nTgid:\t", task->tid);
         task->uid = field(text, "\nUid:\t", 0);
         task->gid = field(text, "\nGid:\t", 0);

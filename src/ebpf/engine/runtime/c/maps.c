@@ -22,7 +22,9 @@ static const struct rt_ops *const OPS[] = {
     [RT_MAP_QUEUE] = &rt_queue_ops,
     [RT_MAP_STACK] = &rt_stack_ops,
     [RT_MAP_DEVMAP_HASH] = &rt_hash_ops,
+    [RT_MAP_TASK_STORAGE] = &rt_hash_ops,
     [RT_MAP_BLOOM_FILTER] = &rt_bloom_ops,
+    [RT_MAP_CGRP_STORAGE] = &rt_hash_ops,
 };
 
 const struct rt_ops *rt_ops_of(const struct rt_map *map)

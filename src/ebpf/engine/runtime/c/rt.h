@@ -26,12 +26,15 @@ typedef u64 (*rt_helper)(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct rt_env *
 enum { RT_NAME = 16, RT_PAGE = 4096 };
 
 /* Who runs: filled in when a helper first asks (`known` says which parts are). */
-enum { RT_KNOW_COMM = 1, RT_KNOW_IDS = 2, RT_KNOW_CPU = 4 };
+enum { RT_KNOW_COMM = 1, RT_KNOW_IDS = 2, RT_KNOW_CPU = 4, RT_KNOW_OBJECT = 8 };
 struct rt_task {
     u32 tid, tgid, uid, gid;
     char comm[RT_NAME];
     u32 cpu;
     u32 known;
+    struct rt_task *real_parent, *parent;
+    void *cgroups; /* struct css_set, as programs see it */
+    u32 began, spare; /* when it began, in the machine's ticks */
 };
 
 /* A ring of whole lines; many writers, one reader. Where there is no room, the oldest go. */
@@ -72,6 +75,10 @@ struct rt_env {
     u32 stop; /* not 0: who runs here has had enough time, and leaves its endless loops */
     const struct rt_route *routes; /* what bpf_fib_lookup finds, longest prefixes first; family 0 ends it; NULL: nothing */
     u64 user_ip, user_bp;          /* where the task is in its own code, if it is known (0: it is not) */
+    struct rt_task parent;
+    /* The task's cgroup as programs see it: struct css_set, in it a struct cgroup's address, in that a struct kernfs_node's, in that its id. */
+    void *cgroups, *cgroup;
+    u64 cgroup_node;
 };
 
 enum {
@@ -93,7 +100,9 @@ enum {
     RT_MAP_STACK = 23,
     RT_MAP_DEVMAP_HASH = 25,
     RT_MAP_RINGBUF = 27,
+    RT_MAP_TASK_STORAGE = 29,
     RT_MAP_BLOOM_FILTER = 30,
+    RT_MAP_CGRP_STORAGE = 32,
 };
 
 /* A map. `data` is what programs reach; `elem_size` is the distance between elements there. */
@@ -191,6 +200,7 @@ static inline int rt_lock(u32 *word)
 
 static inline void rt_unlock(u32 *word) { __atomic_store_n(word, 0, __ATOMIC_RELEASE); }
 
+s64 rt_map_next(struct rt_map *map, const void *key, void *out);
 void *rt_map_value(struct rt_map *map, const void *key, u32 cpu);
 s64 rt_map_put(struct rt_map *map, const void *key, const void *value, u64 flags, int per_cpu, u32 cpu);
 s64 rt_map_remove(struct rt_map *map, const void *key);
@@ -200,6 +210,8 @@ void rt_timer_drop(struct rt_map *map, u8 *value);
 u64 rt_hash_each(struct rt_map *map, rt_helper callback, u64 ctx, struct rt_env *env);
 u64 rt_now(struct rt_env *env);
 void rt_know(struct rt_env *env, u32 what);
+int rt_slurp(const char *name, s32 tid, char *out, int size);
+u64 rt_cgroup_of(const struct rt_env *env);
 int rt_format(char *out, int size, const char *fmt, int fmt_size, const u64 *args, int nargs, struct rt_env *env);
 void rt_trace_line(struct rt_env *env, const char *text, int length);
 s64 rt_read_user(struct rt_env *env, void *dst, u64 size, u64 from);

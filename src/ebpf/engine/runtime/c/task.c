@@ -65,12 +65,13 @@ static u64 cgroup_id(const char *path)
     return 0;
 }
 
-HELPER(get_current_cgroup_id)
+u64 rt_cgroup_of(const struct rt_env *env)
 {
-    UNUSED;
     char path[TASK_PATH];
     return cgroup_path(env, path, sizeof path) ? cgroup_id(path) : 0;
 }
+
+HELPER(get_current_cgroup_id) { UNUSED; return rt_cgroup_of(env); }
 
 HELPER(get_current_ancestor_cgroup_id)
 {

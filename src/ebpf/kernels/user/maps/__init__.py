@@ -21,12 +21,13 @@ from ebpf.kernels.user.maps.slots import (
     PerfArray,
     ProgArray,
 )
+from ebpf.kernels.user.maps.storage import CgroupStorage, Storage, TaskStorage
 from ebpf.kernels.user.maps.traces import StackTrace
 from ebpf.kernels.user.maps.trie import Trie
 from ebpf.sys.calls import MapCreate
 from ebpf.uapi import MAP_TYPES, MapFlag, MapType
 
-__all__ = ["TYPES", "Devmap", "DevmapHash", "HashOfMaps", "Holding", "Inner", "Map", "ProgArray", "create"]
+__all__ = ["TYPES", "Devmap", "DevmapHash", "HashOfMaps", "Holding", "Inner", "Map", "ProgArray", "Storage", "create"]
 
 #: The types that are built.
 TYPES: Final[Mapping[MapType, type[Map]]] = {
@@ -48,6 +49,8 @@ TYPES: Final[Mapping[MapType, type[Map]]] = {
     MapType.STACK: Queue,
     MapType.DEVMAP_HASH: DevmapHash,
     MapType.RINGBUF: Ringbuf,
+    MapType.TASK_STORAGE: TaskStorage,
+    MapType.CGRP_STORAGE: CgroupStorage,
     MapType.BLOOM_FILTER: Bloom,
 }
 

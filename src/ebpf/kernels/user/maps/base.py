@@ -26,7 +26,7 @@ _PIECE = 4096
 _LOCK = int(UpdateFlag.F_LOCK)
 #: Types whose values may have a field of the kernel's.
 _WITH_FIELD = {
-    "bpf_spin_lock": (MapType.HASH, MapType.ARRAY),
+    "bpf_spin_lock": (MapType.HASH, MapType.ARRAY, MapType.TASK_STORAGE, MapType.CGRP_STORAGE),
     "bpf_timer": (MapType.HASH, MapType.LRU_HASH, MapType.ARRAY),
 }
 PROG_ACCESS = MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
@@ -57,9 +57,13 @@ class Map:
     FIXED_AS_INNER: ClassVar[bool] = False
     #: Whether clients may map it at all.
     MAPPABLE: ClassVar[bool] = False
+    #: Whether keys are descriptors of the system's.
+    BY_DESCRIPTOR: ClassVar[bool] = False
     #: What these commands are refused with where a type does not have them.
     NO_NEXT: ClassVar[int] = ENOTSUPP
     NO_DELETE: ClassVar[int] = ENOTSUPP
+    #: What an update that finds no room is told.
+    FULL: ClassVar[str] = "the map is full"
 
     def __init__(self, call: MapCreate, cpus: int) -> None:
         self.spec = call
@@ -108,6 +112,11 @@ class Map:
         return region
 
     @property
+    def max_entries(self) -> int:
+        """How many elements there may be."""
+        return int(self.header.max_entries)
+
+    @property
     def address(self) -> int:
         """Where the header lies: what programs are given for this map."""
         return ctypes.addressof(self.header)
@@ -125,7 +134,7 @@ class Map:
             spec.map_type,
             spec.key_size,
             spec.value_size,
-            self.header.max_entries,
+            self.max_entries,
             int(self.flags),
             spec.name,
             self.frozen,
@@ -192,17 +201,25 @@ class Map:
             raise KernelError(errno.EINVAL, call, "the map's values have no bpf_spin_lock" if flags == _LOCK else f"flags {flags:#x}")
 
     def read_raw(self, key: bytes, flags: int) -> bytes:
-        """The bytes that the runtime has under a key."""
+        """The bytes that the runtime has under its own key."""
         call = "map_lookup_elem"
         self.no_lock(flags, call)
         out = ctypes.create_string_buffer(self.value_bytes)
         read = library().rt_map_read_locked if flags else library().rt_map_read
-        self.answer(read(self.address, self.key(key, call), out, self.value_bytes), call)
+        self.answer(read(self.address, key, out, self.value_bytes), call)
         return out.raw
 
+    def put_raw(self, key: bytes, value: bytes, flags: int) -> None:
+        """Write a value under the runtime's key."""
+        call = "map_update_elem"
+        if flags & _LOCK:
+            self.no_lock(_LOCK, call)
+        result = library().rt_map_put(self.address, key, value, flags, 1, 0)
+        self.answer(result, call, self.FULL if -result in (errno.E2BIG, errno.ENOSPC) else "")
+
     def remove_raw(self, key: bytes) -> None:
-        """Remove what the runtime has under a key."""
-        self.answer(library().rt_map_remove(self.address, self.key(key, "map_delete_elem")), "map_delete_elem")
+        """Remove what is under the runtime's key."""
+        self.answer(library().rt_map_remove(self.address, key), "map_delete_elem")
 
     def take_raw(self, key: bytes, flags: int) -> bytes:
         """Remove what the runtime has under a key, and give it, in one step."""
@@ -324,12 +341,9 @@ class Map:
 class Keyed(Map):
     """A map whose elements the runtime finds by key."""
 
-    #: What an update that finds no room is told.
-    FULL: ClassVar[str] = "the map is full"
-
     def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
         """The value under a key."""
-        return self.read_raw(key, flags)
+        return self.read_raw(self.key(key, "map_lookup_elem"), flags)
 
     def finder(self, key: str, value: str) -> Callable[[Any], Any] | None:
         """A function that looks keys up without a command. Raises ValueError for letters of other sizes than the map's."""
@@ -344,14 +358,11 @@ class Keyed(Map):
     def update(self, key: bytes, value: bytes, flags: int) -> None:
         """Write a value under a key."""
         call = "map_update_elem"
-        if flags & _LOCK:
-            self.no_lock(_LOCK, call)
-        result = library().rt_map_put(self.address, self.key(key, call), self.value(value, call), flags, 1, 0)
-        self.answer(result, call, self.FULL if -result in (errno.E2BIG, errno.ENOSPC) else "")
+        self.put_raw(self.key(key, call), self.value(value, call), flags)
 
     def delete(self, key: bytes) -> None:
         """Remove a key."""
-        self.remove_raw(key)
+        self.remove_raw(self.key(key, "map_delete_elem"))
 
     def next_key(self, key: bytes | None) -> bytes:
         """The key after `key`."""

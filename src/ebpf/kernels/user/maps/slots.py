@@ -162,7 +162,7 @@ class HashedSlots(Holding):
 
     def drop(self, key: bytes) -> Thing | None:
         """Remove an element."""
-        self.remove_raw(key)
+        self.remove_raw(self.key(key, "map_delete_elem"))
         return self.things.pop(key, None)
 
 
@@ -256,7 +256,7 @@ class _Devices(Holding):
 
     def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
         """The interface and program of an element."""
-        return self.read_raw(key, flags)
+        return self.read_raw(self.key(key, "map_lookup_elem"), flags)
 
 
 class Devmap(_Devices, Slots):

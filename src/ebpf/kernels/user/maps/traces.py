@@ -38,7 +38,7 @@ class StackTrace(Map):
 
     def lookup(self, key: bytes, flags: int, asked: bytes) -> bytes:
         """The frames under an id."""
-        return self.read_raw(key, flags)
+        return self.read_raw(self.key(key, "map_lookup_elem"), flags)
 
     def update(self, key: bytes, value: bytes, flags: int) -> None:
         """Only programs write."""
@@ -46,7 +46,7 @@ class StackTrace(Map):
 
     def delete(self, key: bytes) -> None:
         """Forget a stack."""
-        self.remove_raw(key)
+        self.remove_raw(self.key(key, "map_delete_elem"))
 
     def take(self, key: bytes, flags: int) -> bytes:
         """Read a stack and forget it."""
