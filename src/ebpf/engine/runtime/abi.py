@@ -1,7 +1,7 @@
 """The runtime's structs (c/rt.h, c/replay.c) as ctypes sees them."""
 
 import ctypes
-from ctypes import c_char, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_char, c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 
 
 class Task(ctypes.Structure):
@@ -63,6 +63,25 @@ class Route(ctypes.Structure):
     )
 
 
+class Tunnel(ctypes.Structure):
+    """`struct rt_tunnel`: the tunnel that a packet is to go through."""
+
+    _fields_ = (
+        ("id", c_uint32),
+        ("label", c_uint32),
+        ("from_", c_uint8 * 16),
+        ("to", c_uint8 * 16),
+        ("flags", c_uint16),
+        ("known", c_uint8),
+        ("ipv6", c_uint8),
+        ("tos", c_uint8),
+        ("ttl", c_uint8),
+        ("options_size", c_uint8),
+        ("spare", c_uint8),
+        ("options", c_uint8 * 256),
+    )
+
+
 class Env(ctypes.Structure):
     """`struct rt_env`: a program's surroundings."""
 
@@ -87,6 +106,8 @@ class Env(ctypes.Structure):
         ("cgroups", c_void_p),
         ("cgroup", c_void_p),
         ("cgroup_node", c_uint64),
+        ("socket_cookie", c_uint64),
+        ("tunnel", Tunnel),
     )
 
 

@@ -59,6 +59,15 @@ struct rt_route {
     u32 link_mtu;
 };
 
+/* The tunnel that a program said a packet is to go through. Addresses as programs write them: the machine's order for IPv4. */
+struct rt_tunnel {
+    u32 id, label;
+    u8 from[16], to[16];
+    u16 flags;
+    u8 known, ipv6, tos, ttl, options_size, spare;
+    u8 options[256];
+};
+
 /* All that a program's surroundings are: nothing is thread-local, nothing global. */
 struct rt_env {
     struct rt_task task;
@@ -79,6 +88,8 @@ struct rt_env {
     /* The task's cgroup as programs see it: struct css_set, in it a struct cgroup's address, in that a struct kernfs_node's, in that its id. */
     void *cgroups, *cgroup;
     u64 cgroup_node;
+    u64 socket_cookie; /* of the packets' socket; 0: nobody has asked */
+    struct rt_tunnel tunnel;
 };
 
 enum {

@@ -190,6 +190,14 @@ HELPER(get_stack)
     return (u64)result;
 }
 
+HELPER(get_task_stack)
+{
+    (void)e;
+    if (a != (u64)&env->task)
+        return (u64)-EOPNOTSUPP;
+    return rt_helper_get_stack(0, b, c, d, 0, env);
+}
+
 HELPER(get_stackid)
 {
     (void)a, (void)d, (void)e;

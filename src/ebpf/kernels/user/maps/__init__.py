@@ -27,7 +27,7 @@ from ebpf.kernels.user.maps.trie import Trie
 from ebpf.sys.calls import MapCreate
 from ebpf.uapi import MAP_TYPES, MapFlag, MapType
 
-__all__ = ["TYPES", "Devmap", "DevmapHash", "HashOfMaps", "Holding", "Inner", "Map", "ProgArray", "Storage", "create"]
+__all__ = ["REASONS", "TYPES", "Devmap", "DevmapHash", "HashOfMaps", "Holding", "Inner", "Map", "ProgArray", "Storage", "create"]
 
 #: The types that are built.
 TYPES: Final[Mapping[MapType, type[Map]]] = {
@@ -55,19 +55,43 @@ TYPES: Final[Mapping[MapType, type[Map]]] = {
 }
 
 
+_LATER: Final = "it is not built yet"
+_NO_SOCKETS: Final = "there are no sockets of the kernel's to keep in it"
+_NO_CGROUPS: Final = "programs are not attached to cgroups here"
+#: Why the other types are not.
+REASONS: Final[Mapping[MapType, str]] = {
+    MapType.SOCKMAP: _NO_SOCKETS,
+    MapType.SOCKHASH: _NO_SOCKETS,
+    MapType.REUSEPORT_SOCKARRAY: _NO_SOCKETS,
+    MapType.SK_STORAGE: _NO_SOCKETS,
+    MapType.XSKMAP: "no packets go to AF_XDP sockets here",
+    MapType.CPUMAP: "packets are not handed to other CPUs here",
+    MapType.INODE_STORAGE: "there are no inodes of the kernel's to keep it with",
+    MapType.CGROUP_STORAGE: _NO_CGROUPS,
+    MapType.PERCPU_CGROUP_STORAGE: _NO_CGROUPS,
+    MapType.STRUCT_OPS: "there are no operations of the kernel's to replace",
+    MapType.USER_RINGBUF: _LATER,
+    MapType.ARENA: _LATER,
+    MapType.INSN_ARRAY: _LATER,
+    MapType.RHASH: _LATER,
+}
+
+
 def create(call: MapCreate, cpus: int, find: Callable[[int], Map]) -> Map:
     """Make a map, or say with Linux's errno what is wrong with the request. `find` gives the map behind a descriptor."""
     try:
         kind = MapType(call.map_type)
     except ValueError:
         raise bad(f"there is no map type {call.map_type}") from None
-    name = MAP_TYPES[kind].name if kind in MAP_TYPES else "unspec"
+    if kind not in MAP_TYPES:
+        raise bad("map type 0 is none")
+    name = MAP_TYPES[kind].name
     if call.ifindex:
         raise bad("no device here has memory for maps", errno.EOPNOTSUPP)
     cls = TYPES.get(kind)
     if cls is None:
         raise NotSupportedError(
-            f"map {call.name!r}", f"maps of type {name} are not built in the user kernel yet", hint="Run with --kernel linux"
+            f"map {call.name!r}", f"the user kernel has no maps of type {name}: {REASONS[kind]}", hint="Run with --kernel linux"
         )
     if call.flags & ~int(cls.FLAGS):
         raise bad(f"{name} does not take flags {call.flags & ~int(cls.FLAGS):#x}")
