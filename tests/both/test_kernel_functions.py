@@ -186,3 +186,27 @@ SEC("tc") int ask(struct __sk_buff *skb)
     )
     with load(kernel, text) as held:
         assert held.programs["ask"].run(bytes(64)).retval == 4
+
+
+def test_fields_of_contexts_are_where_they_are_documented(kernel: Kernel, engine: str) -> None:
+    """Whatever types the kernel tells: the structs of linux/bpf.h are those that programs have."""
+    text = (
+        HEAD.replace(
+            "#include <linux/bpf.h>", "#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)"
+        ).replace("#include <bpf/bpf_helpers.h>", "#include <linux/bpf.h>\n#pragma clang attribute pop\n#include <bpf/bpf_helpers.h>")
+        + """
+SEC("tc") int fields(struct __sk_buff *skb)
+{
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    skb->cb[3] = 5;
+    skb->priority = 7;
+    if (data + 2 > end)
+        return 1;
+    return skb->cb[3] + skb->len * 100 + skb->priority * 100000;
+}
+SEC("xdp") int ends(struct xdp_md *ctx) { return (void *)(long)ctx->data_end - (void *)(long)ctx->data == 64 ? XDP_PASS : XDP_DROP; }
+"""
+    )
+    with load(kernel, text) as held:
+        assert held.programs["ends"].run(bytes(64)).retval == 2
+        assert held.programs["fields"].run(bytes(64)).retval == 5 + 6400 + 700000

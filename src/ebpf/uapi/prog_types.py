@@ -301,3 +301,7 @@ _ROWS: Final = (
     ProgramType(ProgType.NETFILTER, "netfilter", "bpf_nf_ctx", helpers=_BASE),
 )
 PROGRAM_TYPES: Final[Mapping[ProgType, ProgramType]] = {row.type: row for row in _ROWS}
+#: Programs that may write to packets.
+WRITES_PACKETS: Final = frozenset(
+    {ProgType.CGROUP_SOCKOPT, ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}
+)

@@ -11,7 +11,6 @@ from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel, object_of
 from ebpf.engine.verifier.kfunc_arguments import KfuncCall, argument
-from ebpf.engine.verifier.memory import WRITES_PACKETS
 from ebpf.engine.verifier.references import acquire, release
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import (
@@ -33,6 +32,7 @@ from ebpf.engine.verifier.struct_walk import STRUCTS, is_number
 from ebpf.isa.opcodes import CALL
 from ebpf.uapi import AttachType, CallSrc, ProgType
 from ebpf.uapi.kfuncs import KFUNCS, Kfunc, Says
+from ebpf.uapi.prog_types import WRITES_PACKETS
 
 
 def names(code: Code) -> Mapping[int, Type]:

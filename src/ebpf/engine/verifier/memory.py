@@ -38,12 +38,9 @@ from ebpf.engine.verifier.reg import (
     offset_text,
 )
 from ebpf.uapi import CONTEXTS, MapFlag, MapType, ProgType
+from ebpf.uapi.prog_types import WRITES_PACKETS
 
 MAX_OFFSET: Final = 1 << 29
-#: Programs that may write to packets.
-WRITES_PACKETS: Final = frozenset(
-    {ProgType.CGROUP_SOCKOPT, ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}
-)
 _SOCKETS: Final = frozenset((SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK))
 _SPECIAL: Final = frozenset((CTX, *_SOCKETS, BTF_ID))
 _DESCRIPTIONS: Final = {

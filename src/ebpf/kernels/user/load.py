@@ -219,7 +219,7 @@ def _compile(program: LoadedProgram) -> None:
         if slot.kind == "owner":
             return program.owner
         if slot.kind == "kfunc":
-            return function_address(slot.number)
+            return function_address(slot.number, program.call.prog_type)
         map_ = program.maps[slot.number]
         return map_.address if slot.kind == "map" else map_.data_address
 

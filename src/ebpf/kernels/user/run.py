@@ -77,7 +77,7 @@ def interpreter(kernel: "UserKernel", held: ProgramObject, env: Env, regions: Ma
         return program(found)
 
     def kernel_function(number: int, *args: int) -> int:
-        return int(_HELPER(function_address(number))(*args, pointer(env)))
+        return int(_HELPER(function_address(number, held.program.call.prog_type))(*args, pointer(env)))
 
     machine = Machine(
         held.program.prepared,

@@ -9,6 +9,8 @@ from typing import Final
 from ebpf.btf import Btf, Builder
 from ebpf.engine.runtime import address
 from ebpf.engine.runtime.abi import Task
+from ebpf.uapi import CONTEXTS, FieldKind
+from ebpf.uapi.prog_types import WRITES_PACKETS
 
 _NUMBERS: Final = {
     "char": (1, True),
@@ -20,9 +22,29 @@ _NUMBERS: Final = {
     "u64": (8, False),
     "size_t": (8, False),
 }
+_ROW_OF_WORDS: Final = re.compile(r"(cb|\w+_ip6)_?([0-4])")
+
+
+def _context(name: str) -> tuple[int, tuple[tuple[str, str, int], ...]]:
+    """A context struct as linux/bpf.h has it: rows of words are arrays there."""
+    row = CONTEXTS[name]
+    members: dict[str, tuple[str, str, int]] = {}
+    for field in row.fields:
+        found = _ROW_OF_WORDS.fullmatch(field.name)
+        if found is None:
+            members[field.name] = (field.name, "void *" if field.kind == FieldKind.POINTER else f"u{8 * field.size}", field.offset)
+        else:
+            first = members.get(found[1], ("", "", field.offset))
+            members[found[1]] = (found[1], f"u32[{int(found[2]) + 1}]", first[2])
+    return row.size, tuple(members.values())
+
+
 #: Structs by name: bytes, and members with their types and places.
 _STRUCTS: Final[dict[str, tuple[int, tuple[tuple[str, str, int], ...]]]] = {
     "bpf_iter_num": (8, (("__opaque", "u64", 0),)),
+    "bpf_dynptr": (16, (("__opaque", "u64[2]", 0),)),
+    "xdp_md": _context("xdp_md"),
+    "__sk_buff": _context("__sk_buff"),
     "kernfs_node": (8, (("id", "u64", 0),)),
     "cgroup": (8, (("kn", "struct kernfs_node *", 0),)),
     "css_set": (8, (("dfl_cgrp", "struct cgroup *", 0),)),
@@ -47,6 +69,17 @@ void bpf_rcu_read_lock(void)
 void bpf_rcu_read_unlock(void)
 void bpf_preempt_disable(void)
 void bpf_preempt_enable(void)
+int bpf_dynptr_from_skb(struct __sk_buff *s, u64 flags, struct bpf_dynptr *ptr__uninit)
+int bpf_dynptr_from_xdp(struct xdp_md *x, u64 flags, struct bpf_dynptr *ptr__uninit)
+void *bpf_dynptr_slice(struct bpf_dynptr *p, u32 offset, void *buffer__opt, u32 buffer__szk)
+void *bpf_dynptr_slice_rdwr(struct bpf_dynptr *p, u32 offset, void *buffer__opt, u32 buffer__szk)
+int bpf_dynptr_adjust(struct bpf_dynptr *p, u32 start, u32 end)
+bool bpf_dynptr_is_null(struct bpf_dynptr *p)
+bool bpf_dynptr_is_rdonly(struct bpf_dynptr *p)
+u32 bpf_dynptr_size(struct bpf_dynptr *p)
+int bpf_dynptr_clone(struct bpf_dynptr *p, struct bpf_dynptr *clone__uninit)
+int bpf_dynptr_copy(struct bpf_dynptr *dst_ptr, u32 dst_off, struct bpf_dynptr *src_ptr, u32 src_off, u32 size)
+int bpf_dynptr_memset(struct bpf_dynptr *p, u32 offset, u32 size, u8 val)
 int bpf_strcmp(char *s1__ign, char *s2__ign)
 int bpf_strcasecmp(char *s1__ign, char *s2__ign)
 int bpf_strnchr(char *s__ign, size_t count, char c)
@@ -71,10 +104,13 @@ def kernel_types() -> Btf:
 
 
 @lru_cache(maxsize=256)
-def function_address(number: int) -> int:
-    """The address of the body of a function by its number, 0 if it is none."""
+def function_address(number: int, prog_type: int) -> int:
+    """The address of the body of a function by its number, for a type of program; 0 if it is none."""
     types = kernel_types()
-    return address(f"rt_kfunc_{types.name(number).removeprefix('bpf_')}") if 0 < number < len(types) else 0
+    if not 0 < number < len(types):
+        return 0
+    name = types.name(number).removeprefix("bpf_")
+    return (address(f"rt_reading_{name}") if prog_type not in WRITES_PACKETS else 0) or address(f"rt_kfunc_{name}")
 
 
 class _Types(Builder):
