@@ -106,6 +106,7 @@ class Env(ctypes.Structure):
         ("cgroups", c_void_p),
         ("cgroup", c_void_p),
         ("cgroup_node", c_uint64),
+        ("attach_cookie", c_uint64),
         ("socket_cookie", c_uint64),
         ("tunnel", Tunnel),
     )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ebpf.errors import EbpfError, KernelError, NotSupportedError, UsageError
+from ebpf.errors import EbpfError, KernelError, UsageError
 from ebpf.kernels.user import UserKernel
 from ebpf.kernels.user.objects import Account
 from ebpf.sys import wire
@@ -231,12 +231,6 @@ class Client:
         self.reply(sequence, self.kernel.perf_event_open(source, pid=pid, cpu=cpu))
 
     def _perf_set_bpf(self, sequence: int, event_fd: int, prog_fd: int) -> None:
-        if self.server.state.running is None:
-            raise NotSupportedError(
-                "attach",
-                "ebpfd sees no processes: system calls are hooked in a laboratory, or for one command",
-                hint="Open one with `ebpf lab`, or run `ebpf run SCRIPT -- COMMAND`",
-            )
         self.kernel.perf_set_bpf(event_fd, prog_fd)
         self.reply(sequence, None)
 

@@ -4,14 +4,15 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ebpf.errors import KernelError
+from ebpf.errors import KernelError, NotSupportedError
+from ebpf.kernels.user.events import PerfEvent
 from ebpf.kernels.user.info import INFO_COMMANDS
 from ebpf.kernels.user.jobs import btf_job, load_job, run_job
 from ebpf.kernels.user.map_commands import MAP_COMMANDS
 from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, Object, ProgramObject, access
 from ebpf.sys import calls
 from ebpf.sys.calls import Call
-from ebpf.uapi import ProgType
+from ebpf.uapi import AttachType, LinkType, ProgType
 
 if TYPE_CHECKING:
     from ebpf.kernels.user.kernel import UserKernel
@@ -57,8 +58,24 @@ def _raw_tracepoint(kernel: "UserKernel", call: calls.RawTracepointOpen) -> int:
     return kernel.table.add(kernel.state.events.raw_tracepoint(call.name, program))
 
 
+def _link_create(kernel: "UserKernel", call: calls.LinkCreate) -> int:
+    where = "bpf(LINK_CREATE)"
+    if call.attach_type != AttachType.PERF_EVENT:
+        raise NotSupportedError(where, "is not built in the user kernel yet", hint="Run with --kernel linux")
+    program = kernel.program_at(call.prog_fd, where)
+    event = kernel.table.get(call.target, PerfEvent, where)
+    if call.flags or call.options is not None:
+        raise KernelError(errno.EINVAL, where, "links on events have no flags and no options")
+    kernel.require_processes()
+    return kernel.table.add(kernel.state.events.link(event, program, kernel.lab.process, call.cookie))
+
+
 def _link_detach(kernel: "UserKernel", call: calls.LinkDetach) -> None:
-    kernel.table.get(call.link_fd, LinkObject, "bpf(LINK_DETACH)").detach()
+    where = "bpf(LINK_DETACH)"
+    held = kernel.table.get(call.link_fd, LinkObject, where)
+    if held.kind == LinkType.PERF_EVENT:
+        raise KernelError(errno.EOPNOTSUPP, where, "a link on an event is closed, not detached")
+    held.detach()
 
 
 COMMANDS: Final[dict[type[Call[Any]], Callable[["UserKernel", Any], Any]]] = {
@@ -72,5 +89,6 @@ COMMANDS: Final[dict[type[Call[Any]], Callable[["UserKernel", Any], Any]]] = {
     calls.NextId: _next_id,
     calls.FdById: _fd_by_id,
     calls.RawTracepointOpen: _raw_tracepoint,
+    calls.LinkCreate: _link_create,
     calls.LinkDetach: _link_detach,
 }

@@ -5,6 +5,7 @@ import errno
 import mmap
 import os
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ebpf.engine.runtime import library
@@ -33,6 +34,8 @@ class PerfEvent(Object):
         self.source = source
         self.hook = hook
         self.link: LinkObject | None = None
+        #: Whether it has a program, by the descriptor or by a link.
+        self.taken = False
         self.perf: Perf | None = None
         self._region: Region | None = None
         if isinstance(source, PerfOutput):
@@ -152,16 +155,42 @@ class Events:
 
     def attach(self, event: PerfEvent, program: ProgramObject, process: "Launch | None") -> None:
         """Put a program on an event. `process` is the command that was spawned under this kernel, if there is one."""
+        event.link = self._put(event, program, process, "ioctl(PERF_EVENT_IOC_SET_BPF)")
+        self._state.registry.hold(program)
+
+    def link(self, event: PerfEvent, program: ProgramObject, process: "Launch | None", cookie: int) -> LinkObject:
+        """The same by a link, which holds the event; the program can ask for the number."""
+        return self._put(event, program, process, "bpf(LINK_CREATE)", cookie, event)
+
+    def _put(
+        self,
+        event: PerfEvent,
+        program: ProgramObject,
+        process: "Launch | None",
+        call: str,
+        cookie: int = 0,
+        holds: PerfEvent | None = None,
+    ) -> LinkObject:
         if event.hook is None:
-            raise KernelError(errno.EINVAL, "ioctl(PERF_EVENT_IOC_SET_BPF)", "an output buffer takes no program")
-        if event.link is not None:
-            raise KernelError(errno.EEXIST, "ioctl(PERF_EVENT_IOC_SET_BPF)", "the event has a program")
+            raise KernelError(errno.EINVAL, call, "an output buffer takes no program")
+        if event.taken:
+            raise KernelError(errno.EEXIST, call, "the event has a program")
         number, kind, on_exit = event.hook
         wanted = ProgType.TRACEPOINT if kind == Kind.TRACEPOINT else ProgType.KPROBE
         if program.program.call.prog_type != wanted:
-            raise KernelError(errno.EINVAL, "ioctl(PERF_EVENT_IOC_SET_BPF)", f"this event takes {wanted.name.lower()} programs")
-        event.link = self._hook(number, kind, on_exit=on_exit, program=program, process=process)
-        self._state.registry.hold(program)
+            raise KernelError(errno.EINVAL, call, f"this event takes {wanted.name.lower()} programs")
+        if not program.program.entry:
+            raise NotSupportedError(
+                "hooking system calls", "the interpreter cannot serve other processes", hint="unset EBPF_ENGINE: it needs machine code"
+            )
+        remove = self._hook(Hook(number, kind, on_exit, program.program.entry, cookie), process)
+        event.taken = True
+
+        def undo() -> None:
+            event.taken = False
+            remove()
+
+        return LinkObject(program, int(LinkType.PERF_EVENT), {**_detail(event.source), "cookie": cookie}, undo, holds)
 
     def raw_tracepoint(self, name: str, program: ProgramObject) -> LinkObject:
         """A raw tracepoint: none is served yet."""
@@ -170,20 +199,16 @@ class Events:
             f"raw tracepoint '{name}'", "is inside the kernel: user space sees single system calls", hint="Run with --kernel linux"
         )
 
-    def _hook(self, number: int, kind: Kind, *, on_exit: bool, program: ProgramObject, process: "Launch | None") -> LinkObject:
-        entry = program.program.entry
-        if not entry:
-            raise NotSupportedError(
-                "hooking system calls", "the interpreter cannot serve other processes", hint="unset EBPF_ENGINE: it needs machine code"
-            )
+    def _hook(self, hook: Hook, process: "Launch | None") -> Callable[[], None]:
+        """Hook a system call; the answer undoes it."""
         if process is not None and process.released and not process.collected:
-            late = number not in process.calls and ANY_CALL not in process.calls
-            if late or (on_exit and not process.traced):
+            late = hook.nr not in process.calls and ANY_CALL not in process.calls
+            if late or (hook.on_exit and not process.traced):
                 raise NotSupportedError(
                     "attach",
                     "the command was let go, and its filter does not stop this system call: attach before the script first waits",
                 )
-        ticket = self.hooks.add(Hook(number, kind, on_exit, entry))
+        ticket = self.hooks.add(hook)
         running = self._state.running
 
         def undo() -> None:
@@ -197,9 +222,18 @@ class Events:
             except BaseException:
                 undo()
                 raise
-        return LinkObject(program, int(LinkType.PERF_EVENT), {}, undo)
+        return undo
 
     def close(self) -> None:
         """Detach everything."""
         for place in range(self.hooks.table.count):
             self.hooks.remove(place)
+
+
+def _detail(source: PerfSource) -> dict[str, int | str]:
+    """What a link on an event tells of it."""
+    if isinstance(source, Kprobe):
+        return {"event": "kretprobe" if source.ret else "kprobe", "func": source.function, "offset": source.offset, "addr": 0, "missed": 0}
+    if isinstance(source, Tracepoint):
+        return {"event": "tracepoint", "tracepoint": source.name}
+    return {"event": "event"}

@@ -103,7 +103,6 @@ Answers differ from Linux's only where the world does:
 * `bpf_get_current_task` and `bpf_get_current_task_btf` point to a `struct task_struct` of `pid`, `tgid`, `comm`, `real_parent`, `parent`
   (a process, known by the same fields; above it nothing is known: it is its own) and `cgroups->dfl_cgrp->kn->id`. CO-RE finds those
   fields; an object that reads another one of a task is refused when it is opened.
-* `bpf_get_attach_cookie` is 0: no attachment of the user kernel takes a number yet.
 
 | id | helper | since Linux | in user space |
 |---|---|---|---|

@@ -151,8 +151,18 @@ class UserKernel(LinuxOnly):
 
     def perf_set_bpf(self, event_fd: int, prog_fd: int) -> None:
         """Attach a program to an event."""
+        self.require_processes()
         event = self.table.get(event_fd, PerfEvent, "ioctl(PERF_EVENT_IOC_SET_BPF)")
         self.state.events.attach(event, self.program_at(prog_fd, "ioctl(PERF_EVENT_IOC_SET_BPF)"), self.lab.process)
+
+    def require_processes(self) -> None:
+        """Insist that there are processes to hook: a kernel that clients share sees some only in a laboratory."""
+        if not self.local and self.state.running is None:
+            raise NotSupportedError(
+                "attach",
+                "ebpfd sees no processes: system calls are hooked in a laboratory, or for one command",
+                hint="Open one with `ebpf lab`, or run `ebpf run SCRIPT -- COMMAND`",
+            )
 
     def perf_enable(self, event_fd: int) -> None:
         """Enable an event (they are enabled when a program is attached)."""

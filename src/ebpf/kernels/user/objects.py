@@ -117,18 +117,26 @@ class ProgramObject(Object):
 
 
 class LinkObject(Object):
-    """An attachment. Closing its last holder detaches."""
+    """An attachment. Closing its last holder detaches. `event` is what it is attached to, if that is an object."""
 
-    def __init__(self, program: ProgramObject, kind: int, detail: "Mapping[str, int | str]", undo: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        program: ProgramObject,
+        kind: int,
+        detail: "Mapping[str, int | str]",
+        undo: Callable[[], None],
+        event: Object | None = None,
+    ) -> None:
         super().__init__()
         self.program = program
         self.kind = kind
         self.detail = detail
         self._undo: Callable[[], None] | None = undo
+        self._event = event
 
     def holds(self) -> list[Object]:
-        """Its program."""
-        return [self.program]
+        """Its program, and the event."""
+        return [self.program, *([self._event] if self._event is not None else [])]
 
     def detach(self) -> None:
         """Detach now. Idempotent."""

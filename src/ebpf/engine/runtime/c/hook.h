@@ -12,6 +12,7 @@ struct rt_hook {
     u32 nr; /* ANY_CALL: all that stop */
     u32 kind, on_exit, live;
     rt_prog prog;
+    u64 cookie; /* what the program is told that asks for it */
 };
 
 /* All that is attached. The lock is held while programs run, so that events are one after another and a detach waits. */

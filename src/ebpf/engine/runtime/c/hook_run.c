@@ -48,6 +48,7 @@ void hook_run(struct rt_hooks *hooks, struct rt_env *env, struct hook_view *view
             view->raw[1] = on_exit ? (u64)result : nr;
             ctx = view->raw;
         }
+        env->attach_cookie = hook->cookie;
         rt_call(hook->prog, ctx, env);
         hooks->events++;
     }

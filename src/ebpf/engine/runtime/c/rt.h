@@ -88,6 +88,7 @@ struct rt_env {
     /* The task's cgroup as programs see it: struct css_set, in it a struct cgroup's address, in that a struct kernfs_node's, in that its id. */
     void *cgroups, *cgroup;
     u64 cgroup_node;
+    u64 attach_cookie; /* what was said when the program was attached */
     u64 socket_cookie; /* of the packets' socket; 0: nobody has asked */
     struct rt_tunnel tunnel;
 };

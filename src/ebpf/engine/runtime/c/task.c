@@ -150,8 +150,7 @@ HELPER(send_signal_thread)
     return syscall(SYS_tgkill, env->task.tgid, env->task.tid, (int)a) ? (u64)-errno : 0;
 }
 
-/* Nobody can say a number for what is attached here yet: it is 0, as on Linux where none was said. */
-HELPER(get_attach_cookie) { UNUSED; return 0; }
+HELPER(get_attach_cookie) { UNUSED; return env->attach_cookie; }
 
 /* -- stacks: the task's own, by its frame pointers. There are no kernel frames under a program here. */
 

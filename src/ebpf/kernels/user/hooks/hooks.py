@@ -21,7 +21,7 @@ class Kind(IntEnum):
 
 
 class _Row(ctypes.Structure):
-    _fields_ = (("nr", c_uint32), ("kind", c_uint32), ("on_exit", c_uint32), ("live", c_uint32), ("prog", c_void_p))
+    _fields_ = (("nr", c_uint32), ("kind", c_uint32), ("on_exit", c_uint32), ("live", c_uint32), ("prog", c_void_p), ("cookie", c_uint64))
 
 
 class _Table(ctypes.Structure):
@@ -41,12 +41,13 @@ class _Table(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A program on a system call: its number (ANY_CALL: all), the kind of context, entry or exit, and the entry address."""
+    """A program on a system call: its number (ANY_CALL: all), the kind of context, entry or exit, the entry address, a number for it."""
 
     nr: int
     kind: Kind
     on_exit: bool
     entry: int
+    cookie: int = 0
 
 
 class Hooks:
@@ -81,7 +82,7 @@ class Hooks:
         lib.rt_hooks_lock(c_void_p(self.address))
         try:
             row = self.table.hook[place]
-            row.nr, row.kind, row.on_exit, row.prog = hook.nr, int(hook.kind), int(hook.on_exit), hook.entry
+            row.nr, row.kind, row.on_exit, row.prog, row.cookie = hook.nr, int(hook.kind), int(hook.on_exit), hook.entry, hook.cookie
             row.live = 1
             self.table.count = max(self.table.count, place + 1)
         finally:
