@@ -42,7 +42,8 @@ def ebpf(kernel_name: str) -> Run:
             capture_output=True,
             text=True,
             timeout=timeout,
-            env={**os.environ, **(env or {})},
+            # A line of a script is one write: the command writes to the same pipe.
+            env={**os.environ, "PYTHONUNBUFFERED": "", **(env or {})},
             check=False,
         )
 
