@@ -13,6 +13,8 @@ from ebpf.isa.opcodes import LD_IMM64
 from ebpf.toolchain import cache_folder, write_atomically
 from ebpf.uapi import PseudoSrc
 
+#: The most bytes of a kernel's types that are looked at for a key.
+_SMALL = 1 << 16
 #: What decides a verdict besides the program: the text of these folders.
 _JUDGES = ("engine", "engine/verifier", "uapi", "isa", "btf")
 
@@ -20,9 +22,10 @@ _JUDGES = ("engine", "engine/verifier", "uapi", "isa", "btf")
 def judge(code: Code) -> Verdict:
     """The verdict on a program, by the newest rules. Acceptance is kept by content; a refusal is made anew each time.
 
-    Programs that are judged by the kernel's types are not kept: those are too large to be looked at for a key.
+    Those by the types of a whole kernel are not kept: they are too large to be looked at for a key.
     """
-    path = cache_folder("verdicts") / verdict_key(code) if code.kernel_btf is None else None
+    kept = code.kernel_btf is None or len(code.kernel_btf.raw) <= _SMALL
+    path = cache_folder("verdicts") / verdict_key(code) if kept else None
     numbers = {fd: at for at, fd in enumerate(_maps(code))}
     if path is not None:
         found = _read(path, {at: fd for fd, at in numbers.items()})
@@ -52,10 +55,12 @@ def verdict_key(code: Code) -> str:
         __version__,
     ]
     digest = hashlib.sha256(json.dumps(facts).encode() + _judges())
-    btf = code.btf
-    while btf is not None:
-        digest.update(hashlib.sha256(btf.raw).digest())
-        btf = btf.base
+    for types in (code.btf, code.kernel_btf):
+        btf = types
+        while btf is not None:
+            digest.update(hashlib.sha256(btf.raw).digest())
+            btf = btf.base
+        digest.update(b";")
     digest.update(encode(insns))
     return digest.hexdigest()[:40]
 
@@ -91,6 +96,7 @@ def _text(verdict: Verdict, numbers: dict[int, int]) -> bytes:
         "call_map": [[slot, numbers[fd]] for slot, fd in verdict.call_map.items() if fd in numbers],
         "stack_depth": list(verdict.stack_depth.items()),
         "btf_loads": sorted(verdict.btf_loads),
+        "dead": sorted(verdict.dead),
     }
     body = json.dumps(facts).encode()
     return hashlib.sha256(body).digest() + body
@@ -112,4 +118,5 @@ def _read(path: Path, fds: dict[int, int]) -> Verdict | None:
         call_map={slot: fds[at] for slot, at in facts["call_map"]},
         stack_depth=dict(facts["stack_depth"]),
         btf_loads=frozenset(facts["btf_loads"]),
+        dead=frozenset(facts["dead"]),
     )

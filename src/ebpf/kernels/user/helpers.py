@@ -18,6 +18,8 @@ _FAMILIES: Final[Mapping[int, str]] = {ProgType.XDP: "xdp"}
 CALLING_BACK: Final = ("loop", "for_each_map_elem")
 #: The helper that keeps such a function for later: bpf_timer_set_callback.
 CALLING_LATER: Final = 170
+#: Those that take or give objects of the kernel: bpf_get_task_stack, bpf_task_storage_*, bpf_get_current_task_btf, bpf_cgrp_storage_*.
+WITH_OBJECTS: Final = frozenset({141, 156, 157, 158, 210, 211})
 
 
 def body(prog_type: int, id_: int, family: str = "helper") -> int:

@@ -17,7 +17,7 @@ from ebpf.engine.verdicts import judge
 from ebpf.errors import FormatError, KernelError, NotSupportedError
 from ebpf.isa import Insn, decode, encode
 from ebpf.isa.opcodes import CALL, JA, LD_IMM64
-from ebpf.kernels.user.helpers import body, why_not
+from ebpf.kernels.user.helpers import WITH_OBJECTS, body, why_not
 from ebpf.kernels.user.maps import Map, ProgArray
 from ebpf.kernels.user.types import function_address, kernel_types
 from ebpf.sys.calls import ProgLoad
@@ -144,7 +144,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
         source_lines(call, btf),
         btf=btf,
         functions=function_types(call),
-        kernel_btf=kernel_types(),
+        kernel_btf=kernel_types() if _needs_types(insns) else None,
         strict_alignment=bool(call.flags & ProgFlag.STRICT_ALIGNMENT),
         sleepable=bool(call.flags & ProgFlag.SLEEPABLE),
     )
@@ -225,6 +225,16 @@ def _compile(program: LoadedProgram) -> None:
 
     code = Compiled(program.prepared, lambda table: [value(slot) for slot in table])
     program.code, program.entry = code, code.entry
+
+
+def _needs_types(insns: tuple[Insn, ...]) -> bool:
+    """Whether a program has to do with the kernel's objects or functions."""
+    return any(
+        insn.src == PseudoSrc.BTF_ID
+        if insn.opcode == LD_IMM64
+        else insn.opcode == CALL and (insn.src == CallSrc.KFUNC_CALL or (insn.src == CallSrc.HELPER and insn.imm in WITH_OBJECTS))
+        for insn in insns
+    )
 
 
 def fix_up(insns: tuple[Insn, ...], dead: frozenset[int]) -> tuple[Insn, ...]:
