@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fuzz.engines import Outcome, Session, possible_cpus
-from fuzz.programs import Made, make
+from fuzz.programs import make
+from fuzz.shapes import Made
 from fuzz.shrink import shrink, text
 
 from ebpf.kernels.linux import LinuxKernel
@@ -68,8 +69,9 @@ def part(seeds: range, names: Sequence[str], show: int) -> Counter[str]:
         made = make(seed)
         outcomes = engines.run(made)
         what = difference(outcomes)
-        counts["programs"] += 1
-        counts["insns"] += len(made.insns)
+        counts["seeds"] += 1
+        counts["programs"] += 1 + len(made.tails)
+        counts["insns"] += sum(map(len, (made.insns, *made.tails)))
         counts["refused by all"] += not what and bool(outcomes[names[0]].refused)
         counts[what or "same"] += 1
         if what:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from fuzz.programs import Made
+from fuzz.shapes import Made
 
 from ebpf.isa import Insn, disasm
 from ebpf.isa.opcodes import EXIT, LD_IMM64

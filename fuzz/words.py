@@ -6,7 +6,7 @@ from typing import Final
 
 from ebpf.isa import OPCODES, Form, Insn
 from ebpf.isa.opcodes import BYTES, CALL, FP, LD_IMM64, Alu, Atomic, Class, Mode, Size
-from ebpf.uapi import HELPERS, CallSrc
+from ebpf.uapi import HELPERS, CallSrc, PseudoSrc
 
 Code = list[Insn]
 
@@ -98,8 +98,9 @@ def is_call(insn: Insn) -> bool:
     return insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL
 
 
-def to_function(distance: int) -> Insn:
-    return Insn(CALL, src=CallSrc.PSEUDO_CALL, imm=distance)
+def names_function(insn: Insn) -> bool:
+    """Whether it calls a function of the program or has its address."""
+    return is_call(insn) or (insn.opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC)
 
 
 def alu(rng: random.Random, dst: int, src: int) -> Insn:

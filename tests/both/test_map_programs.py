@@ -200,6 +200,9 @@ def test_tail_calls_go_on_in_another_program_33_times_at_most(kernel: Kernel, en
         assert seen(held, 6)[5] == 7
         jump.delete(number(0))
         assert run(held, kernel, "below") == 43
+        # Each of the 34 waits for the next in a function of its own: they nest deeper than the calls of one program may.
+        jump.update(number(0), number(held.programs["below"].fd))
+        assert run(held, kernel, "below") == 42 + 34
         jump.update(number(1), number(held.programs["many"].fd))
         assert run(held, kernel, "many") == 5
         assert seen(held, 1) == [34]

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "interp"))
 sys.path.insert(0, str(Path(__file__).parents[3]))
 from cases import CASES, Case
 from chance import programs
-from fuzz.programs import Made, make_bare, make_wild
+from fuzz.programs import make_bare, make_wild
+from fuzz.shapes import Made
 
 from ebpf.cli.vm import _ENGINES, _HELPERS, _run_unchecked, read_program
 from ebpf.errors import EbpfError

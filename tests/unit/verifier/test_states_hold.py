@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from fuzz.programs import make
+from fuzz.programs import make_alone
 from fuzz.soundness import Watched, contains
 
 from ebpf.engine.interp import OPS
@@ -27,7 +27,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[UserKernel]:
 
 
 def watched(kernel: UserKernel, seed: int) -> str:
-    program = Watched(kernel, make(seed))
+    program = Watched(kernel, make_alone(seed))
     try:
         if program.skipped:
             return SKIPPED

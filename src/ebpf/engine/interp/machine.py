@@ -55,10 +55,14 @@ class InterpreterFault(EbpfError):
 
 @dataclass(slots=True)
 class Frame:
-    """A function that runs: where its caller goes on, the caller's r6 to r10, and what is left of its may_goto budget."""
+    """A function that runs: where its caller goes on, the caller's r6 to r10, and what is left of its may_goto budget.
+
+    `depth` counts the functions of its program that wait for it, itself included: another program's after a tail call do not.
+    """
 
     back: int
     saved: tuple[int, ...]
+    depth: int = 1
     budget: int = MAY_GOTO_LIMIT
     #: The caller's program, where a tail call led into another.
     before: "Program | None" = None
@@ -224,9 +228,10 @@ class Machine:
 
     def enter(self, slot: int, back: int) -> None:
         """Begin a function at `slot`; its exit goes on at `back`."""
-        if len(self.frames) == MAX_FRAMES:
+        depth = self.frames[-1].depth + 1
+        if depth > MAX_FRAMES:
             raise self.fault(f"calls nest deeper than {MAX_FRAMES} functions")
-        self.frames.append(Frame(back, tuple(self.registers[6:])))
+        self.frames.append(Frame(back, tuple(self.registers[6:]), depth))
         self.registers[FP] = self._fresh_stack()
         self.pc = slot
 
@@ -242,7 +247,7 @@ class Machine:
             raise NotSupportedError(f"insn {self.pc} of program {self.prepared.name!r}", "tail calls lead nowhere here")
         frame = self.frames[-1]
         frame.before = frame.before or self._program
-        frame.budget = MAY_GOTO_LIMIT
+        frame.budget, frame.depth = MAY_GOTO_LIMIT, 1
         self._switch(self._tails(target))
         self.registers[FP] = self._fresh_stack()
         self.pc = 0
