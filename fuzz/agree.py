@@ -8,6 +8,7 @@ from fuzz.programs import make
 from fuzz.shapes import Made
 from fuzz.shrink import shrink, text
 
+from ebpf.errors import EbpfError
 from ebpf.kernels.linux import LinuxKernel
 from ebpf.kernels.user.kernel import UserKernel
 from ebpf.sys.kernel import Kernel
@@ -67,9 +68,14 @@ def part(seeds: range, names: Sequence[str], show: int) -> Counter[str]:
     engines = Engines(names)
     for seed in seeds:
         made = make(seed)
-        outcomes = engines.run(made)
-        what = difference(outcomes)
         counts["seeds"] += 1
+        try:
+            outcomes = engines.run(made)
+        except EbpfError as error:
+            counts["failed"] += 1
+            print(f"-- seed {seed}: {error}", flush=True)
+            continue
+        what = difference(outcomes)
         counts["programs"] += 1 + len(made.tails)
         counts["insns"] += sum(map(len, (made.insns, *made.tails)))
         counts["refused by all"] += not what and bool(outcomes[names[0]].refused)

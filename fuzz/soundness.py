@@ -1,12 +1,14 @@
 """What the verifier says of registers, held against what they are: accepted programs run step by step on packets by chance.
 
 At each instruction every register and every slot of the stack must lie in one of the states that the verifier came there with.
-It walks every path for this: where it stops at a state that was proved, numbers that do not matter may be any. And nothing faults.
+It walks more for this than it does to judge: it stops where a state lies within one that was walked with all its numbers, not where
+those that matter do. And nothing faults.
 """
 
 import ctypes
 import random
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fuzz.engines import Session
@@ -16,11 +18,12 @@ from fuzz.shapes import MAPS, PACKET, Made
 from ebpf.engine.interp import Machine
 from ebpf.engine.program import Code
 from ebpf.engine.runtime.abi import Xdp
+from ebpf.engine.verifier.compare import WITHIN, covers
 from ebpf.engine.verifier.explore import Explorer
 from ebpf.engine.verifier.log import Log
 from ebpf.engine.verifier.num import Num, s32, s64
 from ebpf.engine.verifier.refusal import Refusal
-from ebpf.engine.verifier.reg import ANY_LINK, CTX, MAP_PTR, MAP_VALUE, NOT_INIT, PACKET_END, SCALAR, STACK, Reg
+from ebpf.engine.verifier.reg import ANY_LINK, CTX, FUNC, MAP_KEY, MAP_PTR, MAP_VALUE, MEM, NOT_INIT, PACKET_END, SCALAR, STACK, Reg
 from ebpf.engine.verifier.reg import PACKET as PACKET_PTR
 from ebpf.engine.verifier.rules import NEWEST
 from ebpf.engine.verifier.state import SPILL, ZERO_BYTE, Checkpoint, Slot, State
@@ -29,6 +32,7 @@ from ebpf.isa import Insn, decode
 from ebpf.kernels.user.kernel import UserKernel
 from ebpf.kernels.user.maps import Map
 from ebpf.kernels.user.run import interpreter, surroundings
+from ebpf.uapi import MapType
 
 _MOST_STEPS = 15_000
 _WORD = (1 << 64) - 1
@@ -46,16 +50,23 @@ class Seen:
 
 
 class Walker(Explorer):
-    """Walks every path and keeps what it came to each instruction with, by instruction and calls."""
+    """Walks on until a state lies within one that was walked with all its numbers, and keeps what it came to each place with."""
 
     def __init__(self, code: Code) -> None:
         super().__init__(code, NEWEST, Log(0, {}), _MOST_STEPS)
         self.places: defaultdict[Place, list[Seen]] = defaultdict(list)
+        self._walked: defaultdict[int, list[Checkpoint]] = defaultdict(list)
         self.points.proved = self._go_on  # type: ignore[method-assign]
+        # Which numbers matter is asked for states that stand for others: here none does.
+        self.env.precise = self.env.precise_slot = lambda *_: None  # type: ignore[method-assign]
 
     def _go_on(self, slot: int, state: State, processed: int) -> bool:
-        """Nothing was proved before; a state that comes from nowhere leaves no number to widen."""
-        state.parent = Checkpoint(slot, state.copy(), None)
+        """Whether the state lies within one before; a state that comes from nowhere leaves no number to widen."""
+        points = self._walked[slot]
+        if any(covers(point, state, [], WITHIN, lenient=self.env.lenient) for point in points):
+            return True
+        state.parent, state.history = Checkpoint(slot, state.copy(), None), None
+        points.append(state.parent)
         return False
 
     def _step(self, slot: int, insn: Insn, state: State) -> int:
@@ -63,6 +74,10 @@ class Walker(Explorer):
         frame = state.frames[-1]
         self.places[place].append(Seen(tuple(frame.regs), dict(frame.stack)))
         return super()._step(slot, insn, state)
+
+
+class Wrong(EbpfError):
+    """Something did not lie in any state."""
 
 
 class Watched:
@@ -98,23 +113,24 @@ class Watched:
         with surroundings(self._kernel) as env:
             machine = interpreter(self._kernel, self._held, env, regions)
             machine.start(where)
-            return self._steps(machine, xdp)
-
-    def _steps(self, machine: Machine, xdp: Xdp) -> str:
-        bounds = _Bounds(machine, xdp, {fd: held.map for fd, held in self._held.maps.items()})
-        try:
-            while machine.running:
-                place = machine.pc, tuple(frame.back for frame in machine.frames[1:])
-                states = self._states.get(place)
-                if not states:
-                    return f"insn {machine.pc}: the verifier never came here"
-                if all(bounds.outside(seen) for seen in states):
-                    wrong = {bounds.outside(seen) for seen in states}
-                    return f"insn {machine.pc}: " + " | ".join(sorted(wrong)[:3])
-                machine.step()
-        except EbpfError as error:
-            return f"fault: {error}"
+            _watch(machine, self._states, _Bounds(machine, xdp, self._maps()))
+            try:
+                while machine.step():
+                    pass
+            except Wrong as wrong:
+                return str(wrong)
+            except EbpfError as error:
+                return f"fault: {error}"
         return ""
+
+    def _maps(self) -> dict[int, list[Map]]:
+        """By descriptor, the map; by what the verifier calls a map's insides (~descriptor), the maps in it."""
+        session = self._session
+        out = {fd: [held.map] for fd, held in self._held.maps.items()}
+        for number, fd in enumerate(session.fds):
+            if MAPS[number].inner and fd in out:
+                out[~fd] = [self._kernel.map_at(session.fds[inner], "fuzz").map for _, inner in MAPS[number].inner]
+        return out
 
     def close(self) -> None:
         self._session.close()
@@ -136,12 +152,37 @@ def part(seeds: range, runs: int = 3) -> Counter[str]:
     return counts
 
 
+def _watch(machine: Machine, states: Mapping[Place, Sequence[Seen]], bounds: "_Bounds") -> None:
+    """Look at each instruction before it is carried out, those of callbacks too. They raise Wrong."""
+    step, call, callbacks = machine.step, machine.call, set[int]()
+
+    def looked_at() -> bool:
+        # A callback's frame has the helper's call where a function's has the instruction behind its call.
+        backs = tuple(frame.back + (depth in callbacks) for depth, frame in enumerate(machine.frames[1:], 1))
+        found = states.get((machine.pc, backs))
+        if not found:
+            raise Wrong(f"insn {machine.pc}: the verifier never came here")
+        if all(bounds.outside(seen) for seen in found):
+            raise Wrong(f"insn {machine.pc}: " + " | ".join(sorted({bounds.outside(seen) for seen in found})[:3]))
+        return step()
+
+    def called(function: int, *args: int) -> int:
+        depth = len(machine.frames)
+        callbacks.add(depth)
+        try:
+            return call(function, *args)
+        finally:
+            callbacks.discard(depth)
+
+    machine.step, machine.call = looked_at, called  # type: ignore[method-assign]
+
+
 class _Bounds:
     """Whether a machine's registers and stack lie in a state."""
 
-    def __init__(self, machine: Machine, xdp: Xdp, maps: dict[int, Map]) -> None:
-        self._machine, self._maps = machine, maps
-        self._ctx, self._data, self._end = ctypes.addressof(xdp), xdp.data, xdp.data_end
+    def __init__(self, machine: Machine, xdp: Xdp, maps: dict[int, list[Map]]) -> None:
+        self._machine, self._xdp, self._maps = machine, xdp, maps
+        self._ctx = ctypes.addressof(xdp)
 
     def outside(self, seen: Seen) -> str:
         """What does not lie in a state, or nothing."""
@@ -170,26 +211,34 @@ class _Bounds:
             return True
         if reg.maybe_null and not value:
             return True
-        base = {SCALAR: 0, CTX: self._ctx, STACK: self._top(reg.frame), PACKET_PTR: self._data}.get(reg.kind)
+        base = {SCALAR: 0, CTX: self._ctx, STACK: self._top(reg.frame), PACKET_PTR: self._xdp.data}.get(reg.kind)
         if base is not None:
             return contains(reg.num, value - reg.off - base & _WORD) if reg.kind != SCALAR else contains(reg.num, value)
         if reg.kind == PACKET_END:
-            return value == self._end
+            return value == self._xdp.data_end
         if reg.kind == MAP_PTR:
-            return value == self._maps[reg.fd].address
+            return any(value == held.address for held in self._maps[reg.fd])
+        if reg.kind == MAP_VALUE and reg.fd >= 0 and ~reg.fd in self._maps:
+            # What a map of maps answers with, until it is known that it is there.
+            return any(value == held.address for held in self._maps[~reg.fd])
         if reg.kind == MAP_VALUE:
-            return self._in_map(reg, value)
-        return False
+            return any(self._in_map(held, reg, value) for held in self._maps[reg.fd])
+        if reg.kind == MEM:
+            return any(self._inside(held, value) for (held, *_) in self._maps.values() if held.spec.map_type == MapType.RINGBUF)
+        if reg.kind == MAP_KEY:
+            return bool(value)
+        return reg.kind == FUNC
 
-    def _in_map(self, reg: Reg, value: int) -> bool:
+    def _inside(self, held: Map, value: int) -> bool:
+        return 0 <= value - held.data_address < held.header.data_size + 1
+
+    def _in_map(self, held: Map, reg: Reg, value: int) -> bool:
         """In the map's memory; in an array also so far into an element as the state says."""
-        held = self._maps[reg.fd]
-        into = value - held.data_address
-        if not 0 <= into < held.header.data_size + 1:
+        if not self._inside(held, value):
             return False
-        if held.spec.map_type != MAPS[0].type:
+        if held.spec.map_type != MapType.ARRAY:
             return True
-        size = held.header.elem_size
+        size, into = held.header.elem_size, value - held.data_address
         return any(contains(reg.num, into - size * number - reg.off & _WORD) for number in range(held.spec.max_entries))
 
 
