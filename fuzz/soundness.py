@@ -7,9 +7,9 @@ those that matter do. And nothing faults.
 
 import ctypes
 import random
+import struct
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from fuzz.engines import Session
 from fuzz.programs import make_alone
@@ -21,12 +21,12 @@ from ebpf.engine.runtime.abi import Xdp
 from ebpf.engine.verifier.compare import WITHIN, covers
 from ebpf.engine.verifier.explore import Explorer
 from ebpf.engine.verifier.log import Log
-from ebpf.engine.verifier.num import Num, s32, s64
+from ebpf.engine.verifier.num import UNKNOWN, Num
 from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import ANY_LINK, CTX, FUNC, MAP_KEY, MAP_PTR, MAP_VALUE, MEM, NOT_INIT, PACKET_END, SCALAR, STACK, Reg
 from ebpf.engine.verifier.reg import PACKET as PACKET_PTR
 from ebpf.engine.verifier.rules import NEWEST
-from ebpf.engine.verifier.state import SPILL, ZERO_BYTE, Checkpoint, Slot, State
+from ebpf.engine.verifier.state import SPILL, ZERO_BYTE, Checkpoint, Frame, State
 from ebpf.errors import EbpfError
 from ebpf.isa import Insn, decode
 from ebpf.kernels.user.kernel import UserKernel
@@ -35,18 +35,43 @@ from ebpf.kernels.user.run import interpreter, surroundings
 from ebpf.uapi import MapType
 
 _MOST_STEPS = 15_000
-_WORD = (1 << 64) - 1
+_WORD, _SIGN, _SIGN32 = (1 << 64) - 1, 1 << 63, 1 << 31
+_WHOLE = bytes([SPILL]) * 8
+_SLOTS = 64
+_FRAME = struct.Struct(f"<{_SLOTS}Q")
 _HEADROOM = 256
 
 Place = tuple[int, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
 class Seen:
-    """A frame as the verifier came to an instruction with it."""
+    """What there is to check of a frame as the verifier came to an instruction with it.
 
-    regs: tuple[Reg, ...]
-    stack: dict[int, Slot]
+    Registers that say something, those whose numbers are linked, and by place in the frame the words of stack: those that have a
+    register, and the bytes that are zero.
+    """
+
+    __slots__ = ("linked", "regs", "spilled", "zeros")
+
+    def __init__(self, frame: Frame) -> None:
+        self.regs = [(number, reg) for number, reg in enumerate(frame.regs) if _says_something(reg)]
+        numbers = [(number, reg) for number, reg in self.regs if reg.kind == SCALAR]
+        self.linked = [(number, reg.id) for number, reg in numbers if reg.id and not reg.flags & ANY_LINK]
+        self.spilled: list[tuple[int, Reg]] = []
+        self.zeros: list[tuple[int, int]] = []
+        for at, slot in frame.stack.items():
+            place = _SLOTS - 1 - at
+            if bytes(slot.types) == _WHOLE:
+                if _says_something(slot.reg):
+                    self.spilled.append((place, slot.reg))
+            elif ZERO_BYTE in slot.types:
+                self.zeros.append((place, int.from_bytes(bytes(255 * (kind == ZERO_BYTE) for kind in slot.types), "little")))
+
+
+def _says_something(reg: Reg) -> bool:
+    if reg.kind == SCALAR:
+        return reg.id != 0 or reg.num != UNKNOWN
+    return reg.kind != NOT_INIT
 
 
 class Walker(Explorer):
@@ -71,8 +96,7 @@ class Walker(Explorer):
 
     def _step(self, slot: int, insn: Insn, state: State) -> int:
         place = slot, tuple(frame.back + 1 for frame in state.frames[1:])
-        frame = state.frames[-1]
-        self.places[place].append(Seen(tuple(frame.regs), dict(frame.stack)))
+        self.places[place].append(Seen(state.frames[-1]))
         return super()._step(slot, insn, state)
 
 
@@ -152,7 +176,7 @@ def part(seeds: range, runs: int = 3) -> Counter[str]:
     return counts
 
 
-def _watch(machine: Machine, states: Mapping[Place, Sequence[Seen]], bounds: "_Bounds") -> None:
+def _watch(machine: Machine, states: Mapping[Place, list[Seen]], bounds: "_Bounds") -> None:
     """Look at each instruction before it is carried out, those of callbacks too. They raise Wrong."""
     step, call, callbacks = machine.step, machine.call, set[int]()
 
@@ -162,9 +186,13 @@ def _watch(machine: Machine, states: Mapping[Place, Sequence[Seen]], bounds: "_B
         found = states.get((machine.pc, backs))
         if not found:
             raise Wrong(f"insn {machine.pc}: the verifier never came here")
-        if all(bounds.outside(seen) for seen in found):
-            raise Wrong(f"insn {machine.pc}: " + " | ".join(sorted({bounds.outside(seen) for seen in found})[:3]))
-        return step()
+        bounds.look()
+        for place, seen in enumerate(found):
+            if not bounds.outside(seen):
+                # The next round is likely to lie there too.
+                found[0], found[place] = seen, found[0]
+                return step()
+        raise Wrong(f"insn {machine.pc}: " + " | ".join(sorted({bounds.outside(seen) for seen in found})[:3]))
 
     def called(function: int, *args: int) -> int:
         depth = len(machine.frames)
@@ -183,37 +211,46 @@ class _Bounds:
     def __init__(self, machine: Machine, xdp: Xdp, maps: dict[int, list[Map]]) -> None:
         self._machine, self._xdp, self._maps = machine, xdp, maps
         self._ctx = ctypes.addressof(xdp)
+        self._words: tuple[int, ...] = ()
 
     def outside(self, seen: Seen) -> str:
         """What does not lie in a state, or nothing."""
         values = self._machine.registers
-        same: dict[int, int] = {}
-        for number, reg in enumerate(seen.regs):
+        for number, reg in seen.regs:
             if not self._holds(reg, values[number]):
                 return f"r{number}={values[number]:#x} is not {reg.text(0)}"
-            if reg.kind == SCALAR and reg.id and not reg.flags & ANY_LINK and same.setdefault(reg.id, values[number]) != values[number]:
+        same: dict[int, int] = {}
+        for number, id_ in seen.linked:
+            if same.setdefault(id_, values[number]) != values[number]:
                 return f"r{number}={values[number]:#x} is not the same as another with its id"
-        top = self._top(len(self._machine.frames) - 1)
-        for at, slot in seen.stack.items():
-            held = ctypes.string_at(top - 8 * (at + 1), 8)
-            if any(kind == ZERO_BYTE and byte for kind, byte in zip(slot.types, held)):
-                return f"fp-{8 * (at + 1)}={held.hex()} has bytes that are not 0"
-            if bytes(slot.types) == bytes([SPILL]) * 8 and not self._holds(slot.reg, int.from_bytes(held, "little")):
-                return f"fp-{8 * (at + 1)}={held[::-1].hex()} is not {slot.reg.text(0)}"
+        for place, reg in seen.spilled:
+            if not self._holds(reg, self._words[place]):
+                return f"fp-{8 * (_SLOTS - place)}={self._words[place]:#x} is not {reg.text(0)}"
+        for place, bytes_ in seen.zeros:
+            if self._words[place] & bytes_:
+                return f"fp-{8 * (_SLOTS - place)}={self._words[place]:#x} has bytes that are not 0"
         return ""
+
+    def look(self) -> None:
+        """Read the running function's stack."""
+        self._words = _FRAME.unpack(ctypes.string_at(self._top(len(self._machine.frames) - 1) - _FRAME.size, _FRAME.size))
 
     def _top(self, frame: int) -> int:
         region = self._machine._stacks[frame]
         return region.base + region.size
 
     def _holds(self, reg: Reg, value: int) -> bool:
-        if reg.kind == NOT_INIT:
+        kind = reg.kind
+        if kind == SCALAR:
+            return contains(reg.num, value)
+        if kind == NOT_INIT or (reg.maybe_null and not value):
             return True
-        if reg.maybe_null and not value:
-            return True
-        base = {SCALAR: 0, CTX: self._ctx, STACK: self._top(reg.frame), PACKET_PTR: self._xdp.data}.get(reg.kind)
-        if base is not None:
-            return contains(reg.num, value - reg.off - base & _WORD) if reg.kind != SCALAR else contains(reg.num, value)
+        if kind == PACKET_PTR:
+            # So many bytes are proved from where the fixed part of its offset begins.
+            proved = value - reg.off + max(reg.rng, 0) <= self._xdp.data_end
+            return proved and contains(reg.num, value - reg.off - self._xdp.data & _WORD)
+        if kind in (CTX, STACK):
+            return contains(reg.num, value - reg.off - (self._ctx if kind == CTX else self._top(reg.frame)) & _WORD)
         if reg.kind == PACKET_END:
             return value == self._xdp.data_end
         if reg.kind == MAP_PTR:
@@ -244,11 +281,12 @@ class _Bounds:
 
 def contains(num: Num, value: int) -> bool:
     """Whether a number is one of those that a Num stands for."""
+    if value & ~num.mask & _WORD != num.value:
+        return False
     low = value & 0xFFFFFFFF
     return (
-        value & ~num.mask & _WORD == num.value
-        and num.umin <= value <= num.umax
-        and num.smin <= s64(value) <= num.smax
+        num.umin <= value <= num.umax
+        and num.smin <= (value ^ _SIGN) - _SIGN <= num.smax
         and num.umin32 <= low <= num.umax32
-        and num.smin32 <= s32(low) <= num.smax32
+        and num.smin32 <= (low ^ _SIGN32) - _SIGN32 <= num.smax32
     )
