@@ -14,6 +14,54 @@ static inline u8 *pages(struct rt_map *map) { return map->data - 3 * RT_PAGE; }
 static inline u64 *consumer(struct rt_map *map) { return (u64 *)(map->data - 2 * RT_PAGE); }
 static inline u64 *producer(struct rt_map *map) { return (u64 *)(map->data - RT_PAGE); }
 
+/* Who writes the records that are not finished, by where they begin: a writer may be killed, and its record would be waited for for
+ * ever. It stands in the producer's page, which readers cannot write. `at` is the record's position + 1 (0: free). */
+enum { NOTES = 128, LOOKS_BEFORE = 16 };
+struct note {
+    u64 at, tid;
+};
+struct notes {
+    u64 producer, stuck, looks, unused[5];
+    struct note of[NOTES];
+};
+_Static_assert(sizeof(struct notes) <= RT_PAGE, "notes are in the producer's page");
+
+static inline struct notes *notes(struct rt_map *map) { return (struct notes *)producer(map); }
+static inline struct note *note_of(struct rt_map *map, u64 at) { return &notes(map)->of[at / 8 % NOTES]; }
+
+/* Free a note: of a record that was finished, or whose writer is dead. That one is discarded then, and a reader that sleeps is told. */
+static __attribute__((noinline, cold)) int release_note(struct rt_map *map, struct note *note, u64 read, u64 end)
+{
+    u64 at = __atomic_load_n(&note->at, __ATOMIC_ACQUIRE) - 1, behind = end - at;
+    if (behind && behind <= end - read && behind <= map->max_entries) {
+        u32 *header = (u32 *)(map->data + (at & (map->max_entries - 1)));
+        u32 length = __atomic_load_n(header, __ATOMIC_ACQUIRE);
+        if (length & BUSY) {
+            if (!rt_is_dead((u32)note->tid))
+                return 0;
+            __atomic_store_n(header, (length & ~BUSY) | DISCARD, __ATOMIC_SEQ_CST);
+            u64 one = 1;
+            if (map->event_fd >= 0)
+                (void)!write(map->event_fd, &one, 8);
+        }
+    }
+    __atomic_store_n(&note->at, 0, __ATOMIC_RELEASE);
+    return 1;
+}
+
+/* The reader waits for a record that is not finished: is somebody still at it? Asked now and then, and when there is no room. */
+static __attribute__((noinline, cold)) void look_for_writer(struct rt_map *map, u64 read, u64 write, int now)
+{
+    struct notes *all = notes(map);
+    if (all->stuck != read + 1) {
+        all->stuck = read + 1;
+        all->looks = 0;
+    }
+    struct note *note = note_of(map, read);
+    if ((now || ++all->looks % LOOKS_BEFORE == 0) && note->at == read + 1)
+        release_note(map, note, read, write);
+}
+
 static void *reserve(struct rt_map *map, u64 size)
 {
     u64 mask = map->max_entries - 1, room = (size + 8 + 7) & ~7ull;
@@ -21,9 +69,19 @@ static void *reserve(struct rt_map *map, u64 size)
         return NULL;
     rt_lock(&map->lock);
     u64 read = __atomic_load_n(consumer(map), __ATOMIC_ACQUIRE), write = *producer(map);
-    if (write + room - read > map->max_entries) {
+    int full = write + room - read > map->max_entries;
+    if (write != read && __builtin_expect(*(u32 *)(map->data + (read & mask & ~7ull)) & BUSY, 0))
+        look_for_writer(map, read, write, full);
+    if (full) {
         rt_unlock(&map->lock);
         return NULL;
+    }
+    struct note *note = note_of(map, write);
+    u64 behind = write - (note->at - 1);
+    /* Most notes are of records that were read long ago. */
+    if (!note->at || behind > write - read || release_note(map, note, read, write)) {
+        note->tid = map->lock;
+        __atomic_store_n(&note->at, write + 1, __ATOMIC_RELEASE);
     }
     u8 *header = map->data + (write & mask);
     u32 words[2] = {(u32)size | BUSY, (u32)((header - pages(map)) / RT_PAGE)};

@@ -31,7 +31,7 @@ u32 rt_self(void)
 }
 
 /* A thread that was killed but not reaped is dead too: its parent may be the very one that waits here. */
-static int is_dead(u32 tid)
+int rt_is_dead(u32 tid)
 {
     char path[32], text[256];
     if (kill((pid_t)tid, 0) && errno == ESRCH)
@@ -61,7 +61,7 @@ int rt_lock_slowly(u32 *word, u32 self)
         if (round % LOOKS)
             continue;
         u32 owner = __atomic_load_n(word, __ATOMIC_RELAXED);
-        if (owner && is_dead(owner) && __atomic_compare_exchange_n(word, &owner, self, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        if (owner && rt_is_dead(owner) && __atomic_compare_exchange_n(word, &owner, self, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
             return 1;
     }
 }

@@ -202,6 +202,8 @@ u32 rt_self(void);
 /* How many forks lie between the loading of this library and here. */
 extern u32 rt_forks;
 int rt_lock_slowly(u32 *word, u32 self);
+/* Whether a thread is no more. Takes system calls. */
+int rt_is_dead(u32 tid);
 static inline int rt_lock(u32 *word)
 {
     u32 self = rt_self(), free = 0;
