@@ -5,7 +5,6 @@
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import make_dataclass
 from enum import IntEnum
 from keyword import iskeyword
 from typing import Any
@@ -242,6 +241,8 @@ def _record(name: str, size: int, parts: list[tuple[str, Codec, int, int]]) -> C
         raise FormatError(f"struct {name!r} has two members of one name", where="BTF")
     if any(bit + (width or 8 * codec.size) > 8 * size for _, codec, bit, width in parts):
         raise FormatError(f"struct {name!r} has members beyond its end", where="BTF")
+    from dataclasses import make_dataclass
+
     cls = make_dataclass(
         name if name.isidentifier() and not iskeyword(name) else "struct", [(f, Any, None) for f in fields], unsafe_hash=True
     )

@@ -5,7 +5,6 @@ Pure: types in, numbers out; `object` puts them into instructions. Names are com
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import IntEnum
 
 from ebpf.btf.index import essential
@@ -52,15 +51,15 @@ class Step:
     name: str = ""
 
 
-@dataclass(slots=True)
 class Place:
-    """Where an access leads in one BTF."""
+    """Where an access leads in one BTF: `steps` by which, and how many `bits` from the beginning."""
 
-    btf: Btf
-    root: int
-    kind: Relo
-    steps: list[Step] = field(default_factory=list)
-    bits: int = 0
+    __slots__ = ("bits", "btf", "kind", "root", "steps")
+
+    def __init__(self, btf: Btf, root: int, kind: Relo) -> None:
+        self.btf, self.root, self.kind = btf, root, kind
+        self.steps: list[Step] = []
+        self.bits = 0
 
     def describe(self) -> str:
         """The access as C writes it, in brackets the id and offset."""

@@ -1,7 +1,6 @@
 """The .BTF.ext section: which function, source line and CO-RE record belongs to which instruction."""
 
 import struct
-from dataclasses import dataclass, field
 
 from ebpf.btf import Btf
 from ebpf.errors import FormatError
@@ -10,13 +9,13 @@ _HEADER = struct.Struct("<HBBIIIII")
 _BLOCK = struct.Struct("<II")
 
 
-@dataclass(slots=True)
 class Ext:
     """Records by section name, each a tuple of u32 words whose first is the offset in bytes from the section's beginning."""
 
-    funcs: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
-    lines: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
-    core: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.funcs: dict[str, list[tuple[int, ...]]] = {}
+        self.lines: dict[str, list[tuple[int, ...]]] = {}
+        self.core: dict[str, list[tuple[int, ...]]] = {}
 
 
 def read_ext(data: bytes, btf: Btf, path: str) -> Ext:

@@ -2,13 +2,17 @@
 
 import struct
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from ebpf.btf import Answer, Btf, Matcher
+from ebpf.btf import Btf
 from ebpf.errors import FormatError
 from ebpf.isa.opcodes import CALL, LD_IMM64
 from ebpf.object.resolve import Found, Resolver
 from ebpf.spec import CoreReloc, Extern, ObjectSpec, ProgramSpec, Reloc, RelocKind
 from ebpf.uapi import CallSrc, PseudoSrc
+
+if TYPE_CHECKING:
+    from ebpf.btf import Answer, Matcher
 
 _INSN = struct.Struct("<BBhi")
 _CLASS, _LD, _LDX, _ST, _STX, _ALU, _ALU64 = 0x07, 0x00, 0x01, 0x02, 0x03, 0x04, 0x07
@@ -86,7 +90,7 @@ class Code:
 
     # -- CO-RE
 
-    def match(self, record: CoreReloc, matcher: Matcher, path: str) -> None:
+    def match(self, record: CoreReloc, matcher: "Matcher", path: str) -> None:
         """Apply a CO-RE record. Raises FormatError."""
         try:
             answer = matcher.answer(record.type_id, record.access, record.kind)
@@ -102,7 +106,7 @@ class Code:
         for at in (slot, slot + 1) if wide else (slot,):
             _INSN.pack_into(self.code, at * 8, CALL, 0, 0, POISON_CORE)
 
-    def _patch(self, slot: int, answer: Answer) -> bool:
+    def _patch(self, slot: int, answer: "Answer") -> bool:
         """Put an answer into its instruction; False if the instruction must never run."""
         if answer.poisoned:
             return False
@@ -138,13 +142,15 @@ def matched(spec: ObjectSpec, program: ProgramSpec, types: Btf) -> bytes:
     """The code of a program with its CO-RE records applied for a kernel that has these types, nothing else. Raises FormatError."""
     code = Code(program)
     if program.core_relocs and spec.btf is not None:
+        from ebpf.btf import Matcher
+
         matcher = Matcher(spec.btf, lambda: iter((types,)))
         for record in program.core_relocs:
             code.match(record, matcher, spec.path)
     return bytes(code.code)
 
 
-def _require(answer: Answer, there: int, expected: int) -> None:
+def _require(answer: "Answer", there: int, expected: int) -> None:
     if answer.checked and there != expected:
         raise FormatError(f"the instruction holds {there}, not {expected} as its record says", where="CO-RE")
 

@@ -6,14 +6,18 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from ebpf.btf import Btf, Kind, Matcher, compatible, essential
+from ebpf.btf import Btf, Kind, essential
 from ebpf.errors import EbpfError, FormatError, NotFoundError, NotSupportedError, near
 from ebpf.records import record
 from ebpf.spec import Extern, ExternKind, ObjectSpec
 from ebpf.sys.calls import FdById, GetBtfInfo, NextId, ProgLoad
 from ebpf.sys.kernel import FUNCTIONS, VMLINUX, Kernel
-from ebpf.uapi import HELPERS_BY_NAME, Cmd, ProgType
+from ebpf.uapi import Cmd, ProgType
+
+if TYPE_CHECKING:
+    from ebpf.btf import Matcher
 
 _KALLSYMS = "/proc/kallsyms"
 _NO_TYPES = "this kernel tells no types (CONFIG_DEBUG_INFO_BTF; /sys/kernel/btf/vmlinux)"
@@ -94,9 +98,11 @@ class Resolver:
             out.append(Module(info.name, self.types.split(info.data, info.name), fd))
 
     @cached_property
-    def matcher(self) -> Matcher:
+    def matcher(self) -> "Matcher":
         """What answers CO-RE records."""
         assert self.spec.btf is not None
+        from ebpf.btf import Matcher
+
         return Matcher(self.spec.btf, self._targets)
 
     def _targets(self) -> Iterator[Btf]:
@@ -145,6 +151,8 @@ class Resolver:
         own = self.functions if extern.kind == ExternKind.FUNCTION else self.types
         btf = found.module.btf if found.module is not None else own
         assert self.spec.btf is not None
+        from ebpf.btf import compatible
+
         return not extern.type_id or compatible(self.spec.btf, extern.type_id, btf, btf.resolve(btf.type(found.id).ref).id)
 
     def address(self, extern: Extern) -> int:
@@ -256,6 +264,8 @@ class Resolver:
 
     def _accepts(self, helper: str) -> bool:
         """Whether a kprobe program may call a helper: asked of the verifier."""
+        from ebpf.uapi import HELPERS_BY_NAME
+
         insns = struct.pack("<BBhiBBhi", 0x85, 0, 0, HELPERS_BY_NAME[helper].id, 0x95, 0, 0, 0)
         try:
             self.kernel.close(self.kernel.bpf(ProgLoad(int(ProgType.KPROBE), insns, "GPL")).fd)

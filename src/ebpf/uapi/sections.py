@@ -3,14 +3,12 @@
 `extra` says what may follow: "" nothing, "/" something after a slash (or nothing), as libbpf's `+`.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ebpf.uapi.bpf import AttachType, ProgType
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """A row: the name, the program type, the expected attach type, whether `/target` may follow, and load flags."""
 
     name: str
