@@ -1,8 +1,8 @@
 """Programs put together: an entry function, the subprograms that it reaches, and the records that go with their code."""
 
+import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Set
 
 from ebpf.btf import Btf, Kind
 from ebpf.elf.ext import Ext
@@ -10,7 +10,6 @@ from ebpf.elf.externs import KCONFIG
 from ebpf.elf.file import ElfFile, Relocation, Section, Symbol
 from ebpf.elf.maps import ARENA
 from ebpf.errors import FormatError
-from ebpf.isa import Insn, encode
 from ebpf.isa.opcodes import CALL, LD_IMM64
 from ebpf.records import record
 from ebpf.spec import CoreReloc, Extern, ExternKind, FuncInfo, LineInfo, MapSpec, Reloc, RelocKind
@@ -26,13 +25,13 @@ _MOST_TOGETHER = 4_000_000
 
 @record
 class Function:
-    """A function: slots [begin, end) of its section, whose instructions are `code` (None: half an ld_imm64)."""
+    """A function: slots [begin, end) of its section; `halves` are the section's slots that are the second of an ld_imm64."""
 
     name: str
     section: Section
     begin: int
     end: int
-    code: list[Insn | None]
+    halves: Set[int]
     binding: int
 
     @property
@@ -53,6 +52,7 @@ class Linked:
 
 
 _Record = tuple[int, ...]
+_IMM = struct.Struct("<i")
 
 
 @record
@@ -87,6 +87,20 @@ def _handlers(btf: Btf | None) -> dict[str, str]:
     return {btf.name(tag.ref): tag.name.removeprefix(_HANDLER) for tag in tags}
 
 
+def _unresolved(function: Function, relocations: Mapping[int, Relocation]) -> list[int]:
+    """The slots of a function that are to be changed: those with a relocation, and calls of functions of its section."""
+    data = function.section.data
+    opcodes = data[function.begin * 8 : function.end * 8 : 8]
+    found = {slot for slot in relocations if function.begin <= slot < function.end}
+    at = opcodes.find(CALL)
+    while at >= 0:
+        slot = function.begin + at
+        if data[slot * 8 + 1] >> 4 == CallSrc.PSEUDO_CALL:
+            found.add(slot)
+        at = opcodes.find(CALL, at + 1)
+    return sorted(found)
+
+
 class Linker:
     """Makes programs of an object's functions, one after the other."""
 
@@ -112,6 +126,7 @@ class Linker:
         self._handlers = _handlers(btf)
         self._funcs, self._lines, self._core = _tables(ext.funcs), _tables(ext.lines), _tables(ext.core)
         self._together = 0
+        self._texts: dict[int, str] = {}
 
     def link(self, entry: Function) -> Linked:
         """The program that begins with `entry`. Raises FormatError for a relocation that means nothing."""
@@ -124,11 +139,11 @@ class Linker:
                 where = f"program {entry.name!r}"
                 raise FormatError(f"its exception callback {handler!r} is no global function", path=self.elf.path, where=where)
             code.add(self._named[handler])
-        self._together += len(code.slots)
+        self._together += len(code.code) // 8
         if self._together > _MOST_TOGETHER:
             raise FormatError(f"all programs together have more than {_MOST_TOGETHER} instructions", path=self.elf.path)
         return Linked(
-            insns=encode(insn for insn in code.slots if insn is not None),
+            insns=bytes(code.code),
             relocs=tuple(sorted(code.relocs, key=lambda r: r.slot)),
             core_relocs=tuple(self._core_relocs(code)),
             func_infos=tuple(FuncInfo(slot, record[1]) for slot, record in code.records(self._funcs)),
@@ -139,7 +154,15 @@ class Linker:
         if self._btf is None:
             return
         for slot, (_, path_off, text_off, place, *_) in code.records(self._lines):
-            yield LineInfo(slot, self._btf.string(path_off), place >> 10, place & 0x3FF, self._btf.string(text_off), path_off, text_off)
+            yield LineInfo(slot, self._text(path_off), place >> 10, place & 0x3FF, self._text(text_off), path_off, text_off)
+
+    def _text(self, offset: int) -> str:
+        """A string of the object's types: many lines are of one file, and many instructions of one line."""
+        known = self._texts.get(offset)
+        if known is None:
+            assert self._btf is not None
+            known = self._texts[offset] = self._btf.string(offset)
+        return known
 
     def _core_relocs(self, code: "_Code") -> Iterator[CoreReloc]:
         if self._btf is None:
@@ -154,7 +177,7 @@ class _Code:
     def __init__(self, linker: Linker) -> None:
         self._linker = linker
         self._starts: dict[tuple[int, int], tuple[int, Function]] = {}
-        self.slots: list[Insn | None] = []
+        self.code = bytearray()
         self.relocs: list[Reloc] = []
 
     def add(self, entry: Function) -> None:
@@ -180,9 +203,9 @@ class _Code:
                     yield start + slot - function.begin, record
 
     def _append(self, function: Function) -> None:
-        self._starts[function.key] = len(self.slots), function
-        self.slots += function.code[function.begin : function.end]
-        if len(self.slots) > _MOST_SLOTS:
+        self._starts[function.key] = len(self.code) // 8, function
+        self.code += function.section.data[function.begin * 8 : function.end * 8]
+        if len(self.code) > _MOST_SLOTS * 8:
             raise self._bad(f"has more than {_MOST_SLOTS} instructions with its subprograms", f"program {function.name!r}")
 
     def _bad(self, why: str, where: str) -> FormatError:
@@ -200,50 +223,65 @@ class _Code:
         """Resolve the function's instructions; yields each function that has to be appended before going on."""
         start, _ = self._starts[function.key]
         relocations = self._linker.relocations.get(function.section.index, {})
-        for slot in range(function.begin, function.end):
-            relocation, insn = relocations.get(slot), function.code[slot]
+        for slot in _unresolved(function, relocations):
+            relocation = relocations.get(slot)
             where = f"function {function.name!r}, insn {slot - function.begin}"
-            if insn is None:
-                if relocation is not None:
-                    raise self._bad("a relocation of the middle of an instruction", where)
-                continue
+            if slot in function.halves:
+                raise self._bad("a relocation of the middle of an instruction", where)
             here = start + slot - function.begin
             callee: tuple[int, int] | None = None
             if relocation is not None:
-                insn, callee = self._relocate(insn, here, relocation.type, self._linker.elf.symbols[relocation.symbol], where)
-            elif insn.opcode == CALL and insn.src == CallSrc.PSEUDO_CALL:
-                callee = function.section.index, slot + insn.imm + 1
+                callee = self._relocate(here, relocation.type, self._linker.elf.symbols[relocation.symbol], where)
+            else:
+                callee = function.section.index, slot + self._imm(here) + 1
             if callee is not None:
                 target = self._linker.functions.get(callee)
                 if target is None:
                     raise self._bad(f"calls slot {callee[1]} of its section, where no function begins", where)
                 if callee not in self._starts:
                     yield target
-                insn = replace(insn, imm=self._starts[callee][0] - here - 1)
-            self.slots[here] = insn
+                _IMM.pack_into(self.code, here * 8 + 4, self._starts[callee][0] - here - 1)
 
-    def _relocate(self, insn: Insn, here: int, kind: int, symbol: Symbol, where: str) -> tuple[Insn, tuple[int, int] | None]:
-        """The instruction as it is to be, and the function that it calls or whose address it takes."""
+    def _imm(self, here: int) -> int:
+        value: int = _IMM.unpack_from(self.code, here * 8 + 4)[0]
+        return value
+
+    def _put(self, here: int, src: int, imm: int | None = None, imm_hi: int | None = None, where: str = "") -> None:
+        """Change an instruction's source register and immediates."""
+        at = here * 8
+        self.code[at + 1] = self.code[at + 1] & 0xF | src << 4
+        for place, value in ((at + 4, imm), (at + 12, imm_hi)):
+            if value is not None:
+                if not -1 << 31 <= value < 1 << 31:
+                    raise self._bad(f"offset {value} does not fit into 32 bits", where)
+                _IMM.pack_into(self.code, place, value)
+
+    def _relocate(self, here: int, kind: int, symbol: Symbol, where: str) -> tuple[int, int] | None:
+        """Make the instruction what it is to be; the answer is the function that it calls or whose address it takes."""
+        opcode = self.code[here * 8]
         if kind == _R_64_32:
-            if insn.opcode != CALL:
+            if opcode != CALL:
                 raise self._bad("a call's relocation is on another instruction", where)
             if symbol.section == _UNDEFINED:
                 self._extern(symbol.name, where)
                 self.relocs.append(Reloc(here, RelocKind.KFUNC, symbol.name))
-                return replace(insn, src=int(CallSrc.KFUNC_CALL), imm=0), None
+                self._put(here, CallSrc.KFUNC_CALL, 0)
+                return None
             # Clang leaves -1 in a call by the function's own symbol, and the distance from the section's beginning otherwise.
-            offset = insn.imm + 1 if symbol.kind == _SECTION_SYMBOL else 0
-            return replace(insn, src=int(CallSrc.PSEUDO_CALL)), (symbol.section, symbol.value // 8 + offset)
-        if kind != _R_64_64 or insn.opcode != LD_IMM64:
-            raise self._bad(f"relocation of type {kind} on opcode {insn.opcode:#x} is not known", where)
+            offset = self._imm(here) + 1 if symbol.kind == _SECTION_SYMBOL else 0
+            self._put(here, CallSrc.PSEUDO_CALL)
+            return symbol.section, symbol.value // 8 + offset
+        if kind != _R_64_64 or opcode != LD_IMM64:
+            raise self._bad(f"relocation of type {kind} on opcode {opcode:#x} is not known", where)
         if symbol.section == _UNDEFINED:
             extern = self._extern(symbol.name, where)
             if extern.kind == ExternKind.KCONFIG:
-                offset = extern.offset + insn.imm
+                offset = extern.offset + self._imm(here)
                 self.relocs.append(Reloc(here, RelocKind.MAP_VALUE, KCONFIG, offset))
-                return replace(insn, src=int(PseudoSrc.MAP_VALUE), imm=0, imm_hi=offset), None
+                self._put(here, PseudoSrc.MAP_VALUE, 0, offset, where)
+                return None
             self.relocs.append(Reloc(here, RelocKind.KSYM, symbol.name))
-            return insn, None
+            return None
         if symbol.section >= len(self._linker.elf.sections):
             raise self._bad(f"symbol {symbol.name!r} has no section", where)
         section = self._linker.elf.sections[symbol.section]
@@ -251,15 +289,18 @@ class _Code:
             if symbol.name not in self._linker.maps:
                 raise self._bad(f"map {symbol.name!r} is not defined" if symbol.name else "a static map: leave 'static' out", where)
             self.relocs.append(Reloc(here, RelocKind.MAP_FD, symbol.name))
-            return replace(insn, src=int(PseudoSrc.MAP_FD), imm=0, imm_hi=0), None
+            self._put(here, PseudoSrc.MAP_FD, 0, 0)
+            return None
         # The addend stands in the instruction: for a section's symbol it is the offset in the section.
-        offset = symbol.value + insn.imm
+        offset = symbol.value + self._imm(here)
         if section.flags & EXECUTABLE:
-            return replace(insn, src=int(PseudoSrc.FUNC), imm_hi=0), (section.index, offset // 8)
+            self._put(here, PseudoSrc.FUNC, None, 0)
+            return section.index, offset // 8
         name = self._linker.arena if section.name == ARENA else section.name
         if name not in self._linker.maps:
             raise self._bad(f"refers to section {section.name!r}, which is no map", where)
         if not 0 <= offset <= section.size:
             raise self._bad(f"offset {offset} is outside section {section.name!r}", where)
         self.relocs.append(Reloc(here, RelocKind.MAP_VALUE, name, offset))
-        return replace(insn, src=int(PseudoSrc.MAP_VALUE), imm=0, imm_hi=offset), None
+        self._put(here, PseudoSrc.MAP_VALUE, 0, offset, where)
+        return None

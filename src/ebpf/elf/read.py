@@ -11,7 +11,7 @@ from ebpf.elf.file import ElfFile, Section, SectionType, Symbol, read_elf
 from ebpf.elf.link import EXECUTABLE, Function, Linker
 from ebpf.elf.maps import ARENA, STRUCT_OPS, btf_maps, data_map, is_data, kconfig_map, struct_ops_maps, with_arena
 from ebpf.errors import FormatError
-from ebpf.isa import Insn, by_slot, decode
+from ebpf.isa.opcodes import LD_IMM64
 from ebpf.spec import Extern, MapSpec, ObjectSpec, ProgramSpec
 from ebpf.uapi import ProgType
 from ebpf.uapi.sections import Section as SectionRow
@@ -142,14 +142,10 @@ def _functions(elf: ElfFile) -> dict[tuple[int, int], Function]:
     for section in elf.sections:
         if section.type != SectionType.PROGBITS or not section.flags & EXECUTABLE or not section.data:
             continue
-        where = f"section {section.name!r}"
-        try:
-            code = by_slot(decode(section.data))
-        except FormatError as error:
-            raise FormatError(error.why, path=elf.path, where=f"{where}, {error.where}".removesuffix(", ")) from error
+        halves = _halves(section, elf.path)
         end = 0
         for symbol in sorted(symbols.get(section.index, {}).values(), key=lambda s: s.value):
-            function = _function(symbol, section, code, elf.path)
+            function = _function(symbol, section, halves, elf.path)
             if function.begin < end:
                 raise FormatError("overlaps the function before it", path=elf.path, where=f"function {symbol.name!r}")
             end = function.end
@@ -157,12 +153,27 @@ def _functions(elf: ElfFile) -> dict[tuple[int, int], Function]:
     return out
 
 
-def _function(symbol: Symbol, section: Section, code: list[Insn | None], path: str) -> Function:
+def _halves(section: Section, path: str) -> set[int]:
+    """The slots of a section that are the second of an ld_imm64. Raises FormatError for half an instruction."""
+    data, where = section.data, f"section {section.name!r}"
+    if len(data) % 8:
+        raise FormatError(f"bytecode of {len(data)} bytes is not a whole number of 8-byte slots", path=path, where=where)
+    opcodes, out = data[::8], set[int]()
+    at = opcodes.find(LD_IMM64)
+    while at >= 0:
+        if at + 1 == len(opcodes) or any(data[at * 8 + 8 : at * 8 + 12]):
+            raise FormatError("ld_imm64 without its second half", path=path, where=f"{where}, insn {at - len(out)}")
+        out.add(at + 1)
+        at = opcodes.find(LD_IMM64, at + 2)
+    return out
+
+
+def _function(symbol: Symbol, section: Section, halves: set[int], path: str) -> Function:
     begin, end = symbol.value // 8, (symbol.value + symbol.size) // 8
-    torn = symbol.value % 8 or symbol.size % 8 or end > len(code) or code[begin] is None or (end < len(code) and code[end] is None)
+    torn = symbol.value % 8 or symbol.size % 8 or end > len(section.data) // 8 or begin in halves or end in halves
     if torn:
         raise FormatError("does not lie in its section", path=path, where=f"function {symbol.name!r}")
-    return Function(symbol.name, section, begin, end, code, symbol.binding)
+    return Function(symbol.name, section, begin, end, halves, symbol.binding)
 
 
 def _program(linker: Linker, function: Function, licence: str, taken_for: str = "") -> ProgramSpec:
