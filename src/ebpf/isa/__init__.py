@@ -2,19 +2,24 @@
 
 from typing import TYPE_CHECKING
 
-from ebpf.isa.codec import by_slot, decode, encode
-from ebpf.isa.insn import Insn, called_register
 from ebpf.lazy import names
 
 if TYPE_CHECKING:
     from ebpf.isa.assembler import asm
     from ebpf.isa.check import problem, unused
+    from ebpf.isa.codec import by_slot, decode, encode
     from ebpf.isa.disassembler import disasm, disasm_one, xlated_imm
+    from ebpf.isa.insn import Insn, called_register
     from ebpf.isa.table import OPCODES, Form, Opcode
 
 __getattr__ = names(
     __name__,
     {
+        "by_slot": "codec",
+        "decode": "codec",
+        "encode": "codec",
+        "Insn": "insn",
+        "called_register": "insn",
         "asm": "assembler",
         "problem": "check",
         "unused": "check",
