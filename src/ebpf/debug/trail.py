@@ -8,30 +8,11 @@ from ebpf.isa.opcodes import CALL, EXIT, GOTOL, JA, LD_IMM64, Alu, Class
 from ebpf.uapi import HELPERS, CallSrc
 
 _ARGUMENTS: Final = frozenset(range(1, 6))
-_MOVES_PACKET: Final = frozenset(
-    row.id
-    for row in HELPERS.values()
-    if row.name
-    in {
-        "skb_store_bytes",
-        "l3_csum_replace",
-        "l4_csum_replace",
-        "clone_redirect",
-        "skb_vlan_push",
-        "skb_vlan_pop",
-        "skb_change_proto",
-        "skb_change_tail",
-        "skb_pull_data",
-        "skb_change_head",
-        "skb_adjust_room",
-        "xdp_adjust_head",
-        "xdp_adjust_meta",
-        "xdp_adjust_tail",
-        "msg_pull_data",
-        "msg_push_data",
-        "msg_pop_data",
-    }
-)
+
+
+def _moves_packet(insn: Insn) -> bool:
+    row = HELPERS.get(insn.imm) if insn.src == CallSrc.HELPER else None
+    return row is not None and row.moves_packet
 
 
 class Trail:
@@ -129,7 +110,7 @@ class Trail:
         """The place of the last call, or of the last one that moved the packet."""
         for place in range(len(self.path) - 2, -1, -1):
             insn = self.insn(place)
-            if insn.opcode == CALL and (not moves_packet or (insn.src == CallSrc.HELPER and insn.imm in _MOVES_PACKET)):
+            if insn.opcode == CALL and (not moves_packet or _moves_packet(insn)):
                 return place
         return None
 

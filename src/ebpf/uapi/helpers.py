@@ -81,7 +81,10 @@ class Ret(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Helper:
-    """A helper: `c_return` and `c_args` spell its C prototype, `since` is the first Linux that has it."""
+    """A helper: `c_return` and `c_args` spell its C prototype, `since` is the first Linux that has it.
+
+    `moves_packet`: pointers into the packet are void afterwards.
+    """
 
     id: int
     name: str
@@ -91,6 +94,7 @@ class Helper:
     ret: Ret
     since: str
     gpl: bool = False
+    moves_packet: bool = False
 
 
 _ROWS: Final = (
@@ -136,6 +140,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.MEM, Arg.SIZE, Arg.ANY),
         Ret.INT,
         "4.1",
+        moves_packet=True,
     ),
     Helper(
         10,
@@ -145,6 +150,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.ANY, Arg.ANY, Arg.ANY),
         Ret.INT,
         "4.1",
+        moves_packet=True,
     ),
     Helper(
         11,
@@ -154,6 +160,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.ANY, Arg.ANY, Arg.ANY),
         Ret.INT,
         "4.1",
+        moves_packet=True,
     ),
     Helper(
         12,
@@ -163,8 +170,18 @@ _ROWS: Final = (
         (Arg.CTX, Arg.MAP, Arg.ANY),
         Ret.VOID,
         "4.2",
+        moves_packet=True,
     ),
-    Helper(13, "clone_redirect", "long", "struct sk_buff *skb, u32 ifindex, u64 flags", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "4.2"),
+    Helper(
+        13,
+        "clone_redirect",
+        "long",
+        "struct sk_buff *skb, u32 ifindex, u64 flags",
+        (Arg.CTX, Arg.ANY, Arg.ANY),
+        Ret.INT,
+        "4.2",
+        moves_packet=True,
+    ),
     Helper(14, "get_current_pid_tgid", "u64", "", (), Ret.INT, "4.2"),
     Helper(15, "get_current_uid_gid", "u64", "", (), Ret.INT, "4.2"),
     Helper(16, "get_current_comm", "long", "void *buf, u32 size_of_buf", (Arg.MEM_UNINIT, Arg.SIZE), Ret.INT, "4.2"),
@@ -177,8 +194,9 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.ANY),
         Ret.INT,
         "4.3",
+        moves_packet=True,
     ),
-    Helper(19, "skb_vlan_pop", "long", "struct sk_buff *skb", (Arg.CTX,), Ret.INT, "4.3"),
+    Helper(19, "skb_vlan_pop", "long", "struct sk_buff *skb", (Arg.CTX,), Ret.INT, "4.3", moves_packet=True),
     Helper(
         20,
         "skb_get_tunnel_key",
@@ -250,6 +268,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.ANY),
         Ret.INT,
         "4.8",
+        moves_packet=True,
     ),
     Helper(32, "skb_change_type", "long", "struct sk_buff *skb, u32 type", (Arg.CTX, Arg.ANY), Ret.INT, "4.8"),
     Helper(
@@ -259,13 +278,31 @@ _ROWS: Final = (
     Helper(35, "get_current_task", "u64", "", (), Ret.INT, "4.8", gpl=True),
     Helper(36, "probe_write_user", "long", "void *dst, const void *src, u32 len", (Arg.ANY, Arg.MEM, Arg.SIZE), Ret.INT, "4.8"),
     Helper(37, "current_task_under_cgroup", "long", "struct bpf_map *map, u32 index", (Arg.MAP, Arg.ANY), Ret.INT, "4.9"),
-    Helper(38, "skb_change_tail", "long", "struct sk_buff *skb, u32 len, u64 flags", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "4.9"),
-    Helper(39, "skb_pull_data", "long", "struct sk_buff *skb, u32 len", (Arg.CTX, Arg.ANY), Ret.INT, "4.9"),
+    Helper(
+        38,
+        "skb_change_tail",
+        "long",
+        "struct sk_buff *skb, u32 len, u64 flags",
+        (Arg.CTX, Arg.ANY, Arg.ANY),
+        Ret.INT,
+        "4.9",
+        moves_packet=True,
+    ),
+    Helper(39, "skb_pull_data", "long", "struct sk_buff *skb, u32 len", (Arg.CTX, Arg.ANY), Ret.INT, "4.9", moves_packet=True),
     Helper(40, "csum_update", "s64", "struct sk_buff *skb, __wsum csum", (Arg.CTX, Arg.ANY), Ret.INT, "4.9"),
     Helper(41, "set_hash_invalid", "void", "struct sk_buff *skb", (Arg.CTX,), Ret.VOID, "4.9"),
     Helper(42, "get_numa_node_id", "long", "", (), Ret.INT, "4.9"),
-    Helper(43, "skb_change_head", "long", "struct sk_buff *skb, u32 len, u64 flags", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "4.11"),
-    Helper(44, "xdp_adjust_head", "long", "struct xdp_buff *xdp_md, int delta", (Arg.CTX, Arg.ANY), Ret.INT, "4.11"),
+    Helper(
+        43,
+        "skb_change_head",
+        "long",
+        "struct sk_buff *skb, u32 len, u64 flags",
+        (Arg.CTX, Arg.ANY, Arg.ANY),
+        Ret.INT,
+        "4.11",
+        moves_packet=True,
+    ),
+    Helper(44, "xdp_adjust_head", "long", "struct xdp_buff *xdp_md, int delta", (Arg.CTX, Arg.ANY), Ret.INT, "4.11", moves_packet=True),
     Helper(
         45,
         "probe_read_str",
@@ -296,6 +333,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.ANY, Arg.ANY),
         Ret.INT,
         "4.14",
+        moves_packet=True,
     ),
     Helper(51, "redirect_map", "long", "struct bpf_map *map, u64 key, u64 flags", (Arg.MAP, Arg.ANY, Arg.ANY), Ret.INT, "4.14"),
     Helper(
@@ -316,7 +354,7 @@ _ROWS: Final = (
         Ret.INT,
         "4.15",
     ),
-    Helper(54, "xdp_adjust_meta", "long", "struct xdp_buff *xdp_md, int delta", (Arg.CTX, Arg.ANY), Ret.INT, "4.15"),
+    Helper(54, "xdp_adjust_meta", "long", "struct xdp_buff *xdp_md, int delta", (Arg.CTX, Arg.ANY), Ret.INT, "4.15", moves_packet=True),
     Helper(
         55,
         "perf_event_read_value",
@@ -367,11 +405,12 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.ANY, Arg.ANY),
         Ret.INT,
         "4.17",
+        moves_packet=True,
     ),
     Helper(
         64, "bind", "long", "struct bpf_sock_addr *ctx, struct sockaddr *addr, int addr_len", (Arg.CTX, Arg.MEM, Arg.SIZE), Ret.INT, "4.17"
     ),
-    Helper(65, "xdp_adjust_tail", "long", "struct xdp_buff *xdp_md, int delta", (Arg.CTX, Arg.ANY), Ret.INT, "4.18"),
+    Helper(65, "xdp_adjust_tail", "long", "struct xdp_buff *xdp_md, int delta", (Arg.CTX, Arg.ANY), Ret.INT, "4.18", moves_packet=True),
     Helper(
         66,
         "skb_get_xfrm_state",
@@ -445,6 +484,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.MEM, Arg.SIZE),
         Ret.INT,
         "4.18",
+        moves_packet=True,
     ),
     Helper(
         74,
@@ -454,8 +494,18 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.MEM, Arg.SIZE),
         Ret.INT,
         "4.18",
+        moves_packet=True,
     ),
-    Helper(75, "lwt_seg6_adjust_srh", "long", "struct sk_buff *skb, u32 offset, s32 delta", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "4.18"),
+    Helper(
+        75,
+        "lwt_seg6_adjust_srh",
+        "long",
+        "struct sk_buff *skb, u32 offset, s32 delta",
+        (Arg.CTX, Arg.ANY, Arg.ANY),
+        Ret.INT,
+        "4.18",
+        moves_packet=True,
+    ),
     Helper(
         76,
         "lwt_seg6_action",
@@ -464,6 +514,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.MEM, Arg.SIZE),
         Ret.INT,
         "4.18",
+        moves_packet=True,
     ),
     Helper(77, "rc_repeat", "long", "void *ctx", None, Ret.UNKNOWN, "4.18"),
     Helper(78, "rc_keydown", "long", "void *ctx, u32 protocol, u64 scancode, u32 toggle", None, Ret.UNKNOWN, "4.18"),
@@ -518,6 +569,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.ANY, Arg.ANY),
         Ret.INT,
         "5.0",
+        moves_packet=True,
     ),
     Helper(
         91,
@@ -527,6 +579,7 @@ _ROWS: Final = (
         (Arg.CTX, Arg.ANY, Arg.ANY, Arg.ANY),
         Ret.INT,
         "5.0",
+        moves_packet=True,
     ),
     Helper(92, "rc_pointer_rel", "long", "void *ctx, s32 rel_x, s32 rel_y", None, Ret.UNKNOWN, "5.0"),
     Helper(93, "spin_lock", "long", "struct bpf_spin_lock *lock", (Arg.SPIN_LOCK,), Ret.VOID, "5.1"),
@@ -780,8 +833,18 @@ _ROWS: Final = (
         (Arg.CTX, Arg.MEM, Arg.SIZE, Arg.ANY),
         Ret.INT,
         "5.10",
+        moves_packet=True,
     ),
-    Helper(144, "reserve_hdr_opt", "long", "struct bpf_sock_ops *skops, u32 len, u64 flags", (Arg.CTX, Arg.ANY, Arg.ANY), Ret.INT, "5.10"),
+    Helper(
+        144,
+        "reserve_hdr_opt",
+        "long",
+        "struct bpf_sock_ops *skops, u32 len, u64 flags",
+        (Arg.CTX, Arg.ANY, Arg.ANY),
+        Ret.INT,
+        "5.10",
+        moves_packet=True,
+    ),
     Helper(
         145,
         "inode_storage_get",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Final
 
-from ebpf.uapi.bpf import ProgType
+from ebpf.uapi.bpf import AttachType, ProgType
 
 
 class Says(Flag):
@@ -26,15 +26,21 @@ class Says(Flag):
     ITER_NEW = auto()  # an iterator begins
     ITER_NEXT = auto()  # it gives its next element
     ITER_DESTROY = auto()  # it ends
+    MOVES_PACKET = auto()  # pointers into the packet are void afterwards
 
 
 @dataclass(frozen=True, slots=True)
 class Kfunc:
-    """A kernel function. `types` are the program types that may call it; None: all."""
+    """A kernel function. `types` are the program types that may call it, `attach` their attach types; None: all."""
 
     name: str
     says: Says
     types: frozenset[ProgType] | None
+    attach: frozenset[AttachType] | None
+
+    def open_to(self, prog_type: int, attach_type: int) -> bool:
+        """Whether programs of these types may call it."""
+        return (self.types is None or prog_type in self.types) and (self.attach is None or attach_type in self.attach)
 
 
 _CGROUP: Final = frozenset(
@@ -70,15 +76,32 @@ _GROUPS: Final[Mapping[str, frozenset[ProgType] | None]] = {
     "TC": _TC,
     "TC_INGRESS": frozenset({ProgType.SCHED_CLS}),
     "XDP": frozenset({ProgType.XDP}),
-    "CGROUP": _CGROUP,
     "SESSION": frozenset({ProgType.KPROBE}),
+    "SOCK_OPS": frozenset({ProgType.SOCK_OPS}),
+    "UNIX_SOCKETS": frozenset({ProgType.CGROUP_SOCK_ADDR}),
     "SOCKET_ITERATORS": frozenset({ProgType.TRACING}),
     "FILES": frozenset({ProgType.LSM}),
 }
 
 
+#: Of groups that only some attach types belong to, which.
+_ATTACH: Final[Mapping[str, frozenset[AttachType]]] = {
+    "SESSION": frozenset({AttachType.TRACE_KPROBE_SESSION}),
+    "SOCKET_ITERATORS": frozenset({AttachType.TRACE_ITER}),
+    "UNIX_SOCKETS": frozenset(
+        {
+            AttachType.CGROUP_UNIX_CONNECT,
+            AttachType.CGROUP_UNIX_SENDMSG,
+            AttachType.CGROUP_UNIX_RECVMSG,
+            AttachType.CGROUP_UNIX_GETPEERNAME,
+            AttachType.CGROUP_UNIX_GETSOCKNAME,
+        }
+    ),
+}
+
+
 def _rows(group: str, says: Says, names: str) -> dict[str, Kfunc]:
-    return {name: Kfunc(name, says, _GROUPS[group]) for name in names.split()}
+    return {name: Kfunc(name, says, _GROUPS[group], _ATTACH.get(group)) for name in names.split()}
 
 
 KFUNCS: Final[Mapping[str, Kfunc]] = {
@@ -171,12 +194,12 @@ KFUNCS: Final[Mapping[str, Kfunc]] = {
         "bpf_map_sum_elem_count",
     ),
     **_rows(
-        "CGROUP",
+        "UNIX_SOCKETS",
         Says.NOTHING,
         "bpf_sock_addr_set_sun_path",
     ),
     **_rows(
-        "CGROUP",
+        "SOCK_OPS",
         Says.TRUSTED_ARGS,
         "bpf_sock_ops_enable_tx_tstamp",
     ),
@@ -338,8 +361,13 @@ KFUNCS: Final[Mapping[str, Kfunc]] = {
     ),
     **_rows(
         "XDP",
+        Says.MOVES_PACKET,
+        "bpf_xdp_pull_data",
+    ),
+    **_rows(
+        "XDP",
         Says.NOTHING,
-        "bpf_dynptr_from_xdp bpf_xdp_pull_data",
+        "bpf_dynptr_from_xdp",
     ),
     **_rows(
         "XDP",

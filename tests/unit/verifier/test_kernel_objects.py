@@ -27,7 +27,9 @@ def _kernel() -> tuple[Btf, dict[str, int]]:
     for name in ("wakes", "sched_pi_setprio"):
         traced = build.func_proto(0, [("__data", pointer), ("p", pointer), ("q", pointer), ("n", number)])
         build.typedef(f"btf_trace_{name}", build.ptr(traced))
+    context = build.ptr(build.struct("xdp_md", 24, [("data", number, 0)]))
     prototypes = {
+        "bpf_xdp_pull_data": (number, [("ctx", context), ("length", number)]),
         "bpf_task_acquire": (pointer, [("p", pointer)]),
         "bpf_task_release": (0, [("p", pointer)]),
         "bpf_rcu_read_lock": (0, []),
@@ -162,6 +164,13 @@ ROWS: Final = [
         ITER
         + "r1 = r6; bpf_iter_num_next; r7 = r0; r1 = r6; bpf_iter_num_destroy; if r7 == 0 goto +1; r7 = *(u32 *)(r7 + 0); r0 = 0; exit",
         "R7 invalid mem access 'scalar'",
+    ),
+    Row(
+        "a packet after a kernel function moved it",
+        "r6 = r1; r2 = *(u32 *)(r1 + 0); r3 = *(u32 *)(r1 + 4); r7 = r2; r2 += 1; if r2 > r3 goto +4; r1 = r6; r2 = 8; bpf_xdp_pull_data;"
+        " r0 = *(u8 *)(r7 + 0); r0 = 0; exit",
+        "R7 invalid mem access 'scalar'",
+        type=ProgType.XDP,
     ),
     Row("elements are not written", ITER + "r1 = r6; bpf_iter_num_next; if r0 == 0 goto +2; r1 = 0; *(u32 *)(r0 + 0) = r1; " + END, "*"),
     Row("an iterator is not ended", ITER + "r0 = 0; exit", "BPF_EXIT instruction in main prog would lead to reference leak"),

@@ -8,7 +8,6 @@ from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import (
     FIXED_ONE,
-    MOVES_PACKET_NAMES,
     NULLABLE,
     OTHER_ARGUMENTS,
     PACKET_HELPERS,
@@ -46,7 +45,7 @@ def helper(env: Env, id_: int) -> Call:
         if call.released:
             release(env, call.released)
     _special(env, call)
-    if row.name in MOVES_PACKET_NAMES or (row.name == "dynptr_write" and call.dynptr is not None and call.dynptr.what in _OF_SKB):
+    if row.moves_packet or (row.name == "dynptr_write" and call.dynptr is not None and call.dynptr.what in _OF_SKB):
         forget_packets(env)
     for at in range(1, 6):
         regs[at] = NOTHING

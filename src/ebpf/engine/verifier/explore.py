@@ -20,7 +20,7 @@ from ebpf.engine.verifier import (
 )
 from ebpf.engine.verifier.checkpoints import Checkpoints
 from ebpf.engine.verifier.env import Env
-from ebpf.engine.verifier.helper_tables import MOVES_PACKET, SLEEPS_IDS
+from ebpf.engine.verifier.helper_tables import SLEEPS_IDS
 from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.log import Log
 from ebpf.engine.verifier.log_precision import PrecisionText
@@ -34,7 +34,8 @@ from ebpf.engine.verifier.state import Frame, State
 from ebpf.engine.verifier.structure import Structure
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import BYTES, CALL, EXIT, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Class, Jmp, Mode
-from ebpf.uapi import CallSrc
+from ebpf.uapi import HELPERS, CallSrc
+from ebpf.uapi.kfuncs import Says
 
 LIMIT: Final = 1_000_000
 _PENDING: Final = 8192
@@ -73,7 +74,7 @@ class Explorer:
         self._work: list[tuple[int, State, int, int]] = []
         self._tail_calls = False
         self._global_calls: list[int] = []
-        self._changing = self._that(_moves_packet)
+        self._changing = self._that(self._moves_packet)
         self.env.sleepers = self._that(self._sleeps)
         log.kfuncs = {number: row.name for number, row in self._kfuncs.items()}
         if log.level & 2:
@@ -380,8 +381,11 @@ class Explorer:
         if insn.src == CallSrc.HELPER:
             return insn.imm in SLEEPS_IDS
         function = self._kfuncs.get(insn.imm) if insn.src == CallSrc.KFUNC_CALL else None
-        return function is not None and kfuncs.sleeps(function.name)
+        return function is not None and kfuncs.says(function.name, Says.SLEEPABLE)
 
-
-def _moves_packet(insn: Insn) -> bool:
-    return insn.src == CallSrc.HELPER and insn.imm in MOVES_PACKET
+    def _moves_packet(self, insn: Insn) -> bool:
+        if insn.src == CallSrc.HELPER:
+            row = HELPERS.get(insn.imm)
+            return row is not None and row.moves_packet
+        function = self._kfuncs.get(insn.imm) if insn.src == CallSrc.KFUNC_CALL else None
+        return function is not None and kfuncs.says(function.name, Says.MOVES_PACKET)

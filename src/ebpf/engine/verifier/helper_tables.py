@@ -4,40 +4,6 @@ from typing import Final
 
 from ebpf.uapi import HELPERS, Arg, AttachType, ProgType
 
-#: Helpers that may move the packet, so that pointers into it are void afterwards.
-MOVES_PACKET_NAMES: Final = frozenset(
-    [
-        "tail_call",
-        "skb_store_bytes",
-        "l3_csum_replace",
-        "l4_csum_replace",
-        "clone_redirect",
-        "skb_vlan_push",
-        "skb_vlan_pop",
-        "skb_change_proto",
-        "skb_change_tail",
-        "skb_pull_data",
-        "skb_change_head",
-        "skb_adjust_room",
-        "xdp_adjust_head",
-        "xdp_adjust_meta",
-        "xdp_adjust_tail",
-        "msg_pull_data",
-        "msg_push_data",
-        "msg_pop_data",
-        "lwt_push_encap",
-        "lwt_seg6_store_bytes",
-        "lwt_seg6_adjust_srh",
-        "lwt_seg6_action",
-        "store_hdr_opt",
-        "reserve_hdr_opt",
-        "sk_skb_pull_data",
-        "sk_skb_change_tail",
-        "sk_skb_change_head",
-        "sk_skb_adjust_room",
-    ]
-)
-MOVES_PACKET: Final = frozenset(row.id for row in HELPERS.values() if row.name in MOVES_PACKET_NAMES)
 #: Arguments that may be null.
 NULLABLE: Final = (
     Arg.MEM_OR_NULL,

@@ -11,7 +11,7 @@ from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel, object_of
 from ebpf.engine.verifier.kfunc_arguments import KfuncCall, argument
-from ebpf.engine.verifier.references import acquire, release
+from ebpf.engine.verifier.references import acquire, forget_packets, release
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import (
     ANY,
@@ -30,7 +30,7 @@ from ebpf.engine.verifier.sections import preempt, rcu
 from ebpf.engine.verifier.state import State
 from ebpf.engine.verifier.struct_walk import STRUCTS, is_number
 from ebpf.isa.opcodes import CALL
-from ebpf.uapi import AttachType, CallSrc, ProgType
+from ebpf.uapi import CallSrc, ProgType
 from ebpf.uapi.kfuncs import KFUNCS, Kfunc, Says
 from ebpf.uapi.prog_types import WRITES_PACKETS
 
@@ -55,10 +55,10 @@ def registers(code: Code, functions: Mapping[int, Type]) -> Mapping[int, int]:
     return out
 
 
-def sleeps(name: str) -> bool:
-    """Whether a kernel function may sleep."""
+def says(name: str, what: Says) -> bool:
+    """Whether the kernel says something of a function."""
     kfunc = KFUNCS.get(name)
-    return kfunc is not None and bool(kfunc.says & Says.SLEEPABLE)
+    return kfunc is not None and bool(kfunc.says & what)
 
 
 def call(env: Env, function: Type) -> State | None:
@@ -80,6 +80,8 @@ def call(env: Env, function: Type) -> State | None:
     preempt(env, kfunc.name, sleeps=sleeps)
     if one.released:
         release(env, one.released)
+    if kfunc.says & Says.MOVES_PACKET:
+        forget_packets(env)
     regs = env.regs
     for at in range(6):
         regs[at] = NOTHING
@@ -108,7 +110,9 @@ def _allowed(env: Env, function: Type) -> Kfunc:
             "cannot call kernel function from non-GPL compatible program",
             f"{name}() is for programs with a GPL-compatible licence",
         )
-    if kfunc.types is not None and (code.prog_type not in kfunc.types or not _attach_type_may(code, name)):
+    if kfunc.types is not None and (
+        code.prog_type not in kfunc.types or (kfunc.attach is not None and code.attach_type not in kfunc.attach)
+    ):
         raise env.refuse(
             "helper-not-allowed",
             f"calling kernel function {name} is not allowed",
@@ -123,29 +127,6 @@ def _allowed(env: Env, function: Type) -> Kfunc:
             f"{name}() may sleep, and this program must not",
         )
     return kfunc
-
-
-def _attach_type_may(code: Code, name: str) -> bool:
-    if name == "bpf_sock_destroy":
-        return code.attach_type == AttachType.TRACE_ITER
-    if name.startswith("bpf_session_"):
-        return code.attach_type == AttachType.TRACE_KPROBE_SESSION
-    if name == "bpf_sock_addr_set_sun_path":
-        return code.prog_type == ProgType.CGROUP_SOCK_ADDR and code.attach_type in _UNIX
-    if name == "bpf_sock_ops_enable_tx_tstamp":
-        return code.prog_type == ProgType.SOCK_OPS
-    return True
-
-
-_UNIX: Final = frozenset(
-    {
-        AttachType.CGROUP_UNIX_CONNECT,
-        AttachType.CGROUP_UNIX_SENDMSG,
-        AttachType.CGROUP_UNIX_RECVMSG,
-        AttachType.CGROUP_UNIX_GETPEERNAME,
-        AttachType.CGROUP_UNIX_GETSOCKNAME,
-    }
-)
 
 
 def _result(env: Env, one: KfuncCall) -> Reg:
