@@ -1,0 +1,61 @@
+"""What Linux said of programs by chance, kept as lines of text: kind, seed, digest of the code, verdict, instructions walked, last line."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from bench.agreement.case import Case
+from bench.agreement.generate import KINDS
+
+from ebpf.engine.program import Code, MapDesc
+from ebpf.isa import decode
+
+FILE = Path(__file__).parents[1] / "verifier" / "recorded-6.18.txt"
+_MAP = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One program's verdict. `digest` tells whether the generator still makes the same program of the seed."""
+
+    kind: str
+    seed: int
+    digest: str
+    verdict: str
+    processed: int
+    message: str
+
+    @classmethod
+    def of(cls, line: str) -> Self:
+        kind, seed, digest, verdict, processed, message = line.split(" ", 5)
+        return cls(kind, int(seed), digest, verdict, int(processed), message)
+
+    @property
+    def line(self) -> str:
+        """As the file has it."""
+        return f"{self.kind} {self.seed} {self.digest} {self.verdict} {self.processed} {self.message}"
+
+    @property
+    def case(self) -> Case:
+        """The program."""
+        return KINDS[self.kind](self.seed)
+
+
+def digest_of(case: Case) -> str:
+    """A short name for a program's code."""
+    return hashlib.sha256(case.code).hexdigest()[:8]
+
+
+def read() -> tuple[int, list[Recorded]]:
+    """How many CPUs the machine had, and all lines."""
+    first, *lines = FILE.read_text().splitlines()
+    return int(first.removeprefix("cpus ")), [Recorded.of(line) for line in lines]
+
+
+def code_of(case: Case, cpus: int) -> Code:
+    """A program by chance as the verifier takes it; it has one map at most."""
+    maps = [MapDesc(_MAP, row.type, row.key_size, row.value_size, row.max_entries, name=row.name) for row in case.maps]
+    return Code(
+        decode(case.with_maps([_MAP] * len(case.maps))), case.prog_type, dict(zip([_MAP], maps, strict=False)), case.name, cpus=cpus
+    )
