@@ -114,7 +114,7 @@ KFUNCS: Final[Mapping[str, Kfunc]] = {
         bpf_preempt_disable bpf_preempt_enable bpf_probe_read_kernel_dynptr bpf_probe_read_kernel_str_dynptr
         bpf_probe_read_user_dynptr bpf_probe_read_user_str_dynptr bpf_rcu_read_lock bpf_rcu_read_unlock
         bpf_rdonly_cast bpf_strcasecmp bpf_strchr bpf_strchrnul bpf_strcmp bpf_strcspn bpf_strlen bpf_strnchr
-        bpf_strnlen bpf_strnstr bpf_strrchr bpf_strspn bpf_strstr
+        bpf_strnlen bpf_strnstr bpf_strrchr bpf_strspn bpf_strstr bpf_throw
         """,
     ),
     **_rows(

@@ -36,7 +36,7 @@ def leave(env: Env, state: State) -> int:
     reg = ANY if code.returns_nothing else env.readable(0)
     if reg.is_pointer and not env.privileged:
         raise env.refuse("pointer-leak", "R0 leaks addr as return value", "the program would return an address")
-    if frame.start:
+    if frame.start and frame.start != env.on_exception:
         if reg.kind != SCALAR:
             raise env.refuse(
                 "return-value",
@@ -50,6 +50,22 @@ def leave(env: Env, state: State) -> int:
     return -1
 
 
+def thrown(env: Env) -> None:
+    """An exception ends the program: nothing may be left behind, in no function. Raises Refusal."""
+    allowed = _allowed(env.code)
+    if env.on_exception < 0 and allowed is not None:
+        # Then what is thrown is what the program returns.
+        _in_range(env, env.readable(1), allowed, "At program exit", at=1)
+    for held in env.state.held:
+        raise env.refuse(
+            "leaked-reference",
+            f"Unreleased reference id={held.id} alloc_insn={held.slot}\nbpf_throw would lead to reference leak",
+            "an exception ends the program, and what was acquired was not given back",
+            acquired=held.slot,
+        )
+    left_open(env, "bpf_throw")
+
+
 def at_once(env: Env, result: Reg, after: Reg) -> tuple[int, State]:
     """The running function returns `result` in the middle: where that goes on, and the state in which it does not, with `after` in r0."""
     state = env.state
@@ -61,17 +77,17 @@ def at_once(env: Env, result: Reg, after: Reg) -> tuple[int, State]:
     return back + 1, other
 
 
-def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str) -> None:
+def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str, *, at: int = 0) -> None:
     if reg.kind != SCALAR:
-        raise env.refuse("return-value", f"{where} the register R0 is not a known value ({reg.name})", "the program returns a pointer")
-    env.precise(0)
+        raise env.refuse("return-value", f"{where} the register R{at} is not a known value ({reg.name})", "the program returns a pointer")
+    env.precise(at)
     num = reg.num
     if allowed[0] <= num.smin and num.smax <= allowed[1]:
         return
     known_ = (f" smin={num.smin}" if num.smin > -(1 << 63) else "") + (f" smax={num.smax}" if num.smax < (1 << 63) - 1 else "")
     raise env.refuse(
         "return-value",
-        f"{where} the register R0 has{known_ or ' unknown scalar value'} should have been in [{allowed[0]}, {allowed[1]}]",
+        f"{where} the register R{at} has{known_ or ' unknown scalar value'} should have been in [{allowed[0]}, {allowed[1]}]",
         f"the program may return {num.smin} to {num.smax}; only {allowed[0]} to {allowed[1]} mean something",
         low=num.smin,
         high=num.smax,

@@ -23,6 +23,8 @@ class Env:
         self.privileged = code.privileged
         self.lenient = code.privileged and rules.uninit_stack_reads
         self.slot = 0
+        #: The function that is run on an exception, or -1.
+        self.on_exception = -1
         self.state = State([])
         self.ids = 0
         #: What the running instruction did to the stack or to linked numbers, for the history.

@@ -10,6 +10,7 @@ from ebpf.engine.verifier import (
     callbacks,
     calls,
     ends,
+    exceptions,
     functions,
     immediates,
     jumps,
@@ -64,8 +65,11 @@ class Explorer:
     def __init__(self, code: Code, rules: Rules, log: Log, limit: int = LIMIT) -> None:
         self.log = log
         self._kfuncs = kfuncs.names(code)
-        structure = Structure(code.insns, code.global_functions(), kfuncs.registers(code, self._kfuncs), cpu_v4=rules.cpu_v4)
+        on_exception = exceptions.callback_of(code)
+        given = kfuncs.registers(code, self._kfuncs)
+        structure = Structure(code.insns, code.global_functions(), given, cpu_v4=rules.cpu_v4, on_exception=on_exception)
         self.env = Env(code, rules, structure)
+        self.env.on_exception = on_exception
         self.structure = structure
         self.points = Checkpoints(self.env, log)
         self.processed = 0
@@ -95,12 +99,13 @@ class Explorer:
         """Walk all paths of the program, then of each global function that it calls."""
         functions.check_sleepable(self.env)
         immediates.check_maps(self.env)
-        functions.check_exceptions(self.env)
         functions.check_abnormal_returns(self.env)
         regs = [NOTHING] * 11
         regs[1] = Reg(CTX)
         regs[10] = Reg(STACK)
         self._walk(State([Frame(0, regs, {}, -1)]), 0)
+        if self.env.on_exception >= 0:
+            self._global_calls.append(self.env.on_exception)
         done: set[int] = set()
         while self._global_calls:
             start = self._global_calls.pop(0)
@@ -332,6 +337,8 @@ class Explorer:
                 kernel(env)
                 raise Unjudged("calls of functions that are not among the kernel's types", slot)
             turn = kfuncs.call(env, function)
+            if function.name == exceptions.THROW:
+                return -1
             if turn is not None:
                 self._fork(slot + 1, turn)
             return slot + 1

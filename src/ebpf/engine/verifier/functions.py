@@ -183,17 +183,6 @@ def check_sleepable(env: Env) -> None:
         )
 
 
-def check_exceptions(env: Env) -> None:
-    """Programs with a callback for exceptions are not judged. Raises Unjudged."""
-    btf = env.code.btf
-    if btf is None or not env.code.functions:
-        return
-    mine = {type_id for _, type_id in env.code.functions}
-    for id_ in btf.own:
-        if btf.kind(id_) == Kind.DECL_TAG and btf.type(id_).ref in mine and btf.name(id_).startswith("exception_callback:"):
-            raise Unjudged("callbacks for exceptions")
-
-
 def check_abnormal_returns(env: Env) -> None:
     """Check that functions which may end at once, by a load from a packet or a tail call, return a number. Raises Refusal."""
     structure, code = env.structure, env.code
@@ -325,7 +314,12 @@ def _passes_object(env: Env, at: int, reg: Reg, parameter: Parameter) -> None:
 def enter_global(env: Env, start: int) -> State:
     """The state in which a global function is judged: with whatever its types allow."""
     regs = [NOTHING] * 10 + [Reg(STACK)]
-    for place, parameter in enumerate(parameters(env, start)):
+    wanted = parameters(env, start)
+    if start == env.on_exception and [parameter.kind for parameter in wanted] != ["scalar"]:
+        raise env.refuse(
+            "function-arguments", "exception cb only supports single integer argument", "what is run on an exception takes one number"
+        )
+    for place, parameter in enumerate(wanted):
         if parameter.kind == "scalar":
             regs[place + 1] = ANY
         elif parameter.kind == "ctx":
@@ -387,7 +381,10 @@ def check_depth(env: Env, tail_calls: bool) -> None:
                 f"functions call each other more than {FRAMES} deep",
                 start,
             )
+        _check_throws(env, chain)
         for target in calls[start]:
+            if target == env.on_exception:
+                raise Refusal("control-flow", "cannot call exception cb directly", "what is run on an exception cannot be called", start)
             if target in chain:
                 raise Refusal("control-flow", "recursive call", "functions call each other in a circle", start)
             if tail_calls and total >= _TAIL_BYTES and _tails(env, target):
@@ -403,6 +400,22 @@ def check_depth(env: Env, tail_calls: bool) -> None:
     for start in structure.starts[1:]:
         if start in structure.called_back or structure.is_global(start):
             walk(start, (), 0)
+
+
+def _check_throws(env: Env, chain: tuple[int, ...]) -> None:
+    """Check that nothing is thrown out of a function that a helper runs. Raises Refusal."""
+    structure = env.structure
+    if not any(start in structure.called_back for start in chain):
+        return
+    for slot in range(chain[-1], structure.ends[chain[-1]]):
+        insn = structure.slots[slot]
+        if insn is not None and structure.throws(insn):
+            raise Refusal(
+                "control-flow",
+                f"bpf_throw kfunc (insn {slot}) cannot be called from callback subprog {number_of(env, chain[-1])}",
+                "an exception is thrown out of a function that a helper runs",
+                slot,
+            )
 
 
 def _tails(env: Env, start: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 from ebpf.btf import Kind
 from ebpf.btf.types import Type
 from ebpf.engine.program import Code
-from ebpf.engine.verifier import dynptrs, iterators
+from ebpf.engine.verifier import dynptrs, ends, exceptions, iterators
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel, object_of
@@ -29,6 +29,7 @@ from ebpf.engine.verifier.reg import (
 from ebpf.engine.verifier.sections import preempt, rcu
 from ebpf.engine.verifier.state import State
 from ebpf.engine.verifier.struct_walk import STRUCTS, is_number
+from ebpf.engine.verifier.structure import NO_RETURN
 from ebpf.isa.opcodes import CALL
 from ebpf.uapi import CallSrc, ProgType
 from ebpf.uapi.kfuncs import KFUNCS, Kfunc, Says
@@ -45,13 +46,15 @@ def names(code: Code) -> Mapping[int, Type]:
 
 
 def registers(code: Code, functions: Mapping[int, Type]) -> Mapping[int, int]:
-    """Of each kernel function, a bit for each register that it is given, and bit 0 if it advances an iterator."""
+    """Of each kernel function, a bit for each register that it is given, bit 0 if it advances an iterator, and NO_RETURN."""
     out = {}
     for number, row in functions.items():
         assert code.kernel_btf is not None
         kfunc = KFUNCS.get(row.name)
         advances = kfunc is not None and bool(kfunc.says & Says.ITER_NEXT)
         out[number] = ((1 << len(code.kernel_btf.type(row.ref).members)) - 1) << 1 | advances
+        if row.name == exceptions.THROW:
+            out[number] |= NO_RETURN
     return out
 
 
@@ -78,6 +81,8 @@ def call(env: Env, function: Type) -> State | None:
     sleeps = bool(kfunc.says & Says.SLEEPABLE)
     rcu(env, kfunc.name, sleeps=sleeps)
     preempt(env, kfunc.name, sleeps=sleeps)
+    if kfunc.name == exceptions.THROW:
+        ends.thrown(env)
     if one.released:
         release(env, one.released)
     if kfunc.says & Says.MOVES_PACKET:

@@ -31,6 +31,7 @@ class Structure:
         kfuncs: Mapping[int, int] | None = None,
         *,
         cpu_v4: bool = True,
+        on_exception: int = -1,
     ) -> None:
         self.slots = by_slot(insns)
         if not insns:
@@ -41,9 +42,10 @@ class Structure:
         self.calls_back: set[int] = set()
         self.advances: set[int] = set()
         self._kfuncs = kfuncs or {}
+        self._on_exception = on_exception
         self.called_back: set[int] = set()
         self.problems: dict[int, tuple[str, str]] = {}
-        self.starts = self._find_starts()
+        self.starts = self._find_starts(on_exception)
         self.ends: Mapping[int, int] = dict(zip(self.starts, [*self.starts[1:], len(self.slots)], strict=True))
         self._check_jumps()
         for slot, insn in enumerate(self.slots):
@@ -74,8 +76,12 @@ class Structure:
         """Whether the subprogram is judged on its own, whatever it is called with."""
         return start in self.globals
 
-    def _find_starts(self) -> list[int]:
-        starts = {0}
+    def throws(self, insn: Insn) -> bool:
+        """Whether a call ends the program, wherever it is made."""
+        return insn.opcode == CALL and insn.src == CallSrc.KFUNC_CALL and self._kfuncs.get(insn.imm, 0) & NO_RETURN != 0
+
+    def _find_starts(self, on_exception: int) -> list[int]:
+        starts = {0, max(on_exception, 0)}
         for slot, insn in enumerate(self.slots):
             if insn is None:
                 continue
@@ -97,6 +103,8 @@ class Structure:
         opcode = insn.opcode
         kind = opcode & 7
         if kind not in (5, 6) or opcode in (CALL, CALLX):
+            if slot + 1 >= len(self.slots) and self.throws(insn):
+                return ()
             return (slot + insn.slots,)
         if opcode == EXIT:
             return ()
@@ -122,13 +130,13 @@ class Structure:
                         raise Refusal(
                             "control-flow", f"jump out of range from insn {slot} to {target}", "a jump leads out of its function", slot
                         )
-            if last is None or last.opcode not in (EXIT, JA, GOTOL):
+            if last is None or (last.opcode not in (EXIT, JA, GOTOL) and not self.throws(last)):
                 raise Refusal("control-flow", "last insn is not an exit or jmp", "a function does not end in a return or a jump", end - 1)
 
     def _reach(self) -> None:
         """Walk the graph as Linux does: find what cannot be reached, and where states are worth remembering."""
         found = [False] * len(self.slots)
-        pending = [0]
+        pending = [self._on_exception, 0] if self._on_exception > 0 else [0]
         while pending:
             start = pending.pop()
             if found[start]:
@@ -246,6 +254,8 @@ def _effects(insn: Insn, kfuncs: Mapping[int, int]) -> tuple[int, int]:
     return dst | (src if insn.opcode & 8 else 0), 0
 
 
+#: Of a kernel function: it ends the program.
+NO_RETURN = 1 << 6
 #: The instruction has to do with whatever is searched for.
 ALWAYS = 1 << 16
 #: It has to do with slots of the stack that are searched for.
