@@ -96,6 +96,12 @@ ROWS = [
         "MAP; if r0 == 0 goto +7; r6 = *(u64 *)(r0 + 0); r7 = *(u64 *)(r0 + 8); r6 <<= 40; if r7 >= r6 goto +3; if r6 > 47 goto +2;"
         " r0 += r6; r1 = 0; r0 = 0; exit",
     ),
+    Row(
+        "what a helper fills is not known",
+        "; ".join(f"*(u64 *)(r10 - {8 * at}) = 0" for at in range(1, 9))
+        + "; r2 = r10; r2 += -64; r3 = 64; r4 = 0; call 69; r1 = *(u8 *)(r10 - 64); if r1 == 0 goto +1; r0 = r9; r0 = 0; exit",
+        "r9 is read",
+    ),
     Row("a map's value where no path leads", "r0 = 0; if r0 == 0 goto +2; r1 = map[id:FD][0]+4096; exit", "outside of the map"),
     Row("atomic addition to a packet", PACKET.format(3) + "r1 = 1; lock *(u64 *)(r2 + 0) += r1; r0 = 0; exit", "atomic"),
 ]
