@@ -855,7 +855,9 @@ _ROWS: Final = (
         "5.10",
     ),
     Helper(146, "inode_storage_delete", "int", "struct bpf_map *map, void *inode", (Arg.MAP, Arg.BTF_OR_NULL), Ret.INT, "5.10"),
-    Helper(147, "d_path", "long", "const struct path *path, char *buf, u32 sz", (Arg.BTF, Arg.MEM_WRITTEN, Arg.SIZE_OR_ZERO), Ret.INT, "5.10"),
+    Helper(
+        147, "d_path", "long", "const struct path *path, char *buf, u32 sz", (Arg.BTF, Arg.MEM_WRITTEN, Arg.SIZE_OR_ZERO), Ret.INT, "5.10"
+    ),
     Helper(
         148,
         "copy_from_user",

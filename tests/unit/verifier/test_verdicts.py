@@ -97,6 +97,11 @@ ROWS = [
         " r0 += r6; r1 = 0; r0 = 0; exit",
     ),
     Row(
+        "what differs by more than half of 32 bits is learnt of with its sign",
+        "call 7; r8 = r0; w8 = w8; r7 = r8; r8 += -2147483648; if r8 > 32767 goto +3; r7 >>= 63; if r7 == 1 goto +1; r0 = r9; r0 = 0; exit",
+        "r9 is read",
+    ),
+    Row(
         "what a helper fills is not known",
         "; ".join(f"*(u64 *)(r10 - {8 * at}) = 0" for at in range(1, 9))
         + "; r2 = r10; r2 += -64; r3 = 64; r4 = 0; call 69; r1 = *(u8 *)(r10 - 64); if r1 == 0 goto +1; r0 = r9; r0 = 0; exit",

@@ -4,7 +4,7 @@ from typing import Final
 
 from ebpf.engine.verifier import alu, branch
 from ebpf.engine.verifier.env import Env
-from ebpf.engine.verifier.num import Num, known, s32, zero_extend
+from ebpf.engine.verifier.num import Num, known, zero_extend
 from ebpf.engine.verifier.precision import Place
 from ebpf.engine.verifier.reg import (
     ANY_LINK,
@@ -225,7 +225,7 @@ def _as_linked(env: Env, source: Reg, reg: Reg) -> Reg:
     mine, its = reg.off if reg.flags & ANY_LINK else 0, source.off if source.flags & ANY_LINK else 0
     if not (reg.flags | source.flags) & ANY_LINK or mine == its:
         return Reg(SCALAR, source.num, source.off, source.id, source.flags)
-    num: Num = alu.binary(_ADD, source.num, known(s32(mine - its)), env.rules, wide=True)
+    num: Num = alu.binary(_ADD, source.num, known(mine - its), env.rules, wide=True)
     if (reg.flags | source.flags) & LINKED32:
         num = zero_extend(num, env.rules)
     return Reg(SCALAR, num, reg.off, reg.id, reg.flags)
