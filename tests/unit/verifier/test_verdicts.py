@@ -102,6 +102,10 @@ ROWS = [
         "r9 is read",
     ),
     Row(
+        "a low half that is 0 or -1 is walked as both",
+        "MAP; if r0 == 0 goto +7; r6 = *(u32 *)(r0 + 0); r6 |= -8; r6 -= r6; w6 s>>= 15; r6 &= 63; if r6 > 8 goto +1; r0 += r6; r0 = 0; exit",
+    ),
+    Row(
         "what a helper fills is not known",
         "; ".join(f"*(u64 *)(r10 - {8 * at}) = 0" for at in range(1, 9))
         + "; r2 = r10; r2 += -64; r3 = 64; r4 = 0; call 69; r1 = *(u8 *)(r10 - 64); if r1 == 0 goto +1; r0 = r9; r0 = 0; exit",

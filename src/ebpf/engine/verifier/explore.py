@@ -26,10 +26,10 @@ from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.log import Log
 from ebpf.engine.verifier.log_precision import PrecisionText
 from ebpf.engine.verifier.log_shape import shape
-from ebpf.engine.verifier.num import ZERO, known
+from ebpf.engine.verifier.num import U32, ZERO, known, with_low_half
 from ebpf.engine.verifier.references import forget_packets
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
-from ebpf.engine.verifier.reg import ANY, CTX, NOTHING, SCALAR, STACK, Reg, constant
+from ebpf.engine.verifier.reg import ANY, CTX, NOTHING, SCALAR, STACK, Reg, constant, number
 from ebpf.engine.verifier.rules import Rules
 from ebpf.engine.verifier.state import Frame, State
 from ebpf.engine.verifier.structure import Structure
@@ -257,12 +257,16 @@ class Explorer:
         if reg.kind != SCALAR:
             return
         num = reg.num
-        if not (num.smin == -1 and num.smax == 0):
+        if num.smin == -1 and num.smax == 0:
+            zero, ones = ZERO, known(-1)
+        elif num.smin32 == -1 and num.smax32 == 0 and env.rules.splits_low_half:
+            zero, ones = with_low_half(num, 0, env.rules), with_low_half(num, U32, env.rules)
+        else:
             return
         other = state.copy()
-        other.frames[-1].regs[insn.dst] = Reg(SCALAR, ZERO, reg.off, reg.id, reg.flags) if reg.id else constant(0)
+        other.frames[-1].regs[insn.dst] = Reg(SCALAR, zero, reg.off, reg.id, reg.flags) if reg.id else number(zero)
         self._fork(slot, other)
-        env.regs[insn.dst] = Reg(SCALAR, known(-1), reg.off, reg.id, reg.flags) if reg.id else constant(-1)
+        env.regs[insn.dst] = Reg(SCALAR, ones, reg.off, reg.id, reg.flags) if reg.id else number(ones)
 
     def _store(self, insn: Insn, state: State) -> None:
         env = self.env

@@ -357,6 +357,12 @@ def sized_signed(size: int) -> Num:
     return _SIZED_SIGNED[size]
 
 
+def with_low_half(n: Num, low: int, rules: Rules = NEWEST) -> Num:
+    """The number whose low 32 bits are known to be `low`."""
+    bits, mask = n.value & _HIGH | low, n.mask & _HIGH
+    return settle(bits, mask, n.smin, n.smax, n.umin, n.umax, s32(low), s32(low), low, low, rules)
+
+
 def zero_extend(n: Num, rules: Rules = NEWEST) -> Num:
     """The low 32 bits of a number."""
     if n.umax <= U32 and n.umin == n.umin32 and n.umax == n.umax32 and n.smin >= 0 and not n.mask >> 32:

@@ -25,6 +25,7 @@ class Rules:
     tracks_neg: bool = True
     tracks_swaps: bool = True
     sharp_bits: bool = True
+    splits_low_half: bool = True
     forgets_ranges: bool = True
     linked_offsets: bool = True
     linked_differences: bool = True
@@ -82,6 +83,7 @@ _ROWS: Final = (
         tracks_neg=False,
         tracks_swaps=False,
         sharp_bits=False,
+        splits_low_half=False,
         forgets_ranges=False,
         linked_offsets=False,
         overlap=False,
