@@ -341,7 +341,7 @@ def given(env: Env, reg: Reg, at: int, size: int, *, zero: bool, write: bool, ra
         return
     mask = 0
     last = high + size
-    for index in range(_index(last - 1), _index(low) + 1):
+    for index in range(_index(low), _index(last - 1) - 1, -1):
         mask |= 1 << index
         first = max(low, -8 * (index + 1))
         end = min(last, -8 * index)
