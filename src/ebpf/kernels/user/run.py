@@ -20,7 +20,7 @@ from ebpf.kernels.user.types import function_address
 from ebpf.sys.calls import ProgTestRun, TestRunResult
 from ebpf.sys.capture import Capture, header
 from ebpf.sys.kernel import ReplayStats
-from ebpf.uapi import HELPERS, ProgType
+from ebpf.uapi import HELPERS, MapType, ProgType
 
 if TYPE_CHECKING:
     from ebpf.engine.interp import Machine, Memory
@@ -149,7 +149,9 @@ def _add_maps(memory: "Memory", held: ProgramObject, seen: set[int]) -> None:
         if map_.address in seen or not map_.data_address:
             continue
         seen.add(map_.address)
-        memory.add(map_.data_address, map_.header.data_size, writable=True)
+        # A ring buffer's data lies there twice, so that records go on behind its end.
+        twice = map_.spec.map_type == MapType.RINGBUF
+        memory.add(map_.data_address, map_.header.data_size * (1 + twice), writable=True)
         if isinstance(map_, Holding):
             maps.extend(thing.map for thing in map_.things.values() if isinstance(thing, MapObject))
 
