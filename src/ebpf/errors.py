@@ -18,7 +18,8 @@ The text of each is one line: what, where, why, in lower case. The commands prin
 import errno as _errno
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from ebpf.records import record
 
 
 class EbpfError(Exception):
@@ -35,7 +36,7 @@ class EbpfError(Exception):
         return text if text.rstrip("\n").isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diagnostic:
     """One message of the compiler; line and column count from 1, 0 is unknown."""
 

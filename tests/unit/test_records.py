@@ -1,11 +1,11 @@
 """Records are dataclasses, finished when the first one is made."""
 
 import pickle
-from dataclasses import FrozenInstanceError, field, fields, is_dataclass, replace
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 
 import pytest
 
-from ebpf.records import record
+from ebpf.records import made_by, record
 
 
 @record
@@ -16,7 +16,7 @@ class Base:
 @record
 class Derived(Base):
     two: str = "two"
-    many: list[int] = field(default_factory=list)
+    many: list[int] = made_by(default_factory=list)
 
 
 def test_a_record_is_a_frozen_dataclass_from_its_first_instance_on() -> None:

@@ -1,10 +1,10 @@
 """Which types of a kernel a C text needs: those it names, and those that it reaches by the members it names."""
 
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
 
 from ebpf.btf.parse import Btf
 from ebpf.btf.types import MODIFIERS, Kind, Type
+from ebpf.records import record
 
 _COMPOSITE = frozenset({Kind.STRUCT, Kind.UNION})
 _ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
@@ -14,7 +14,7 @@ _THROUGH = MODIFIERS | {Kind.PTR, Kind.ARRAY}
 KFUNC, FASTCALL = "bpf_kfunc", "bpf_fastcall"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Selection:
     """Ids: `types` are to be defined, of the nameless enums `enums` the enumerators are, `functions` are the kernel's to call."""
 

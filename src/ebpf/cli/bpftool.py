@@ -35,7 +35,7 @@ _IGNORED = ("-m", "--mapcompat")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run bpftool's command line and return its exit status."""
-    context = Context(command="bpftool", bpftool=True)
+    context = Context(command="bpftool")
     words = list(sys.argv[1:] if argv is None else argv)
     return guarded(context, lambda: carry_out(context, words))
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -11,25 +10,25 @@ if TYPE_CHECKING:
 HELP_KERNELS = "user|linux|auto"
 
 
-@dataclass(slots=True)
 class Context:
     """The options of one invocation: what was called (ebpf, bpftool), the noun as typed. Close it to give back the kernel."""
 
-    command: str = "ebpf"
-    noun: str = ""
-    kernel_name: str | None = None
-    strace: bool = False
-    json: bool = False
-    pretty: bool = False
-    bpffs: bool = False
-    nomount: bool = False
-    debug: bool = False
-    use_loader: bool = False
-    bpftool: bool = False
-    base_btf: str = ""
-    out: TextIO = field(default_factory=lambda: sys.stdout)
-    err: TextIO = field(default_factory=lambda: sys.stderr)
-    _kernel: "Kernel | None" = None
+    def __init__(self, command: str = "ebpf", *, kernel_name: str | None = None, json: bool = False, out: TextIO | None = None) -> None:
+        self.command = command
+        self.bpftool = command == "bpftool"
+        self.noun = ""
+        self.kernel_name = kernel_name
+        self.strace = False
+        self.json = json
+        self.pretty = False
+        self.bpffs = False
+        self.nomount = False
+        self.debug = False
+        self.use_loader = False
+        self.base_btf = ""
+        self.out = out or sys.stdout
+        self.err: TextIO = sys.stderr
+        self._kernel: Kernel | None = None
 
     def kernel(self, *, here: bool = False) -> "Kernel":
         """The kernel of this invocation: what --kernel says, else EBPF_KERNEL, else Linux's where it is permitted.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ebpf.cli.context import Context
@@ -10,6 +9,7 @@ from ebpf.cli.jsonw import Json
 from ebpf.cli.noun import Missing, Verb, Worded, done, pin_object, status
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import KernelError, UsageError
+from ebpf.records import record
 from ebpf.sys.calls import FdById, GetLinkInfo, GetMapInfo, GetProgInfo, LinkInfo, MapInfo, NextId, ObjGet, ProgInfo
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import PROGRAM_TYPES, Cmd, ProgType
@@ -20,7 +20,7 @@ _BY_ID = {"prog": "get by id ({})", "map": "get map by id ({})", "link": "failed
 Info = TypeVar("Info", ProgInfo, MapInfo, LinkInfo)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Found(Generic[Info]):
     """A program, map or link that a handle named: an open descriptor and what the kernel says of it."""
 
@@ -28,7 +28,7 @@ class Found(Generic[Info]):
     info: Info
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Handle:
     """What was typed: how (`id`, `tag`, `name`, `pinned`) and what."""
 

@@ -1,10 +1,8 @@
 """The entry of the `ebpf` command: options before the noun, the table of nouns, and one line for every error."""
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 
 from ebpf.cli.context import HELP_KERNELS, Context, Run
@@ -13,9 +11,10 @@ from ebpf.cli.noun import Missing, Misuse, Silent, Worded
 from ebpf.cli.usage import grammar
 from ebpf.cli.words import match, split_flags
 from ebpf.errors import CompileError, EbpfError, UsageError, VerifierError
+from ebpf.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Noun:
     """A row of the command table: the module that serves it, its summary, and whether it speaks bpftool's grammar."""
 
@@ -100,6 +99,8 @@ def guarded(context: Context, carry_out: Callable[[], int]) -> int:
     except BrokenPipeError:
         # The reader of our output left (`ebpf ... | head`): nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        import signal
+
         return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
     finally:
         context.close()

@@ -8,7 +8,6 @@ from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.link import netfilter
 from ebpf.cli.noun import Failure, Misuse, Verb, dispatch, done, help_verb, status
-from ebpf.cli.types import full_name
 from ebpf.cli.words import Words, match
 from ebpf.errors import KernelError, NotSupportedError, UsageError
 from ebpf.sys.calls import Attached, FdById, GetProgInfo, ProgAttach, ProgDetach, ProgQuery
@@ -203,6 +202,8 @@ def _program_name(kernel: Kernel, id_: int) -> str:
     except KernelError:
         return ""
     try:
+        from ebpf.cli.types import full_name
+
         return full_name(kernel, kernel.bpf(GetProgInfo(fd)))
     finally:
         kernel.close(fd)

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 
 from ebpf.cli.context import Context
 from ebpf.cli.usage import grammar
@@ -111,6 +112,16 @@ def dispatch(context: Context, argv: list[str], noun: str, verbs: Mapping[str, V
     if action is None:
         raise Misuse(noun, brief=f"unknown command '{noun} {verb}'")
     return action(context, words)
+
+
+def later(module: str, name: str) -> Verb:
+    """A verb of a module that is imported when the verb is used."""
+
+    def carry_out(context: Context, words: Words) -> int:
+        done: int = getattr(import_module(module), name)(context, words)
+        return done
+
+    return carry_out
 
 
 @contextmanager

@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ebpf.cli.context import Context
+from ebpf.records import record
 
 _HEAD, _END = "\x1b[1;4m", "\x1b[0m"
 _GAP = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Column:
     """A column: what stands above it, whether it is of numbers, and the colour of its cells (ANSI's number, "": none)."""
 

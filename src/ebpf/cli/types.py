@@ -1,11 +1,11 @@
 """Values by their types: what BTF says of a kernel's maps and programs."""
 
 import struct
-from dataclasses import dataclass
 
 from ebpf.btf import Address, Btf, Hex, Kind, Value, show_value, write_value
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.errors import EbpfError, FormatError
+from ebpf.records import record
 from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, MapInfo, ProgInfo
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import Cmd
@@ -27,7 +27,7 @@ def open_btf(kernel: Kernel, id_: int) -> Btf | None:
         kernel.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapTypes:
     """The types of a map's keys and values."""
 

@@ -1,10 +1,10 @@
 """bpftool's grammar: words that match by prefix, options that may stand anywhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ebpf.errors import UsageError
+from ebpf.records import record
 
 T = TypeVar("T")
 
@@ -19,12 +19,12 @@ def is_prefix(word: str, keyword: str) -> bool:
     return bool(word) and keyword.startswith(word)
 
 
-@dataclass(slots=True)
 class Words:
     """The words of a command line, taken from the left."""
 
-    rest: list[str]
-    taken: list[str] = field(default_factory=list)
+    def __init__(self, rest: list[str], taken: list[str] | None = None) -> None:
+        self.rest = rest
+        self.taken = taken or []
 
     def __bool__(self) -> bool:
         return bool(self.rest)
@@ -71,7 +71,7 @@ def number(word: str, what: str) -> int:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flag:
     """An option without a value: its spellings."""
 

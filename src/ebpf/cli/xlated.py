@@ -3,7 +3,6 @@
 import re
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from ebpf.btf import Btf, prototype
@@ -12,12 +11,13 @@ from ebpf.cli.context import Context
 from ebpf.cli.jsonw import Json, dumps, hex_bytes
 from ebpf.cli.types import open_btf
 from ebpf.isa import Insn, decode, disasm_one, encode, xlated_imm
+from ebpf.records import record
 from ebpf.sys.calls import ProgInfo
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import HELPERS, CallSrc
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """A line of the C text."""
 

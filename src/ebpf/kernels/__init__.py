@@ -64,9 +64,7 @@ def daemon_status() -> dict[str, Any] | None:
 
 def daemon_fell() -> bool:
     """Whether the last ebpfd ended unexpectedly, and none has been started since."""
-    from ebpf.kernels.remote import socket_path
-
-    return not daemon_runs() and socket_path().with_suffix(".pins").exists()
+    return not daemon_runs() and daemon_log().with_suffix(".pins").exists()
 
 
 def daemon_runs() -> bool:
@@ -100,9 +98,11 @@ def stop_daemon() -> bool:
 
 def daemon_log() -> "Path":
     """Where ebpfd writes what it has to say."""
+    from pathlib import Path
+
     from ebpf.kernels.remote import socket_path
 
-    return socket_path().with_suffix(".log")
+    return Path(socket_path()).with_suffix(".log")
 
 
 def open_lab(argv: Sequence[str], say: Callable[[str], None], *, linux: bool = False) -> int:
@@ -110,7 +110,9 @@ def open_lab(argv: Sequence[str], say: Callable[[str], None], *, linux: bool = F
 
     With `linux` its programs run in Linux's kernel, and it is for root.
     """
+    from pathlib import Path
+
     from ebpf.kernels.daemon.lab import open_lab as enter
     from ebpf.kernels.remote import folder
 
-    return enter(argv, folder(), say, linux=linux)
+    return enter(argv, Path(folder()), say, linux=linux)

@@ -5,10 +5,9 @@ Keys and values are bytes of exactly the size that the kernel expects; a per-CPU
 `possible_cpus * round_up(value_size, 8)` bytes, CPU 0 first.
 """
 
-from dataclasses import field
 from typing import ClassVar, Generic, TypeVar
 
-from ebpf.records import record
+from ebpf.records import made_by, record
 from ebpf.uapi import Cmd
 
 R = TypeVar("R")
@@ -382,7 +381,7 @@ class LinkInfo:
     type: int
     id: int
     prog_id: int
-    detail: dict[str, int | str] = field(default_factory=dict)
+    detail: dict[str, int | str] = made_by(default_factory=dict)
 
 
 @record

@@ -7,10 +7,10 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from ebpf.errors import FormatError, NotFoundError, NotSupportedError
+from ebpf.records import record
 
 ETHERNET = 1
 _CLASSIC = {
@@ -27,7 +27,7 @@ _RESOLUTION, _OFFSET = 9, 14
 _NAMES = {0: "null (BSD loopback)", 101: "raw IP", 105: "802.11", 113: "Linux cooked (tcpdump -i any)", 276: "Linux cooked v2"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Packet:
     """A captured packet: its bytes, when (nanoseconds since 1970), how long it was on the wire, and its link type."""
 
@@ -37,7 +37,7 @@ class Packet:
     link: int = ETHERNET
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Interface:
     """Where packets of a pcapng file came from: times count `units` a second from `offset_s`; 0 for no `snaplen`."""
 

@@ -6,11 +6,10 @@ without it has `lab = None`, or emulates.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ebpf.records import record
+from ebpf.records import made_by, record
 from ebpf.sys.calls import Call, R
 
 if TYPE_CHECKING:
@@ -242,7 +241,7 @@ class Command:
     """
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    env: Mapping[str, str] = made_by(default_factory=lambda: dict(os.environ))
     foreground: bool = False
     scoped: bool = True
 

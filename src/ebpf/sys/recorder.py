@@ -1,9 +1,9 @@
 """A kernel that prints each call as strace would, and passes it on."""
 
-from dataclasses import fields
 from typing import Any, TextIO
 
 from ebpf.errors import KernelError, errno_name
+from ebpf.records import names_of
 from ebpf.sys.calls import Call, FdById, GetBtfInfo, GetLinkInfo, GetMapInfo, GetProgInfo, Loaded, MapCreate, NextId, ProgLoad, R
 from ebpf.sys.kernel import Kernel
 from ebpf.uapi import AttachType, MapType, ProgType
@@ -97,9 +97,9 @@ def _arguments(call: Call[Any]) -> list[str]:
     if isinstance(call, FdById):
         return [f"id={call.id}"]
     out = []
-    for field in fields(call):
-        value = getattr(call, field.name)
-        if field.name in _HIDDEN or value in (b"", ""):
+    for name in names_of(type(call)):
+        value = getattr(call, name)
+        if name in _HIDDEN or value in (b"", ""):
             continue
-        out.append(f"{field.name}={_bytes(value) if isinstance(value, bytes) else repr(value) if isinstance(value, str) else value}")
+        out.append(f"{name}={_bytes(value) if isinstance(value, bytes) else repr(value) if isinstance(value, str) else value}")
     return out

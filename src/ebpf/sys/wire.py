@@ -9,9 +9,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from enum import IntEnum
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
@@ -26,6 +24,7 @@ from ebpf.errors import (
     UsageError,
     VerifierError,
 )
+from ebpf.records import names_of
 from ebpf.sys import calls, kernel
 from ebpf.uapi import Cmd
 
@@ -47,14 +46,14 @@ _LONGEST_ADDRESS = 108
 
 
 @contextmanager
-def socket_address(path: Path) -> Iterator[str]:
+def socket_address(path: str | os.PathLike[str]) -> Iterator[str]:
     """What to bind or connect a Unix socket to for a path of any length: a long one goes by way of its folder's descriptor."""
     if len(os.fsencode(path)) < _LONGEST_ADDRESS:
         yield os.fspath(path)
         return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
     finally:
         os.close(folder)
 
@@ -97,7 +96,7 @@ def _shape(cls: type[Any]) -> Shape:
     shape = _SHAPES.get(cls.__name__)
     if shape is None:
         hints = get_type_hints(cls)
-        shape = tuple((f.name, _check(hints[f.name]), Cmd if hints[f.name] is Cmd else None) for f in fields(cls))
+        shape = tuple((name, _check(hints[name]), Cmd if hints[name] is Cmd else None) for name in names_of(cls))
         _SHAPES[cls.__name__] = shape
     return shape
 

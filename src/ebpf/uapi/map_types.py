@@ -1,13 +1,13 @@
 """Every map type with the name that bpftool prints."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from ebpf.records import record
 from ebpf.uapi.bpf import MapType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapKind:
     """A row: the type, its name, and whether an element has a value for each CPU."""
 

@@ -4,9 +4,9 @@ The helper lists were asked of a 6.18 kernel (a program of one call for each pai
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from ebpf.records import record
 from ebpf.uapi.bpf import ProgType
 
 
@@ -59,7 +59,7 @@ _SKB: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProgramType:
     """A row. `context` names a struct of contexts.py ("": special); `returns` is the range r0 must lie in, if it must.
 

@@ -16,9 +16,8 @@ from ebpf.engine.runtime.abi import Env
 from ebpf.errors import KernelError
 from ebpf.kernels.daemon import Server
 from ebpf.kernels.daemon.watch import Watch
-from ebpf.kernels.remote import RemoteKernel
+from ebpf.kernels.remote import RemoteKernel, connect
 from ebpf.kernels.remote.connection import Connection
-from ebpf.kernels.remote.start import connect
 from ebpf.kernels.user import UserKernel
 from ebpf.kernels.user.grace import Grace
 from ebpf.kernels.user.state import State

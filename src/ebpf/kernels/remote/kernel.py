@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from ebpf.errors import EbpfError, KernelError, NotSupportedError
 from ebpf.kernels.remote.connection import Connection
-from ebpf.kernels.remote.start import connect
+from ebpf.kernels.remote.find import connect
 from ebpf.sys import wire
 from ebpf.sys.absent import LinuxOnly
 from ebpf.sys.calls import Call, R
-from ebpf.sys.capture import Capture
 from ebpf.sys.kernel import FUNCTIONS, VMLINUX, Buffer, Command, PerfSource, Process, ReplayStats, Route, Scope, TcState, XdpState
-from ebpf.sys.mapped import Stretch
+
+if TYPE_CHECKING:
+    from ebpf.sys.capture import Capture
+    from ebpf.sys.mapped import Stretch
 
 # Several may wait for one ring buffer, and the first takes the wake-up of all: look again this often.
 _LOOK_S = 0.25
@@ -94,6 +96,8 @@ class RemoteKernel(LinuxOnly):
             if len(pieces) != len(fds):
                 raise KernelError(errno.EPROTO, "mmap", "ebpfd sent other descriptors than it says")
             layout = [(file, int(at), int(size), bool(may) and writable) for file, (at, size, may) in zip(fds, pieces, strict=True)]
+            from ebpf.sys.mapped import Stretch
+
             return Mapped(Stretch(layout), length)
         finally:
             for file in fds:
@@ -227,7 +231,7 @@ class RemoteKernel(LinuxOnly):
 class Mapped:
     """Memory of the daemon's that is mapped here."""
 
-    def __init__(self, stretch: Stretch, length: int) -> None:
+    def __init__(self, stretch: "Stretch", length: int) -> None:
         self._stretch = stretch
         view = stretch.view(0, length)
         self._view = view
@@ -263,7 +267,7 @@ class RemoteLab:
         self._refuse("a program as a function")
 
     def replay(
-        self, prog_fd: int, capture: Capture, *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
+        self, prog_fd: int, capture: "Capture", *, repeat: int = 1, sinks: Mapping[int, str] | None = None, limit: int | None = None
     ) -> ReplayStats:
         """Replays run in the process that asks for them."""
         del prog_fd, capture, repeat, sinks, limit
