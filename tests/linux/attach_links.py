@@ -1,4 +1,7 @@
-"""Attach net.bpf.o's programs by links and pin these: `python attach_links.py FOLDER`, the folder where the programs are pinned."""
+"""Attach net.bpf.o's programs by links and pin these: `python attach_links.py FOLDER`, the folder where the programs are pinned.
+
+With --lab those that an interface of the laboratory takes.
+"""
 
 import os
 import socket
@@ -21,10 +24,11 @@ ROWS = (
 
 def main() -> None:
     folder = sys.argv[1]
-    with open_kernel("linux") as kernel:
+    lab = sys.argv[2:] == ["--lab"]
+    with open_kernel("user" if lab else "linux", lasting=True) as kernel:
         namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
-        interface = kernel.interfaces()["v0"]
-        for name, kind in ROWS:
+        interface = kernel.interfaces()["eth0" if lab else "v0"]
+        for name, kind in ROWS[:2] if lab else ROWS:
             program = kernel.bpf(ObjGet(f"{folder}/{name}"))
             if kind == AttachType.NETFILTER:
                 # Input of IPv4, at priority -128.

@@ -19,7 +19,7 @@ _VOLATILE = (
     (r"(memlock|jited) \d+B", r"\1 NB"),
     (r"loaded_at \S+", "loaded_at T"),
     (r"netns_ino \d+", "netns_ino N"),
-    (r"(\bv[01]|\blo)\(\d+\)", r"\1(N)"),
+    (r"(\b(?:v[01]|lo|eth0))\(\d+\)", r"\1(N)"),
     (r"duration( \(average\))?: \d+ns", r"duration\1: Nns"),
     (r"(?:\w+|<\.\.\.>)-\d+ +\[\d+\] \S+ +[\d.]+: bpf_trace_printk: Hello World \d+", "LINE"),
     (rf"({_BYTE}:){{5}}{_BYTE}", "MAC"),
@@ -31,6 +31,7 @@ _VOLATILE = (
     (r'("0x48","0xb.",|"0xe[89]",)("0x..",?){4,8}', r"\1PTR"),
     (rf"\b(18 [12][0-9a-f] 00 00|85 00 00 00)( {_BYTE}){{4}}", r"\1 N"),
     (r'("code":\s*"0x(?:18|85)",(?:\s*"\w+":[^:]*?){3}"imm":\s*\[)"0x..","0x..","0x..","0x.."', r"\1N"),
+    (r"\(18\) (r\d) = 0x\w+ +; (?=R\d=map_)", r"(18) \1 = 0xPTR ; "),
     (r"\bfd=\d+", "fd=N"),
     (r"verification time \d+ usec", "verification time N usec"),
     # An image in a file.

@@ -75,7 +75,7 @@ def attach(context: Context, words: Words) -> int:
                 else:
                     kernel.bpf(ProgAttach(index, fd, kind, _BEFORE if how else 0))
             except KernelError as error:
-                raise _failure(context, name, "attach", error) from error
+                raise _failure(context, name, kind, "attach", error) from error
     done(context)
     return 0
 
@@ -96,14 +96,15 @@ def _how(words: Words, kind: XdpFlag | AttachType) -> str:
     return how
 
 
-def _failure(context: Context, name: str, verb: str, error: KernelError) -> Failure:
-    if error.why and not context.json:
+def _failure(context: Context, name: str, kind: XdpFlag | AttachType, verb: str, error: KernelError) -> Failure:
+    # Netlink's answers have a text.
+    if error.why and isinstance(kind, XdpFlag) and not context.json:
         context.note(f"libbpf: Kernel error message: {error.why}")
     return Failure(f"interface {name} {verb} failed", error.errno)
 
 
 def detach(context: Context, words: Words) -> int:
-    """Detach what is attached to an interface (of several tcx programs, the first)."""
+    """Detach what is attached to an interface (of several tcx programs, the last)."""
     with status(_EINVAL):
         words.need(3, "detach")
         name, kind = _type(words)
@@ -116,7 +117,7 @@ def detach(context: Context, words: Words) -> int:
             else:
                 kernel.bpf(ProgDetach(index, 0, kind))
         except KernelError as error:
-            raise _failure(context, name, "detach", error) from error
+            raise _failure(context, name, kind, "detach", error) from error
     done(context)
     return 0
 

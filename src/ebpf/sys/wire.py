@@ -29,7 +29,7 @@ from ebpf.sys import calls, kernel
 from ebpf.uapi import Cmd
 
 #: Both sides must speak the same.
-PROTOCOL = 3
+PROTOCOL = 4
 HEADER = struct.Struct("<4sIHHI")
 MAGIC = b"ebpf"
 LARGEST = 64 << 20

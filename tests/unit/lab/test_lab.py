@@ -450,3 +450,93 @@ def test_native_and_generic_mode_do_not_go_together(lab: Run, tmp_path: Path) ->
     why = [line for line in done.stderr.splitlines() if line.startswith("libbpf:")]
     both = "libbpf: Kernel error message: Native and generic XDP can't be active at the same time"
     assert why == ["libbpf: Kernel error message: lo takes programs in generic mode only, as on Linux", both, both]
+
+
+FILTERS = """
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+int seen[3];
+static int echo(struct __sk_buff *skb) {
+    unsigned char *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    return data + 42 <= end && skb->protocol == bpf_htons(ETH_P_IP) && data[23] == 17;
+}
+SEC("tcx/ingress") int first(struct __sk_buff *skb) { if (echo(skb)) seen[0]++; return -1; }
+SEC("tcx/ingress") int second(struct __sk_buff *skb) { if (echo(skb)) seen[1] = seen[0]; return 0; }
+SEC("tcx/ingress") int never(struct __sk_buff *skb) { if (echo(skb)) seen[2]++; return 0; }
+SEC("tcx/egress") int drop(struct __sk_buff *skb) { return echo(skb) ? 2 : -1; }
+SEC("tcx/egress") int upper(struct __sk_buff *skb) {
+    /* Without a checksum, which would be wrong now. */
+    short none = 0;
+    char letter = 'H';
+    if (!echo(skb)) return -1;
+    bpf_skb_store_bytes(skb, 40, &none, 2, 0);
+    bpf_skb_store_bytes(skb, 42, &letter, 1, 0);
+    return 0;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@needs_namespaces
+def test_filters_of_tcx_decide_in_their_order_on_both_sides(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(ECHO)
+    (tmp_path / "filters.bpf.c").write_text(FILTERS)
+    text = f"""
+set -e
+clang -target bpf -O2 -g -c filters.bpf.c -o filters.o
+bpftool prog loadall filters.o /sys/fs/bpf/f
+bpftool net attach tcx_ingress name second dev eth0
+bpftool net attach tcx_ingress name never dev eth0
+bpftool net attach tcx_ingress name first dev eth0 prepend
+{sys.executable} echo.py
+bpftool net attach tcx_egress name drop dev eth0
+{sys.executable} echo.py
+bpftool net detach tcx_egress dev eth0
+bpftool -j net list dev eth0
+bpftool -j map dump name filters.bss
+bpftool net attach tcx_ingress name first dev eth0 || echo again $?
+"""
+    answer = lab(text)
+    passed, dropped, listed, dumped, again = answer.stdout.splitlines()
+    assert (passed, dropped, again) == ("b'hello'", "nothing", "again 239"), answer.stderr
+    assert [(row["kind"], row["name"]) for row in json.loads(listed)[0]["tc"]] == [
+        ("tcx/ingress", name) for name in ("first", "second", "never")
+    ]
+    assert json.loads(dumped)[0]["formatted"]["value"][".bss"][0]["seen"] == [1, 1, 0]
+
+
+@needs_namespaces
+def test_links_hold_programs_on_interfaces_and_change_them(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(ECHO)
+    (tmp_path / "filters.bpf.c").write_text(FILTERS)
+    (tmp_path / "judge.bpf.c").write_text(DROP.replace("VERDICT", "return XDP_DROP;"))
+    (tmp_path / "links.py").write_text("""
+import subprocess, sys
+from ebpf.attach import tcx, xdp
+from ebpf.compile import compile_c
+from ebpf.elf import read_object
+from ebpf.kernels import open_kernel
+from ebpf.object import Collection
+from ebpf.sys.calls import LinkUpdate
+
+def echo():
+    print(subprocess.run([sys.executable, "echo.py"], capture_output=True, text=True).stdout.strip(), flush=True)
+
+def spec(name):
+    return read_object(compile_c(name, text=open(name).read()).object, name)
+
+with open_kernel("user") as kernel, Collection.load(spec("filters.bpf.c"), kernel) as filters, Collection.load(spec("judge.bpf.c"), kernel) as judge:
+    with tcx(filters.programs["drop"], "eth0", "egress") as link:
+        echo()
+        kernel.bpf(LinkUpdate(link.fd, filters.programs["upper"].fd))
+        echo()
+    echo()
+    with xdp(judge.programs["judge"], "eth0", link=True):
+        echo()
+    echo()
+""")
+    answer = lab(f"{sys.executable} links.py")
+    assert answer.stdout.splitlines() == ["nothing", "b'Hello'", "b'hello'", "nothing", "b'hello'"], answer.stderr

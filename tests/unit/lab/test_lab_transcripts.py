@@ -18,6 +18,12 @@ BPFFS = "a laboratory has its pins from the beginning, and no BPF file system"
 CODE = "the machine code is another compiler's"
 LINUX = "iproute2 asks Linux"
 TYPES = "maps of type cpumap and sockhash are not built in the user kernel"
+KERNEL = "its program is on a tracepoint by the kernel's types, and the user kernel has no structures of its own"
+DEBUG = "Linux's bpffs has maps.debug and progs.debug"
+CONFIG = "the user kernel has no configuration"
+TOKEN = "a step (BPF tokens) that is not taken"
+VMLINUX = "the user kernel has no types of its own"
+LINKS = "the user kernel has no links of network namespaces and of netfilter"
 BUG = "a fault of bpftool's that is not copied"
 # By section: what differs, and why. The list only shrinks.
 DIFFERENT = {
@@ -39,6 +45,22 @@ DIFFERENT = {
         "01-045-jited-visual": CODE,
         "01-068-ip-link-show": LINUX,
     },
+    "02": {
+        **dict.fromkeys((f"02-00{i}" for i in ("1-loadall", "2-loadall-ls", "3-loadall-show")), KERNEL),
+        **dict.fromkeys((f"02-00{i}" for i in ("4-load-multi-prog", "5-load-multi-ls", "6-load-multi-show")), KERNEL),
+        "02-036-autoattach": KERNEL,
+        "02-007-pinmaps": DEBUG,
+        "02-026-load-pin-subdir": DEBUG,
+        "02-037-autoattach-xdp": DEBUG,
+        "02-038-use-loader": DEBUG,
+        "02-045-pin-second": DEBUG,
+        "02-014-verifier-fail-debug": TOKEN,
+        "02-016-load-debug": TOKEN,
+        "02-023-load-pin-not-bpffs-mounts-over": BPFFS,
+        "02-024-load-pin-relative": BPFFS,
+        "02-048-pin-not-bpffs": BPFFS,
+        "02-040-kconfig-ksym-core": CONFIG,
+    },
     "03": {
         "03-013-create-cpu": TYPES,
         "03-017-create-sk": TYPES,
@@ -51,6 +73,17 @@ DIFFERENT = {
         "03-058-err-byte-overflow": BUG,
         "03-076-err-create-dup-name": BUG,
         "03-077-err-create-not-bpffs": BPFFS,
+    },
+    "05": {
+        **dict.fromkeys(("05-001-list", "05-002-list-json", "05-003-list-pretty"), VMLINUX),
+        "05-015-dump-file-maps-c": BUG,
+        "05-017-dump-file-maps-pretty": BUG,
+    },
+    "06": {
+        "06-001-links": LINUX,
+        **dict.fromkeys((f"06-0{i}" for i in ("17-tc-setup", "18-list-tc", "19-list-tc-json", "20-list-tc-pretty", "21-tc-del")), LINUX),
+        **dict.fromkeys((f"06-03{i}" for i in ("4-list-links", "5-list-links-json", "6-list-links-pretty")), LINKS),
+        **dict.fromkeys((f"06-03{i}" for i in ("7-link-list", "8-link-list-json", "9-link-list-pretty")), LINKS),
     },
 }
 # Which key follows which depends on the hash's seed in Linux; the others end by a signal, after one second of a busy machine.

@@ -111,7 +111,7 @@ ROWS = [
         + "; r2 = r10; r2 += -64; r3 = 64; r4 = 0; call 69; r1 = *(u8 *)(r10 - 64); if r1 == 0 goto +1; r0 = r9; r0 = 0; exit",
         "r9 is read",
     ),
-    Row("a map's value where no path leads", "r0 = 0; if r0 == 0 goto +2; r1 = map[id:FD][0]+4096; exit", "outside of the map"),
+    Row("a map's value where no path leads", "r0 = 0; if r0 == 0 goto +2; r1 = map[id:FD][0]+4096; exit", "array of one can be reached"),
     Row("atomic addition to a packet", PACKET.format(3) + "r1 = 1; lock *(u64 *)(r2 + 0) += r1; r0 = 0; exit", "atomic"),
 ]
 LOOKUP = "call 7; *(u32 *)(r10 - 4) = r0; r2 = r10; r2 += -4; r1 = MAPFD ll; call 1"

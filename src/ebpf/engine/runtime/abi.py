@@ -109,6 +109,8 @@ class Env(ctypes.Structure):
         ("attach_cookie", c_uint64),
         ("socket_cookie", c_uint64),
         ("tunnel", Tunnel),
+        ("to_ifindex", c_uint32),
+        ("to_flags", c_uint32),
     )
 
 
@@ -278,8 +280,17 @@ class Seize(ctypes.Structure):
     )
 
 
+class WireChain(ctypes.Structure):
+    """`struct rt_wire_chain`: programs of one side of an interface, in order."""
+
+    _fields_ = (("count", c_uint64), ("prog", c_void_p * 64))
+
+
 class Wire(ctypes.Structure):
     """`struct rt_wire`: one direction of a wire, and what passed."""
+
+    #: Where in `chains` the filters of either side stand.
+    INGRESS, EGRESS = 0, 1
 
     _fields_ = (
         ("input", c_int32),
@@ -293,6 +304,10 @@ class Wire(ctypes.Structure):
         ("ring", c_void_p),
         ("longest", c_void_p),
         ("prog", c_void_p),
+        ("chains", WireChain * 2),
+        ("mac", c_uint8 * 6),
+        ("outward", c_uint8),
+        ("spare", c_uint8),
         ("packets", c_uint64),
         ("bytes", c_uint64),
         ("passed", c_uint64),

@@ -12,7 +12,7 @@ from ebpf.engine.verifier.reg import BTF_ID, FUNC, MAP_PTR, MAP_VALUE, MEM, PERC
 from ebpf.engine.verifier.struct_walk import STRUCTS
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import LD_IMM64
-from ebpf.uapi import ProgType, PseudoSrc
+from ebpf.uapi import MapType, ProgType, PseudoSrc
 
 _TRACING: Final = frozenset(
     {ProgType.KPROBE, ProgType.TRACEPOINT, ProgType.PERF_EVENT, ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE}
@@ -35,12 +35,22 @@ def _check_map(env: Env, insn: Insn) -> None:
     if insn.src == PseudoSrc.MAP_FD and insn.imm_hi:
         raise env.refuse("invalid-instruction", "unrecognized bpf_ld_imm64 insn", "an instruction is none that the kernel knows")
     _map_suits(env, desc)
+    if insn.src == PseudoSrc.MAP_FD:
+        return
+    if desc.type != MapType.ARRAY:
+        raise env.refuse(
+            "map-type",
+            "no direct value access support for this map type",
+            "only the value of an array of one element can be reached without a lookup",
+        )
     off = insn.imm_hi & 0xFFFFFFFF
-    if insn.src == PseudoSrc.MAP_VALUE and off >= desc.value_size * desc.max_entries:
+    if desc.max_entries != 1 or off >= desc.value_size:
         raise env.refuse(
             "out-of-bounds",
             f"invalid access to map value pointer, value_size={desc.value_size} off={off}",
-            f"offset {off} is outside of the map's {desc.value_size} bytes",
+            f"offset {off} is outside of the map's {desc.value_size} bytes"
+            if desc.max_entries == 1
+            else f"the array has {desc.max_entries} elements: only the value of an array of one can be reached without a lookup",
         )
 
 

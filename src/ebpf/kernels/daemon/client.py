@@ -185,7 +185,8 @@ class Client:
         self.greeted = True
         state = self.server.state
         news = self.server.journal.news()
-        self.reply(sequence, {"cpus": state.possible_cpus, "system_wide": state.running is not None, "news": news})
+        hello = {"cpus": state.possible_cpus, "system_wide": state.running is not None, "news": news, "pins": self.server.shown_pins}
+        self.reply(sequence, hello)
 
     def _told(self, sequence: int) -> None:
         self.server.journal.told()

@@ -70,6 +70,8 @@ class Server:
         self._quiet_since = time.monotonic()
         self._deaf_until = 0.0
         self._shown: ShownPins | None = None
+        #: The folder where pins are files too; "" where they are not.
+        self.shown_pins = ""
         self._listen()
         self.journal = Journal(path.with_suffix(".pins"))
         self._saved = saved
@@ -245,6 +247,7 @@ class Server:
     def show_pins(self, folder: str) -> None:
         """Show the pins below a folder as files in it."""
         self._shown = ShownPins(folder, self.state)
+        self.shown_pins = folder
         self._selector.register(self._shown, selectors.EVENT_READ, self._shown.changed)
         self._shown.show()
 

@@ -41,6 +41,7 @@ class RemoteKernel(LinuxOnly):
         self.possible_cpus = int(hello["cpus"])
         #: What nobody was told yet of an ebpfd that ended unexpectedly, in one line; "" if none did.
         self.news = str(hello["news"])
+        self._pins = str(hello["pins"])
         self.lab = RemoteLab(system_wide=bool(hello["system_wide"]))
 
     def _greeted(self, connection: Connection | None, start: bool) -> tuple[Connection, Any]:
@@ -173,8 +174,8 @@ class RemoteKernel(LinuxOnly):
         return str(self._ask("syscall_function", syscall))
 
     def pin_roots(self) -> list[str] | None:
-        """Pins are no files here."""
-        return None
+        """The folder where pins are files too, as in a laboratory; None where they are no files."""
+        return [self._pins] if self._pins else None
 
     def pinned(self) -> list[str]:
         """The paths of all pins."""

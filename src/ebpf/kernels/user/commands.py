@@ -4,9 +4,10 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ebpf.errors import KernelError, NotSupportedError
+from ebpf.errors import KernelError
 from ebpf.kernels.user.events import PerfEvent
 from ebpf.kernels.user.info import INFO_COMMANDS
+from ebpf.kernels.user.interfaces import INTERFACE_COMMANDS, link_on_interface
 from ebpf.kernels.user.jobs import btf_job, load_job, run_job
 from ebpf.kernels.user.map_commands import MAP_COMMANDS
 from ebpf.kernels.user.objects import BtfObject, LinkObject, MapObject, Object, ProgramObject, access
@@ -61,7 +62,7 @@ def _raw_tracepoint(kernel: "UserKernel", call: calls.RawTracepointOpen) -> int:
 def _link_create(kernel: "UserKernel", call: calls.LinkCreate) -> int:
     where = "bpf(LINK_CREATE)"
     if call.attach_type != AttachType.PERF_EVENT:
-        raise NotSupportedError(where, "is not built in the user kernel yet", hint="Run with --kernel linux")
+        return kernel.table.add(link_on_interface(kernel, call))
     program = kernel.program_at(call.prog_fd, where)
     event = kernel.table.get(call.target, PerfEvent, where)
     if call.flags or call.options is not None:
@@ -81,6 +82,7 @@ def _link_detach(kernel: "UserKernel", call: calls.LinkDetach) -> None:
 COMMANDS: Final[dict[type[Call[Any]], Callable[["UserKernel", Any], Any]]] = {
     **MAP_COMMANDS,
     **INFO_COMMANDS,
+    **INTERFACE_COMMANDS,
     calls.BtfLoad: _btf_load,
     calls.ProgLoad: _prog_load,
     calls.ProgTestRun: _test_run,

@@ -190,7 +190,7 @@ class Events:
             event.taken = False
             remove()
 
-        return LinkObject(program, int(LinkType.PERF_EVENT), {**_detail(event.source), "cookie": cookie}, undo, holds)
+        return LinkObject(program, int(LinkType.PERF_EVENT), {**_detail(event.source), "cookie": cookie}, undo, event=holds)
 
     def raw_tracepoint(self, name: str, program: ProgramObject) -> LinkObject:
         """A raw tracepoint: none is served yet."""

@@ -21,7 +21,6 @@ from ebpf.kernels.user.types import kernel_types
 from ebpf.sys.absent import LinuxOnly
 from ebpf.sys.calls import Call, R
 from ebpf.sys.kernel import FUNCTIONS, VMLINUX, Buffer, PerfSource, TcState, XdpState
-from ebpf.uapi import ProgType
 
 
 class UserKernel(LinuxOnly):
@@ -170,23 +169,8 @@ class UserKernel(LinuxOnly):
 
     def xdp_attach(self, ifindex: int, prog_fd: int, flags: int = 0) -> None:
         """Attach (-1: detach) an XDP program to an interface of the laboratory."""
-        wires = self.state.wires
-        if wires is None:
-            raise NotSupportedError(
-                "net attach xdp",
-                "the user kernel does not see live interfaces",
-                hint="Replay a capture with `ebpf prog run OBJ --pcap FILE`, open a laboratory with `ebpf lab`, or use --kernel linux",
-            )
-        if prog_fd < 0:
-            old = wires.detach(ifindex, flags)
-        else:
-            program = self.program_at(prog_fd, "net attach xdp")
-            if program.program.call.prog_type != ProgType.XDP:
-                raise KernelError(errno.EINVAL, "net attach xdp", "the program is no XDP program")
-            old = wires.attach(ifindex, program, flags)
-            self.state.registry.hold(program)
-        if old is not None:
-            self.state.registry.release(old)
+        program = self.program_at(prog_fd, "net attach xdp") if prog_fd >= 0 else None
+        self.state.interfaces.xdp(ifindex, program, flags)
 
     def xdp_query(self, ifindex: int | None = None) -> list[XdpState]:
         """What is attached to the laboratory's interfaces."""

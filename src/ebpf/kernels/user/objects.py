@@ -126,8 +126,10 @@ class LinkObject(Object):
         detail: "Mapping[str, int | str]",
         undo: Callable[[], None],
         event: Object | None = None,
+        change: "Callable[[ProgramObject], None] | None" = None,
     ) -> None:
         super().__init__()
+        self._change = change
         self.program = program
         self.kind = kind
         self.detail = detail
@@ -137,6 +139,16 @@ class LinkObject(Object):
     def holds(self) -> list[Object]:
         """Its program, and the event."""
         return [self.program, *([self._event] if self._event is not None else [])]
+
+    def change(self, program: ProgramObject) -> ProgramObject:
+        """Put another program in the place of its own, which is returned. EINVAL for a link whose program stays, ENOLINK once detached."""
+        if self._change is None:
+            raise KernelError(errno.EINVAL, "bpf(LINK_UPDATE)", "the program of such a link cannot be changed")
+        if self._undo is None:
+            raise KernelError(errno.ENOLINK, "bpf(LINK_UPDATE)", "the link is detached")
+        self._change(program)
+        old, self.program = self.program, program
+        return old
 
     def detach(self) -> None:
         """Detach now. Idempotent."""

@@ -11,6 +11,7 @@ from ebpf.errors import KernelError
 from ebpf.kernels.user.events import Events
 from ebpf.kernels.user.grace import Grace
 from ebpf.kernels.user.holders import unused
+from ebpf.kernels.user.interfaces import Interfaces
 from ebpf.kernels.user.objects import Object, ProgramObject, Registry
 from ebpf.kernels.user.timers import Timers
 from ebpf.kernels.user.trace import TraceRing
@@ -35,6 +36,7 @@ class State:
         self.timers = Timers(self)
         self.running = running
         self.wires = wires
+        self.interfaces = Interfaces(self)
         self.events = Events(self)
         #: What bpf_fib_lookup finds.
         self.routes: ctypes.Array[Route] | None = None
@@ -52,6 +54,8 @@ class State:
         """Give an object a path."""
         if not path.startswith("/") or "\0" in path:
             raise KernelError(errno.EINVAL, "bpf(OBJ_PIN)", f"{path!r} is not an absolute path")
+        if "." in os.path.basename(path):
+            raise KernelError(errno.EPERM, "bpf(OBJ_PIN)", f"{path!r}: a pin's name has no dot, as on Linux")
         if len(os.fsencode(path)) >= _LONGEST_PATH:
             raise KernelError(errno.ENAMETOOLONG, "bpf(OBJ_PIN)", f"a path of {len(path)} characters")
         if len(self.pins) >= _MOST_PINS:

@@ -1,6 +1,6 @@
 """What a user kernel may have around it, in a laboratory: processes that run already, and network interfaces."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ebpf.kernels.user.hooks import Hooks
@@ -19,7 +19,7 @@ class Running(Protocol):
 
 
 class Wires(Protocol):
-    """Network interfaces that XDP programs can be attached to."""
+    """Network interfaces that programs can be attached to."""
 
     def interfaces(self) -> Mapping[str, int]:
         """The interfaces by name, with their index."""
@@ -32,6 +32,12 @@ class Wires(Protocol):
 
     def detach(self, ifindex: int, flags: int) -> "ProgramObject | None":
         """Take the program off an interface and return it; None if there was none."""
+
+    def filter(self, ifindex: int, side: int, programs: Sequence[ProgramObject]) -> None:
+        """Run programs one after the other on what comes in at an interface (side 0), or goes out of it (1).
+
+        KernelError ENODEV where there is no such interface. The programs that were there before do not run any more.
+        """
 
     def query(self) -> list[XdpState]:
         """What is attached where."""

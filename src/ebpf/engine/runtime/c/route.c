@@ -15,27 +15,54 @@
 enum { XDP_ABORTED = 0, XDP_REDIRECT = 4, TC_SHOT = 2, TC_REDIRECT = 7 };
 enum { INGRESS = 1, ACTION_MASK = 3, BROADCAST = 8, EXCLUDE_INGRESS = 16 };
 
-XDP_HELPER(redirect) { (void)a, (void)c, (void)d, (void)e, (void)env; return b ? XDP_ABORTED : XDP_REDIRECT; }
-HELPER(redirect) { (void)a, (void)c, (void)d, (void)e, (void)env; return b & ~(u64)INGRESS ? TC_SHOT : TC_REDIRECT; }
-HELPER(redirect_peer) { (void)a, (void)c, (void)d, (void)e, (void)env; return b ? TC_SHOT : TC_REDIRECT; }
+static void go(struct rt_env *env, u64 ifindex, u64 flags)
+{
+    env->to_ifindex = (u32)ifindex;
+    env->to_flags = (u32)flags;
+}
+
+XDP_HELPER(redirect)
+{
+    (void)c, (void)d, (void)e;
+    go(env, a, 0);
+    return b ? XDP_ABORTED : XDP_REDIRECT;
+}
+
+HELPER(redirect)
+{
+    (void)c, (void)d, (void)e;
+    go(env, a, b);
+    return b & ~(u64)INGRESS ? TC_SHOT : TC_REDIRECT;
+}
+
+HELPER(redirect_peer)
+{
+    (void)c, (void)d, (void)e;
+    /* The other end of an interface's pair is in somebody else's namespace: no interface. */
+    go(env, 0, INGRESS);
+    (void)a;
+    return b ? TC_SHOT : TC_REDIRECT;
+}
+
 HELPER(redirect_neigh)
 {
     enum { NEIGHBOUR = 20 };
-    (void)a, (void)b, (void)e, (void)env;
+    (void)b, (void)e;
+    go(env, a, 0);
     return (c && (u32)c < NEIGHBOUR) || d ? TC_SHOT : TC_REDIRECT;
 }
 
 HELPER(redirect_map)
 {
-    (void)d, (void)e, (void)env;
+    (void)d, (void)e;
     struct rt_map *map = (void *)a;
     u64 flags = c;
     u32 key = (u32)b;
     if (flags & ~(u64)(ACTION_MASK | BROADCAST | EXCLUDE_INGRESS))
         return XDP_ABORTED;
-    if (flags & BROADCAST || rt_map_value(map, &key, 0))
-        return XDP_REDIRECT;
-    return flags & ACTION_MASK;
+    const u64 *to = flags & BROADCAST ? 0 : rt_map_value(map, &key, 0);
+    go(env, to ? *to : 0, 0);
+    return flags & BROADCAST || to ? XDP_REDIRECT : flags & ACTION_MASK;
 }
 
 /* -- routes */

@@ -91,6 +91,7 @@ struct rt_env {
     u64 attach_cookie; /* what was said when the program was attached */
     u64 socket_cookie; /* of the packets' socket; 0: nobody has asked */
     struct rt_tunnel tunnel;
+    u32 to_ifindex, to_flags;      /* where the packet is to go, when a verdict says that it is redirected */
 };
 
 enum {

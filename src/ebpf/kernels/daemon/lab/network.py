@@ -28,20 +28,22 @@ _ADDRESS, _LOCAL = 1, 2
 _NODAD = 2
 _ALL = 0x0003
 _SOL_PACKET, _IGNORE_OUTGOING, _QDISC_BYPASS = 263, 23, 20
-_SIOCETHTOOL = 0x8946
+_SIOCETHTOOL, _SIOCGIFHWADDR = 0x8946, 0x8927
 _STXCSUM, _STSO, _SGSO = 0x17, 0x1F, 0x24
 _BUFFER = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What was built: the namespaces of the middle and of the second host, and packet sockets on the middle's two ends."""
+    """What was built: the namespaces of the middle and of the second host, and packet sockets on the middle's two ends; the
+    number and hardware address of the lab's eth0."""
 
     middle: int
     host: int
     near: socket.socket
     far: socket.socket
     eth0: int
+    mac: bytes
 
 
 def build(lab: int) -> Network:
@@ -69,7 +71,7 @@ def build(lab: int) -> Network:
         up("eth0")
     with suppress(OSError), open("/proc/sys/net/ipv4/ping_group_range", "w", encoding="ascii") as file:
         file.write("0 2147483647")
-    return Network(middle, host, near, far, socket.if_nametoindex("eth0"))
+    return Network(middle, host, near, far, socket.if_nametoindex("eth0"), _hardware_address("eth0"))
 
 
 def build_direct(lab: int) -> int:
@@ -125,6 +127,12 @@ def whole_frames(name: str) -> None:
             value = array.array("B", struct.pack("=II", command, 0))
             with suppress(OSError):
                 fcntl.ioctl(asked, _SIOCETHTOOL, struct.pack("16sP", name.encode(), value.buffer_info()[0]))
+
+
+def _hardware_address(name: str) -> bytes:
+    """The 6 bytes that frames for an interface begin with."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        return fcntl.ioctl(asked, _SIOCGIFHWADDR, struct.pack("256s", name.encode()))[18:24]
 
 
 def _packets(name: str) -> socket.socket:

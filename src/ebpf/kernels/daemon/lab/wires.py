@@ -1,11 +1,11 @@
-"""XDP programs on the laboratory's interfaces."""
+"""XDP programs and filters on the laboratory's interfaces."""
 
 import ctypes
 import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import KNOW_ALL, Env, Wire
@@ -23,8 +23,10 @@ _BLOCKS = 64
 class _Loop:
     """One direction, served by a native thread."""
 
-    def __init__(self, receives: int, sends: int, ifindex: int, env: Env) -> None:
-        self.wire = Wire(input=receives, output=sends, wake=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), ifindex=ifindex)
+    def __init__(self, receives: int, sends: int, ifindex: int, env: Env, *, mac: bytes = bytes(6), outward: bool = False) -> None:
+        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.wire = Wire(input=receives, output=sends, wake=wake, ifindex=ifindex, outward=outward)
+        self.wire.mac[:] = mac
         self._env = env
         lib = library()
         failed = -lib.rt_wire_open(ctypes.byref(self.wire), _BLOCKS)
@@ -40,6 +42,10 @@ class _Loop:
     def set(self, entry: int) -> None:
         """Change the program (0: none)."""
         library().rt_wire_set(ctypes.byref(self.wire), entry or None)
+
+    def filter(self, side: int, entries: Sequence[int]) -> None:
+        """Change the filters of a side of the interface (Wire.INGRESS or EGRESS)."""
+        library().rt_wire_chain(ctypes.byref(self.wire), side, (ctypes.c_void_p * len(entries))(*entries), len(entries))
 
     def close(self) -> None:
         """End the thread."""
@@ -59,8 +65,10 @@ class LabWires:
         self._env = env
         self._attached: dict[int, tuple[ProgramObject, str]] = {}
         self._lo: tuple[socket.socket, _Loop] | None = None
-        self._in = _Loop(network.far.fileno(), network.near.fileno(), network.eth0, env())
-        self._out = _Loop(network.near.fileno(), network.far.fileno(), 0, env())
+        #: For each interface and side, the entries of its filters.
+        self._filters: dict[tuple[int, int], list[int]] = {}
+        self._in = _Loop(network.far.fileno(), network.near.fileno(), network.eth0, env(), mac=network.mac)
+        self._out = _Loop(network.near.fileno(), network.far.fileno(), network.eth0, env(), outward=True)
         self._closed = False
 
     def interfaces(self) -> Mapping[str, int]:
@@ -69,14 +77,10 @@ class LabWires:
 
     def attach(self, ifindex: int, program: ProgramObject, flags: int) -> ProgramObject | None:
         """Run a program on each packet that an interface receives."""
-        names = {index: name for name, index in self.interfaces().items()}
-        name = names.get(ifindex)
-        if name is None:
-            raise KernelError(errno.ENODEV, _CALL, f"there is no interface {ifindex}")
-        if name not in ("lo", "eth0"):
-            raise NotSupportedError(f"{_CALL} dev {name}", "the lab sees the packets of lo and eth0")
+        name = self._name(ifindex, _CALL)
         if flags & XdpFlag.HW_MODE:
-            raise KernelError(errno.EOPNOTSUPP, _CALL, "no interface of the lab takes programs into its hardware")
+            # Linux says no more of a driver without hardware for programs.
+            raise KernelError(errno.EINVAL, _CALL)
         old = self._attached.get(ifindex)
         if old is not None and flags & (XdpFlag.SKB_MODE if old[1] == "xdpdrv" else XdpFlag.DRV_MODE):
             raise KernelError(errno.EEXIST, _CALL, "Native and generic XDP can't be active at the same time")
@@ -84,9 +88,7 @@ class LabWires:
             raise KernelError(errno.EOPNOTSUPP, _CALL, "lo takes programs in generic mode only, as on Linux")
         if old is not None and flags & XdpFlag.UPDATE_IF_NOEXIST:
             raise KernelError(errno.EBUSY, _CALL, "XDP program already attached")
-        entry = program.program.entry
-        if not entry:
-            raise NotSupportedError(_CALL, "the interpreter serves no live packets", hint="unset EBPF_ENGINE: it needs machine code")
+        entry = _entry(program, _CALL)
         if name == "eth0":
             self._in.set(entry)
         else:
@@ -94,6 +96,29 @@ class LabWires:
         mode = "xdpgeneric" if name == "lo" or flags & XdpFlag.SKB_MODE else "xdpdrv"
         self._attached[ifindex] = (program, mode)
         return old[0] if old is not None else None
+
+    def _name(self, ifindex: int, call: str) -> str:
+        """The name of an interface that programs can be on."""
+        name = next((name for name, index in self.interfaces().items() if index == ifindex), None)
+        if name is None:
+            raise KernelError(errno.ENODEV, call, f"there is no interface {ifindex}")
+        if name not in ("lo", "eth0"):
+            raise NotSupportedError(f"{call} dev {name}", "the lab sees the packets of lo and eth0")
+        return name
+
+    def filter(self, ifindex: int, side: int, programs: Sequence[ProgramObject]) -> None:
+        """Run programs one after the other on what comes in at an interface (side 0), or goes out of it (1)."""
+        call = "net attach tcx"
+        entries = [_entry(program, call) for program in programs]
+        if self._name(ifindex, call) == "eth0":
+            # What is sent back where it came from goes out too.
+            for loop in (self._in, self._out) if side == Wire.EGRESS else (self._in,):
+                loop.filter(side, entries)
+        elif entries or self._lo is not None:
+            self._on_lo(ifindex).filter(side, entries)
+        self._filters[ifindex, side] = entries
+        if not entries:
+            self._rest_lo(ifindex)
 
     def _on_lo(self, ifindex: int) -> _Loop:
         if self._lo is None:
@@ -114,8 +139,15 @@ class LabWires:
         if ifindex == self._network.eth0:
             self._in.set(0)
         elif self._lo is not None:
-            self._end_lo()
+            self._lo[1].set(0)
+            self._rest_lo(ifindex)
         return old[0]
+
+    def _rest_lo(self, ifindex: int) -> None:
+        """Look no more at the loopback's packets if no program wants to."""
+        wanted = ifindex in self._attached or any(self._filters.get((ifindex, side)) for side in (Wire.INGRESS, Wire.EGRESS))
+        if ifindex != self._network.eth0 and not wanted:
+            self._end_lo()
 
     def _end_lo(self) -> None:
         if self._lo is not None:
@@ -135,9 +167,17 @@ class LabWires:
             return
         self._closed = True
         self._attached.clear()
+        self._filters.clear()
         self._end_lo()
         self._in.close()
         self._out.close()
+
+
+def _entry(program: ProgramObject, call: str) -> int:
+    """Where a program's machine code begins."""
+    if not program.program.entry:
+        raise NotSupportedError(call, "the interpreter serves no live packets", hint="unset EBPF_ENGINE: it needs machine code")
+    return program.program.entry
 
 
 class EnvMaker:
