@@ -40,4 +40,4 @@ def run(context: Context, words: list[str]) -> int:
     # In scripts the lab is quiet.
     speaks = not quiet and sys.stderr.isatty()
     # Only who asks for it gets Linux's kernel: the lab is for what needs no root.
-    return open_lab(command, lambda line: context.note(line) if speaks else None, linux=context.kernel_name == "linux")
+    return open_lab(command, context.note if speaks else None, linux=context.kernel_name == "linux")

@@ -105,8 +105,8 @@ def daemon_log() -> "Path":
     return Path(socket_path()).with_suffix(".log")
 
 
-def open_lab(argv: Sequence[str], say: Callable[[str], None], *, linux: bool = False) -> int:
-    """Run a command in a laboratory and return its exit status; `say` is given the lines of the banner.
+def open_lab(argv: Sequence[str], say: Callable[[str], None] | None, *, linux: bool = False) -> int:
+    """Run a command in a laboratory and return its exit status; `say` is given the lines of the banner (None: it has none).
 
     With `linux` its programs run in Linux's kernel, and it is for root.
     """

@@ -540,3 +540,74 @@ with open_kernel("user") as kernel, Collection.load(spec("filters.bpf.c"), kerne
 """)
     answer = lab(f"{sys.executable} links.py")
     assert answer.stdout.splitlines() == ["nothing", "b'Hello'", "b'hello'", "nothing", "b'hello'"], answer.stderr
+
+
+# A server of this host's own, and who asks it: by the loopback.
+ALONE = """
+import os, socket, threading
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 7007))
+def serve():
+    while True:
+        data, who = server.recvfrom(100)
+        server.sendto(data, who)
+threading.Thread(target=serve, daemon=True).start()
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(0.5)
+s.sendto(b"hello", ("127.0.0.1", 7007))
+try:
+    print(s.recvfrom(100)[0], end=" ")
+except TimeoutError:
+    print("nothing", end=" ")
+listening = socket.create_server(("127.0.0.1", 0))
+peer = socket.create_connection(listening.getsockname())
+other, _ = listening.accept()
+data, got = os.urandom(1 << 20), bytearray()
+threading.Thread(target=peer.sendall, args=(data,), daemon=True).start()
+while len(got) < len(data):
+    got.extend(other.recv(65536))
+print(bytes(got) == data)
+"""
+
+
+def holds_back() -> bool:
+    """Whether this host holds packets of the loopback back for us, in a namespace as the lab's is."""
+    ask = "from ebpf.kernels.daemon.lab.queue import possible; print(possible())"
+    done = subprocess.run(["unshare", "-Urn", sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    return done.stdout == "True\n"
+
+
+@needs_namespaces
+def test_verdicts_on_lo_decide_where_the_host_holds_its_packets_back(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(ALONE)
+    # The answer comes to its sender again, as a question, and so to the asker once more, as it was changed the first time.
+    judge = DROP.replace("bpf_htons(7)", "bpf_htons(7007)")
+    upper = """
+    unsigned char *text = (void *)(udp + 1);
+    if (text + 5 > (unsigned char *)end || text[0] != 'h') return XDP_PASS;
+    text[0] = 'H';
+    udp->check = 0;
+    __u32 address = ip->saddr;
+    ip->saddr = ip->daddr;
+    ip->daddr = address;
+    __u16 port = udp->source;
+    udp->source = udp->dest;
+    udp->dest = port;
+    return XDP_TX;"""
+    for name, verdict in (("drop", "return XDP_DROP;"), ("pass", "return XDP_PASS;"), ("tx", upper)):
+        (tmp_path / f"{name}.bpf.c").write_text(judge.replace("VERDICT", verdict))
+    text = f"""
+set -e
+for v in drop pass tx; do
+    clang -target bpf -O2 -g -c $v.bpf.c -o $v.o
+    bpftool prog load $v.o /sys/fs/bpf/$v
+    bpftool net attach xdp pinned /sys/fs/bpf/$v dev lo
+    echo $v $({sys.executable} alone.py)
+    bpftool net detach xdp dev lo
+done
+echo none $({sys.executable} alone.py)
+"""
+    answer = lab(text)
+    drop, back = ("nothing", "b'Hello'") if holds_back() else ("b'hello'", "b'hello'")
+    expected = [f"drop {drop} True", "pass b'hello' True", f"tx {back} True", "none b'hello' True"]
+    assert answer.stdout.splitlines() == expected, answer.stderr

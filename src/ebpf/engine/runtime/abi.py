@@ -307,7 +307,7 @@ class Wire(ctypes.Structure):
         ("chains", WireChain * 2),
         ("mac", c_uint8 * 6),
         ("outward", c_uint8),
-        ("spare", c_uint8),
+        ("both", c_uint8),
         ("packets", c_uint64),
         ("bytes", c_uint64),
         ("passed", c_uint64),

@@ -44,6 +44,8 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rt_clock_close": (None, (_P,)),
     "rt_clock_leave": (None, (_P, _P)),
     "rt_clock_uses": (c_uint32, (_P, c_uint64)),
+    "rt_queue_open": (c_int64, (_P,)),
+    "rt_queue_loop": (None, (_P, _P, c_uint32)),
     "rt_wire_chain": (None, (_P, c_uint32, _P, c_uint32)),
     "rt_know": (None, (_P, c_uint32)),
     "rt_forked": (None, ()),

@@ -43,7 +43,7 @@ struct rt_wire {
     struct rt_wire_chain chain[2]; /* what comes in at the interface, what goes out of it */
     u8 mac[6];                     /* the interface's own */
     u8 outward;                    /* these are frames that the interface sends */
-    u8 spare;
+    u8 both;                       /* what comes in here went out here, as on the loopback */
     u64 packets, bytes, passed, dropped, sent_back, refused, lost;
 };
 
@@ -138,7 +138,7 @@ static int wire_sleep(struct rt_wire *w)
     if (ready[0].revents & (POLLERR | POLLHUP)) {
         int error = 0;
         socklen_t size = sizeof error;
-        if (getsockopt(w->in, SOL_SOCKET, SO_ERROR, &error, &size) || (error && error != ENETDOWN))
+        if (getsockopt(w->in, SOL_SOCKET, SO_ERROR, &error, &size) || (error && error != ENETDOWN && error != ENOBUFS))
             return 0;
         if (error == ENETDOWN)
             usleep(1000);
@@ -222,9 +222,11 @@ static u32 wire_judge(struct rt_wire *w, struct rt_xdp *ctx, struct rt_env *env)
         /* Out of the same interface it would come here for ever: Linux gives up too. */
         return wire_target(w, env) == 0 ? WIRE_TX : WIRE_REFUSED;
     }
-    if (w->out < 0)
-        /* On the loopback what comes in went out before, and is on its way whatever we say. */
-        wire_filter(w, SIDE_OUT, ctx, env);
+    if (w->both) {
+        verdict = wire_filter(w, SIDE_OUT, ctx, env);
+        if (verdict != WIRE_PASS)
+            return verdict == WIRE_DROP ? WIRE_DROP : WIRE_REFUSED;
+    }
     if (w->prog && ctx->data_end - ctx->data >= WIRE_SHORTEST)
         verdict = (u32)rt_call(w->prog, ctx, env);
     if (verdict == WIRE_REDIRECT)

@@ -52,6 +52,7 @@ def build(lab: int) -> Network:
     Raises OSError where the kernel has no veth.
     """
     up("lo")
+    _takes_own()
     host = space.new_network()
     up("lo")
     middle = space.new_network()
@@ -93,6 +94,13 @@ def up(name: str) -> None:
     """Switch an interface on."""
     body = struct.pack("=BBHiII", socket.AF_UNSPEC, 0, 0, socket.if_nametoindex(name), _UP, _UP)
     exchange(request(_NEWLINK, ACK, body), dump=False)
+
+
+def _takes_own() -> None:
+    """Have the loopback take packets that programs send back to it, from addresses of its own."""
+    for name in ("route_localnet", "accept_local"):
+        with suppress(OSError), open(f"/proc/sys/net/ipv4/conf/lo/{name}", "w", encoding="ascii") as file:
+            file.write("1")
 
 
 def _pair(name: str, peer: str, peer_network: int) -> None:
@@ -151,6 +159,13 @@ def _packets(name: str) -> socket.socket:
 def tap(name: str) -> socket.socket:
     """A packet socket that sees what an interface of this namespace receives."""
     return _packets(name)
+
+
+def sender(name: str) -> socket.socket:
+    """A packet socket that frames are sent by, and that receives none."""
+    found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    found.bind((name, 0))
+    return found
 
 
 def close(network: Network) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ebpf.errors import NotFoundError, NotSupportedError, PrivilegeError, UsageError
-from ebpf.kernels.daemon.lab import host, network, space
+from ebpf.kernels.daemon.lab import host, network, queue, space
 from ebpf.kernels.daemon.lab.folder import Folder
 from ebpf.kernels.daemon.limits import limits_of
 from ebpf.kernels.daemon.server import Server
@@ -31,7 +31,7 @@ class Offer:
     lines: list[str] = field(default_factory=list)
 
 
-def open_lab(argv: Sequence[str], parent: Path, say: Callable[[str], None], *, linux: bool = False) -> int:
+def open_lab(argv: Sequence[str], parent: Path, say: Callable[[str], None] | None, *, linux: bool = False) -> int:
     """Run a command (a shell) in a laboratory and return its exit status. `parent` is a private folder; `say` takes the banner.
 
     With `linux` its programs run in Linux's kernel: then it is namespaces and names alone, for root. For a process of one
@@ -61,10 +61,10 @@ class _Shell(HeldCommand):
 class _Lab:
     linux = False
 
-    def __init__(self, argv: list[str], folder: Folder, say: Callable[[str], None]) -> None:
+    def __init__(self, argv: list[str], folder: Folder, say: Callable[[str], None] | None) -> None:
         self._argv = argv
         self._folder = folder
-        self._say = say
+        self._speak = say
         # What is wrong with the user's own limits is said before anything is built.
         self._limits = limits_of()
         self._host = 0
@@ -162,7 +162,13 @@ class _Lab:
         self._farewell(userns)
         return status
 
+    def _say(self, line: str) -> None:
+        if self._speak is not None:
+            self._speak(line)
+
     def _banner(self) -> None:
+        if self._speak is None:
+            return
         offer = self._offer
         if offer.namespaces:
             self._say("lab: a shell with its own ebpfd, network and /sys/fs/bpf; uids, files and processes are the host's. `exit` ends it.")
@@ -172,10 +178,8 @@ class _Lab:
             )
         self._say("lab: system calls of everything started here can be traced, by running processes too: python3 hello.py")
         if offer.packets:
-            self._say(
-                f"lab: XDP: inline on eth0, with `peer` ({network.PEER_ADDRESS}: HTTP on 80, echo on 7) behind it; on lo programs look on, "
-                "and packets pass"
-            )
+            on_lo = "inline on lo too" if queue.possible() else "on lo programs look on, and packets pass"
+            self._say(f"lab: XDP: inline on eth0, with `peer` ({network.PEER_ADDRESS}: HTTP on 80, echo on 7) behind it; {on_lo}")
         else:
             reason = f" ({offer.why})" if offer.namespaces else ""
             self._say(f"lab: XDP: over captures only{reason}: ebpf prog run OBJ --pcap FILE")

@@ -6,11 +6,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import KNOW_ALL, Env, Wire
 from ebpf.errors import KernelError, NotSupportedError
-from ebpf.kernels.daemon.lab.network import Network, tap
+from ebpf.kernels.daemon.lab.network import Network, sender, tap
+from ebpf.kernels.daemon.lab.queue import NUMBER, hold_back, let_go, pass_by
 from ebpf.kernels.user.objects import ProgramObject
 from ebpf.sys.kernel import XdpState
 from ebpf.uapi import XdpFlag
@@ -21,22 +23,26 @@ _BLOCKS = 64
 
 
 class _Loop:
-    """One direction, served by a native thread."""
+    """Packets of one direction, served by a native thread. With `queue` they are held back in the kernel until they are judged."""
 
-    def __init__(self, receives: int, sends: int, ifindex: int, env: Env, *, mac: bytes = bytes(6), outward: bool = False) -> None:
-        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.wire = Wire(input=receives, output=sends, wake=wake, ifindex=ifindex, outward=outward)
-        self.wire.mac[:] = mac
+    def __init__(self, wire: Wire, env: Env, *, queue: int = 0) -> None:
+        self.wire = wire
+        self.wire.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._env = env
-        lib = library()
-        failed = -lib.rt_wire_open(ctypes.byref(self.wire), _BLOCKS)
+        lib, at = library(), ctypes.byref(wire)
+        failed = -(lib.rt_queue_open(at) if queue else lib.rt_wire_open(at, _BLOCKS))
         if failed:
-            lib.rt_wire_close(ctypes.byref(self.wire))
-            os.close(self.wire.wake)
+            lib.rt_wire_close(at)
+            os.close(wire.wake)
             raise OSError(failed, os.strerror(failed), "packet ring")
-        self._thread = threading.Thread(
-            target=lambda: lib.rt_wire_loop(ctypes.byref(self.wire), ctypes.byref(env)), name="ebpf-wire", daemon=True
-        )
+
+        def serve() -> None:
+            if queue:
+                lib.rt_queue_loop(at, ctypes.byref(env), queue)
+            else:
+                lib.rt_wire_loop(at, ctypes.byref(env))
+
+        self._thread = threading.Thread(target=serve, name="ebpf-wire", daemon=True)
         self._thread.start()
 
     def set(self, entry: int) -> None:
@@ -57,18 +63,48 @@ class _Loop:
         os.close(self.wire.wake)
 
 
+class _Loopback:
+    """The loopback's packets, while programs want to see them: held back, or else (`inline` is false) seen as they pass."""
+
+    def __init__(self, ifindex: int, env: Env) -> None:
+        with ExitStack() as stack:
+            try:
+                self._queue: socket.socket | None = hold_back()
+                stack.callback(let_go, self._queue)
+                back = stack.enter_context(sender("lo"))
+                wire = Wire(input=self._queue.fileno(), output=back.fileno(), ifindex=ifindex, both=True)
+            except OSError:
+                self._queue = None
+                wire = Wire(input=stack.enter_context(tap("lo")).fileno(), output=-1, ifindex=ifindex, both=True)
+            self.loop = _Loop(wire, env, queue=NUMBER if self._queue is not None else 0)
+            self._held = stack.pop_all()
+
+    @property
+    def inline(self) -> bool:
+        """Whether a verdict decides."""
+        return self._queue is not None
+
+    def close(self) -> None:
+        """Let the packets pass: those that are held back are judged first."""
+        if self._queue is not None:
+            pass_by()
+        self.loop.close()
+        self._held.close()
+
+
 class LabWires:
-    """`eth0`, inline; `lo`, where programs look on (the loopback's packets never pass through anybody else's hands)."""
+    """`eth0` and `lo`; where the host cannot hold the loopback's packets back, programs look on there, and their verdict is nothing."""
 
     def __init__(self, network: Network, env: "EnvMaker") -> None:
         self._network = network
         self._env = env
         self._attached: dict[int, tuple[ProgramObject, str]] = {}
-        self._lo: tuple[socket.socket, _Loop] | None = None
+        self._lo: _Loopback | None = None
         #: For each interface and side, the entries of its filters.
         self._filters: dict[tuple[int, int], list[int]] = {}
-        self._in = _Loop(network.far.fileno(), network.near.fileno(), network.eth0, env(), mac=network.mac)
-        self._out = _Loop(network.near.fileno(), network.far.fileno(), network.eth0, env(), outward=True)
+        near, far = network.near.fileno(), network.far.fileno()
+        self._in = _Loop(Wire(input=far, output=near, ifindex=network.eth0, mac=(ctypes.c_uint8 * 6)(*network.mac)), env())
+        self._out = _Loop(Wire(input=near, output=far, ifindex=network.eth0, outward=True), env())
         self._closed = False
 
     def interfaces(self) -> Mapping[str, int]:
@@ -122,13 +158,8 @@ class LabWires:
 
     def _on_lo(self, ifindex: int) -> _Loop:
         if self._lo is None:
-            watched = tap("lo")
-            try:
-                self._lo = (watched, _Loop(watched.fileno(), -1, ifindex, self._env()))
-            except OSError:
-                watched.close()
-                raise
-        return self._lo[1]
+            self._lo = _Loopback(ifindex, self._env())
+        return self._lo.loop
 
     def detach(self, ifindex: int, flags: int) -> ProgramObject | None:
         """Take the program off an interface."""
@@ -139,7 +170,7 @@ class LabWires:
         if ifindex == self._network.eth0:
             self._in.set(0)
         elif self._lo is not None:
-            self._lo[1].set(0)
+            self._lo.loop.set(0)
             self._rest_lo(ifindex)
         return old[0]
 
@@ -151,10 +182,8 @@ class LabWires:
 
     def _end_lo(self) -> None:
         if self._lo is not None:
-            watched, loop = self._lo
-            self._lo = None
-            loop.close()
-            watched.close()
+            ended, self._lo = self._lo, None
+            ended.close()
 
     def query(self) -> list[XdpState]:
         """What is attached where."""
