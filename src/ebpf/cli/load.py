@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import cast
 
 from ebpf.attach import by_section
 from ebpf.btf import Btf
-from ebpf.cli import handles, steps
+from ebpf.cli import handles, refusals, steps
 from ebpf.cli.context import Context
 from ebpf.cli.noun import Silent, done, pin_object, prepare_pin
 from ebpf.cli.words import Words, is_prefix, number
@@ -192,7 +192,7 @@ def _read(context: Context, request: Request) -> ObjectSpec:
             for line in steps.opened(read_elf(data, request.path), spec):
                 steps.say(context, line)
     except FormatError as error:
-        for line in _reading(error, data, request.path):
+        for line in refusals.reading(error, data, request.path):
             _say(context, line)
         raise _opening(context, error) from error
     free = next((program for program in spec.programs.values() if program.type == ProgType.UNSPEC), None)
@@ -220,28 +220,6 @@ def _unknown_section(context: Context, name: str) -> None:
     raise Silent
 
 
-def _reading(error: FormatError, data: bytes, path: str) -> Sequence[str]:
-    """What libbpf says of an object that it cannot read."""
-    if not data.startswith(b"\x7fELF"):
-        return [f"elf: '{path}' is not a proper ELF object"]
-    if error.where == "ELF header" or "machine" in error.why:
-        return [f"elf: {path} is not a valid eBPF object file"]
-    if error.why.endswith(" is declared but defined nowhere"):
-        return [_extern(error.why.split("'")[1], data, path)]
-    if error.where == "section 'maps'":
-        return ["elf: legacy map definitions in 'maps' section are not supported by libbpf v1.0+"]
-    return [str(error)]
-
-
-def _extern(name: str, data: bytes, path: str) -> str:
-    """What libbpf says of a name that is defined nowhere."""
-    from ebpf.elf import read_elf
-
-    types = read_elf(data, path).section(".BTF")
-    id_ = next((t.id for t in Btf.parse(types.data, path) if t.name == name), 0) if types is not None else 0
-    return f"failed to find BTF for extern '{name}' [{id_}] section: -2" if id_ else f"failed to find BTF for extern '{name}': -2"
-
-
 def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequence[tuple[str | int, handles.Found[MapInfo]]]) -> Collection:
     """The object in the kernel, with maps that are there already in the place of some of its own."""
     kernel = context.kernel()
@@ -265,27 +243,10 @@ def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequenc
         if context.command != "bpftool" or not (error.program or making):
             raise
         if error.program:
-            for line in _refused(error):
+            for line in refusals.refused(error):
                 _say(context, line)
             _say(context, f"failed to load object '{spec.path}'")
         raise UsageError("failed to load object file") from error
-
-
-def _refused(error: VerifierError | NotFoundError | KernelError) -> Iterator[str]:
-    """What libbpf says of a program that cannot be loaded."""
-    code = errno_name(error.errno)
-    prog = f"prog '{error.program}'"
-    if isinstance(error, NotFoundError):
-        if not error.where.endswith(repr(error.program)):
-            yield f"extern (func ksym) '{error.name}': not found in kernel or module BTFs"
-            return
-        yield f"{prog}: failed to find kernel BTF type ID of '{error.name}': -{code}"
-        yield f"{prog}: failed to prepare load attributes: -{code}"
-    else:
-        yield f"{prog}: BPF program load failed: -{code}"
-        if error.log:
-            yield steps.log(error.program, error.log)
-    yield f"{prog}: failed to load: -{code}"
 
 
 def _for_device(kernel: Kernel, request: Request, spec: ObjectSpec) -> ObjectSpec:
