@@ -35,7 +35,7 @@ char LICENSE[] SEC("license") = "GPL";
 ECHO = """
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(0.5)
+s.settimeout(1.5)
 s.sendto(b"hello", ("10.200.0.2", 7))
 try:
     print(s.recvfrom(100)[0])
@@ -553,7 +553,7 @@ def serve():
         server.sendto(data, who)
 threading.Thread(target=serve, daemon=True).start()
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(0.5)
+s.settimeout(1.5)
 s.sendto(b"hello", ("127.0.0.1", 7007))
 try:
     print(s.recvfrom(100)[0], end=" ")
