@@ -1,7 +1,8 @@
 """What a map holds: `ebpf map dump`, `lookup`, `update` and their like."""
 
 import errno
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from ebpf.cli import handles
 from ebpf.cli.context import Context
@@ -59,14 +60,20 @@ def _head(info: MapInfo) -> dict[str, Json]:
     return {"id": info.id, "type": type_name(info.type), "name": info.name, "flags": info.map_flags}
 
 
-def lookup(context: Context, words: Words) -> int:
-    """Print the value under one key; a queue's, stack's or bloom filter's without one."""
+@contextmanager
+def _one(context: Context, words: Words) -> Iterator[tuple[handles.Found[MapInfo], ExitStack]]:
+    """The one map that is named, open until the block ends, as is what the stack is given."""
     if len(words.rest) < 2:
         raise Misuse("map")
     handle = handles.take(words, "map")
-    kernel = context.kernel()
-    with handles.maps(kernel, handle) as found, ExitStack() as stack:
-        each = handles.only(found, handle, "map")
+    with handles.maps(context.kernel(), handle) as found, ExitStack() as stack:
+        yield handles.only(found, handle, "map"), stack
+
+
+def lookup(context: Context, words: Words) -> int:
+    """Print the value under one key; a queue's, stack's or bloom filter's without one."""
+    with _one(context, words) as (each, stack):
+        kernel = context.kernel()
         key = read_element(context, words, each, stack).key or b""
         try:
             value = kernel.bpf(MapLookup(each.fd, key, value_bytes(kernel, each.info)))
@@ -93,12 +100,8 @@ def _show(context: Context, info: MapInfo, key: bytes, value: bytes) -> None:
 
 def getnext(context: Context, words: Words) -> int:
     """Print the key after one, or the first."""
-    if len(words.rest) < 2:
-        raise Misuse("map")
-    handle = handles.take(words, "map")
-    kernel = context.kernel()
-    with handles.maps(kernel, handle) as found, ExitStack() as stack:
-        each = handles.only(found, handle, "map")
+    with _one(context, words) as (each, stack):
+        kernel = context.kernel()
         key = read_element(context, words, each, stack).key if words else None
         try:
             following = kernel.bpf(MapNextKey(each.fd, key, each.info.key_size))
@@ -114,12 +117,8 @@ def getnext(context: Context, words: Words) -> int:
 
 def update(context: Context, words: Words) -> int:
     """Write a value under a key, or into a queue or stack; a per-CPU map gets it on every CPU."""
-    if len(words.rest) < 2:
-        raise Misuse("map")
-    handle = handles.take(words, "map")
-    kernel = context.kernel()
-    with handles.maps(kernel, handle) as found, ExitStack() as stack:
-        each = handles.only(found, handle, "map")
+    with _one(context, words) as (each, stack):
+        kernel = context.kernel()
         typed = read_element(context, words, each, stack, value=True, flags=True)
         value = typed.value or b""
         if each.info.type in PER_CPU:
@@ -134,12 +133,8 @@ def update(context: Context, words: Words) -> int:
 
 def delete(context: Context, words: Words) -> int:
     """Remove a key."""
-    if len(words.rest) < 2:
-        raise Misuse("map")
-    handle = handles.take(words, "map")
-    kernel = context.kernel()
-    with handles.maps(kernel, handle) as found, ExitStack() as stack:
-        each = handles.only(found, handle, "map")
+    with _one(context, words) as (each, stack):
+        kernel = context.kernel()
         key = read_element(context, words, each, stack).key or b""
         try:
             kernel.bpf(MapDelete(each.fd, key))
@@ -151,13 +146,9 @@ def delete(context: Context, words: Words) -> int:
 
 def pop(context: Context, words: Words) -> int:
     """Take a value out of a queue or stack and print it."""
-    if len(words.rest) < 2:
-        raise Misuse("map")
-    handle = handles.take(words, "map")
-    words.end()
-    kernel = context.kernel()
-    with handles.maps(kernel, handle) as found:
-        each = handles.only(found, handle, "map")
+    with _one(context, words) as (each, _):
+        kernel = context.kernel()
+        words.end()
         try:
             value = kernel.bpf(MapLookupAndDelete(each.fd, bytes(each.info.key_size), value_bytes(kernel, each.info)))
         except KernelError as error:
