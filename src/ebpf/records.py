@@ -51,6 +51,11 @@ def record(cls: type[T]) -> type[T]:
     return cls
 
 
+def changed(row: T, **changes: Any) -> T:
+    """A record with other values in some fields."""
+    return type(row)(**{**row.__dict__, **changes})
+
+
 def names_of(cls: type[Any]) -> tuple[str, ...]:
     """The names of a record's fields, in order."""
     known: tuple[str, ...] | None = cls.__dict__.get(_NAMES)

@@ -2,13 +2,13 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ebpf.btf import Btf, Kind, SectionVar
 from ebpf.btf import Type as BtfType
 from ebpf.elf.externs import KCONFIG, kconfig_size
 from ebpf.elf.file import ElfFile, Section
 from ebpf.errors import FormatError
+from ebpf.records import changed
 from ebpf.spec import DataVar, Extern, ExternKind, MapSpec
 from ebpf.uapi import MapFlag, MapType
 
@@ -62,7 +62,7 @@ def with_arena(elf: ElfFile, section: Section, btf: Btf | None, maps: Mapping[st
         raise FormatError(why, path=elf.path, where=f"section {section.name!r}")
     sec = btf.find(section.name, Kind.DATASEC) if btf is not None else None
     initial = section.data if section.data else bytes(section.size)
-    return {**maps, arenas[0]: replace(maps[arenas[0]], initial=initial, variables=_variables(elf, section, btf, sec))}
+    return {**maps, arenas[0]: changed(maps[arenas[0]], initial=initial, variables=_variables(elf, section, btf, sec))}
 
 
 def struct_ops_maps(elf: ElfFile, section: Section, btf: Btf) -> dict[str, MapSpec]:
@@ -153,7 +153,7 @@ def btf_maps(elf: ElfFile, btf: Btf) -> dict[str, MapSpec]:
         if name not in out:
             raise FormatError(f"a relocation at byte {relocation.offset}, where no .values lie", path=elf.path, where=".maps")
         slots.setdefault(name, []).append((index, elf.symbols[relocation.symbol].name))
-    return out | {name: replace(out[name], slots=tuple(rows)) for name, rows in slots.items()}
+    return out | {name: changed(out[name], slots=tuple(rows)) for name, rows in slots.items()}
 
 
 def _slot(btf: Btf, variable: SectionVar, offset: int) -> tuple[str, int]:

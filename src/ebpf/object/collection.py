@@ -4,7 +4,6 @@ import errno
 import mmap
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +14,7 @@ from ebpf.object.program import Program, Target
 from ebpf.object.resolve import Resolver
 from ebpf.object.sanitize import sanitized
 from ebpf.object.struct_ops import StructOps, struct_ops
+from ebpf.records import changed
 from ebpf.spec import DataVar, MapSpec, ObjectSpec
 from ebpf.sys.calls import BtfLoad, MapCreate, MapFreeze, MapUpdate, ObjGet, ObjPin
 from ebpf.sys.kernel import Kernel
@@ -104,7 +104,7 @@ class Collection:
                 for held in self.struct_ops.values():
                     if name in held.members:
                         target = Target(held.type_id, held.module_fd)
-                        program_spec = replace(program_spec, attach_type=held.members[name])
+                        program_spec = changed(program_spec, attach_type=held.members[name])
                 program = Program(
                     kernel, program_spec, self.maps, self._resolver, self._btf_fd if self._has_functions else 0, target, log_level=log_level
                 )
@@ -139,7 +139,7 @@ class Collection:
             entries = self.kernel.possible_cpus
         elif spec.type in (MapType.RINGBUF, MapType.USER_RINGBUF) and entries:
             entries = max(1 << (entries - 1).bit_length(), mmap.PAGESIZE)
-        return replace(spec, max_entries=entries)
+        return changed(spec, max_entries=entries)
 
     def _make_map(self, name: str, spec: MapSpec) -> Map:
         spec = self._sized(spec)
@@ -238,7 +238,7 @@ class Collection:
             if not typed or isinstance(error, PrivilegeError):
                 raise
             # An older kernel takes no types for some that a newer one has: the map is what matters.
-            return self.kernel.bpf(replace(call, btf_fd=0, btf_key_type_id=0, btf_value_type_id=0))
+            return self.kernel.bpf(changed(call, btf_fd=0, btf_key_type_id=0, btf_value_type_id=0))
         finally:
             if inner:
                 self.kernel.close(inner)

@@ -4,7 +4,6 @@ import errno
 import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -14,7 +13,7 @@ from ebpf.errors import EbpfError, FormatError, KernelError, NotFoundError, Priv
 from ebpf.object.map import Map
 from ebpf.object.relocate import Code
 from ebpf.object.resolve import Resolver
-from ebpf.records import record
+from ebpf.records import changed, record
 from ebpf.spec import ProgramSpec
 from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, Loaded, ObjPin, ProgInfo, ProgLoad, ProgTestRun, TestRunResult
 from ebpf.sys.kernel import Kernel
@@ -296,7 +295,7 @@ def _refusal(kernel: Kernel, spec: ProgramSpec, insns: bytes, call: ProgLoad, fi
     size, log, why = _LOG, first.log, first.why
     while not log:
         try:
-            kernel.close(kernel.bpf(replace(call, log_level=1, log_size=size)).fd)
+            kernel.close(kernel.bpf(changed(call, log_level=1, log_size=size)).fd)
         except KernelError as error:
             if error.errno == errno.ENOSPC and size < _LARGEST_LOG:
                 size *= 4

@@ -2,13 +2,12 @@
 
 import errno
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from ebpf.btf import Btf, Kind, essential
 from ebpf.errors import FormatError, NotFoundError
 from ebpf.object.resolve import Resolver
-from ebpf.records import record
+from ebpf.records import changed, record
 from ebpf.spec import MapSpec
 
 _VALUE = "bpf_struct_ops_"
@@ -71,4 +70,4 @@ def struct_ops(name: str, spec: MapSpec, btf: Btf, resolver: Resolver) -> Struct
             out[to : to + size] = piece
     laid_out: dict[str, Any] = {"value_size": len(out), "initial": bytes(out)}
     module = value_type.module.fd if value_type.module is not None else 0
-    return StructOps(replace(spec, **laid_out), value_type.id, module, found.id, tuple(functions), members)
+    return StructOps(changed(spec, **laid_out), value_type.id, module, found.id, tuple(functions), members)

@@ -1,13 +1,12 @@
 """ObjectSpec and its parts: plain frozen data that `elf` makes and `object` loads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
 from ebpf.btf import Btf, Value, write_value
 from ebpf.errors import NotFoundError, UsageError, near
-from ebpf.records import record
+from ebpf.records import changed, made_by, names_of, record
 from ebpf.uapi import ProgFlag, section_row
 
 T = TypeVar("T")
@@ -144,20 +143,20 @@ class ProgramSpec:
     ifindex: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ObjectSpec:
     """A compiled object: programs, maps and what it leaves to the kernel by name, and its types. `path` is for messages."""
 
     path: str = ""
-    programs: Mapping[str, ProgramSpec] = field(default_factory=dict)
-    maps: Mapping[str, MapSpec] = field(default_factory=dict)
-    externs: Mapping[str, Extern] = field(default_factory=dict)
+    programs: Mapping[str, ProgramSpec] = made_by(default_factory=dict)
+    maps: Mapping[str, MapSpec] = made_by(default_factory=dict)
+    externs: Mapping[str, Extern] = made_by(default_factory=dict)
     btf: Btf | None = None
     license: str = ""
 
     def with_map(self, name: str, **changes: Any) -> "ObjectSpec":
         """The object with another size, type or flags of a map: `with_map("counts", max_entries=100)`. Raises NotFoundError, UsageError."""
-        return replace(self, maps={**self.maps, name: _changed("map", name, self.maps, changes, self.path)})
+        return changed(self, maps={**self.maps, name: _changed("map", name, self.maps, changes, self.path)})
 
     def with_program(self, name: str, *, section: str | None = None, **changes: Any) -> "ObjectSpec":
         """The object with a program changed: `autoload=False`, `attach_to="do_unlinkat"`, or taken for what `section` says.
@@ -173,7 +172,7 @@ class ObjectSpec:
             attach = None if row.attach is None else int(row.attach)
             said = {"section": section, "type": int(row.type), "attach_type": attach, "attach_to": target, "flags": int(flags)}
             changes = said | changes
-        return replace(self, programs={**self.programs, name: _changed("program", name, self.programs, changes, self.path)})
+        return changed(self, programs={**self.programs, name: _changed("program", name, self.programs, changes, self.path)})
 
     def with_variables(self, values: Mapping[str, Value]) -> "ObjectSpec":
         """The object with other initial values of global variables, constants (`const volatile`) among them, by name.
@@ -188,8 +187,8 @@ class ObjectSpec:
             key, variable = known[name]
             data = bytearray(maps[key].initial or b"")
             data[variable.offset : variable.offset + variable.size] = write_value(self.btf, variable.type_id, value)
-            maps[key] = replace(maps[key], initial=bytes(data))
-        return replace(self, maps=maps)
+            maps[key] = changed(maps[key], initial=bytes(data))
+        return changed(self, maps=maps)
 
 
 def _changed(kind: str, name: str, there: Mapping[str, T], changes: Mapping[str, Any], path: str) -> T:
@@ -197,9 +196,9 @@ def _changed(kind: str, name: str, there: Mapping[str, T], changes: Mapping[str,
     if name not in there:
         raise NotFoundError(kind, name, where=path, near=near(name, there))
     part: Any = there[name]
-    known = {field.name for field in fields(part)} - {"name"}
+    known = set(names_of(type(part))) - {"name"}
     wrong = next((field for field in changes if field not in known), None)
     if wrong is not None:
         raise UsageError(f"{kind} {name!r} has no {wrong!r}; it has {', '.join(sorted(known))}")
-    changed: T = replace(part, **changes)
-    return changed
+    new: T = changed(part, **changes)
+    return new
