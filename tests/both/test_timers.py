@@ -146,8 +146,10 @@ def element(held: Collection, name: str) -> tuple[int, int, int, int]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait until something is true: as long as the test may take."""
+    """Wait until something is true: a minute at most, which no busy machine takes."""
+    end = time.monotonic() + 60
     while not true():
+        assert time.monotonic() < end
         time.sleep(0.002)
 
 

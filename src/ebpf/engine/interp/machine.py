@@ -228,7 +228,7 @@ class Machine:
 
     def enter(self, slot: int, back: int) -> None:
         """Begin a function at `slot`; its exit goes on at `back`."""
-        depth = self.frames[-1].depth + 1
+        depth = self.frames[-1].depth + 1 if self.frames else 1
         if depth > MAX_FRAMES:
             raise self.fault(f"calls nest deeper than {MAX_FRAMES} functions")
         self.frames.append(Frame(back, tuple(self.registers[6:]), depth))
