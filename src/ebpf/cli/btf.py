@@ -34,13 +34,13 @@ def show(context: Context, words: Words) -> int:
     with handles.programs(kernel) as programs, handles.maps(kernel) as maps:
         users = [_by_btf((p.info.btf_id, p.info.id) for p in programs), _by_btf((m.info.btf_id, m.info.id) for m in maps)]
         if wanted is not None:
-            with opened(kernel, wanted) as one:
+            with opened(kernel, wanted, whole=False) as one:
                 infos = [one]
                 _show(context, infos, users, one=True)
         else:
             infos = []
             for id_ in _ids(kernel):
-                with opened(kernel, id_) as info:
+                with opened(kernel, id_, whole=False) as info:
                     infos.append(info)
             _show(context, infos, users, one=False)
     return 0
@@ -58,11 +58,11 @@ def _show(context: Context, infos: Sequence[BtfInfo], users: Sequence[dict[int, 
     rows: list[Json] = []
     for info in infos:
         programs, maps = (table.get(info.id, []) for table in users)
-        row: dict[str, Json] = {"id": info.id, "size": len(info.data), "prog_ids": programs, "map_ids": maps, "kernel": info.kernel_btf}
+        row: dict[str, Json] = {"id": info.id, "size": info.size, "prog_ids": programs, "map_ids": maps, "kernel": info.kernel_btf}
         rows.append(row | ({"name": info.name} if info.name else {}))
         if not context.json:
             name = f"[{info.name}]" if info.kernel_btf else info.name or "<anon>"
-            line = f"{info.id}: name {name}  size {len(info.data)}B"
+            line = f"{info.id}: name {name}  size {info.size}B"
             for what, ids in (("prog_ids", programs), ("map_ids", maps)):
                 line += f"  {what} {','.join(map(str, ids))}" if ids else ""
             context.write(line)
@@ -91,14 +91,14 @@ def _ids(kernel: Kernel) -> Iterator[int]:
 
 
 @contextmanager
-def opened(kernel: Kernel, id_: int) -> Iterator[BtfInfo]:
+def opened(kernel: Kernel, id_: int, *, whole: bool = True) -> Iterator[BtfInfo]:
     """The BTF object with an id, open until the block ends. Raises UsageError where there is none."""
     try:
         fd = kernel.bpf(FdById(Cmd.BTF_GET_FD_BY_ID, id_))
     except KernelError as error:
         raise UsageError(f"can't get BTF object by id ({id_}): {os.strerror(error.errno)}") from error
     try:
-        yield kernel.bpf(GetBtfInfo(fd))
+        yield kernel.bpf(GetBtfInfo(fd, whole))
     finally:
         kernel.close(fd)
 

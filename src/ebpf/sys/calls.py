@@ -366,12 +366,13 @@ class MapInfo:
 
 @record
 class BtfInfo:
-    """What the kernel tells of a BTF object."""
+    """What the kernel tells of a BTF object: `data` is empty if only its `size` was asked for."""
 
     id: int
     data: bytes
     name: str = ""
     kernel_btf: bool = False
+    size: int = 0
 
 
 @record
@@ -403,10 +404,11 @@ class GetMapInfo(Call[MapInfo]):
 
 @record
 class GetBtfInfo(Call[BtfInfo]):
-    """Ask about a BTF object, its bytes included."""
+    """Ask about a BTF object, its bytes included unless `whole` is false: the kernel's own are megabytes."""
 
     cmd: ClassVar[Cmd] = Cmd.OBJ_GET_INFO_BY_FD
     fd: int
+    whole: bool = True
 
 
 @record

@@ -367,13 +367,14 @@ def _btf_info(call: calls.GetBtfInfo) -> calls.BtfInfo:
     first = ctypes.create_string_buffer(_INFO_BTF)
     fill_info(call.fd, first)
     (size,) = struct.unpack_from("=I", first, 8)
-    data, name = ctypes.create_string_buffer(max(size, 1)), ctypes.create_string_buffer(64)
+    wanted = size if call.whole else 0
+    data, name = ctypes.create_string_buffer(max(wanted, 1)), ctypes.create_string_buffer(64)
     second = ctypes.create_string_buffer(_INFO_BTF)
-    struct.pack_into("=QIIQII", second, 0, where(data), size, 0, where(name), 64, 0)
+    struct.pack_into("=QIIQII", second, 0, where(data), wanted, 0, where(name), 64, 0)
     fill_info(call.fd, second)
     (id_,) = struct.unpack_from("=I", second, 12)
     (kernel,) = struct.unpack_from("=I", second, 28)
-    return calls.BtfInfo(id_, data.raw[:size], name.value.decode(), bool(kernel))
+    return calls.BtfInfo(id_, data.raw[:wanted], name.value.decode(), bool(kernel), size)
 
 
 def _btf_load(call: calls.BtfLoad) -> int:

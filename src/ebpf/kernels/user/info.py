@@ -73,7 +73,7 @@ def _map_info(kernel: "UserKernel", call: calls.GetMapInfo) -> calls.MapInfo:
 
 def _btf_info(kernel: "UserKernel", call: calls.GetBtfInfo) -> calls.BtfInfo:
     held = kernel.table.get(call.fd, BtfObject, _CALL)
-    return calls.BtfInfo(held.id, held.btf.raw)
+    return calls.BtfInfo(held.id, held.btf.raw if call.whole else b"", size=len(held.btf.raw))
 
 
 def _link_info(kernel: "UserKernel", call: calls.GetLinkInfo) -> calls.LinkInfo:
