@@ -19,6 +19,25 @@ def kernel_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=["jit", "interp"])
+def engine(request: pytest.FixtureRequest, kernel_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What runs the programs: each engine of the user kernel, and Linux's one (see below)."""
+    monkeypatch.setenv("EBPF_ENGINE", request.param)
+    return str(request.param)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run on Linux, whose engine is not ours to choose, only one test of two that differ by the engine."""
+
+    def twice(item: pytest.Item) -> bool:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        return (params.get("kernel_name"), params.get("engine")) == ("linux", "interp")
+
+    left_out = [item for item in items if twice(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not twice(item)]
+
+
 @pytest.fixture
 def kernel(kernel_name: str) -> Iterator[Kernel]:
     """An open kernel; what a test leaves attached is detached."""

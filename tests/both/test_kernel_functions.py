@@ -97,15 +97,6 @@ SEC("tc") int sections(struct __sk_buff *skb)
 )
 
 
-@pytest.fixture(params=["jit", "interp"])
-def engine(request: pytest.FixtureRequest, kernel_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both engines; on Linux there is one."""
-    if kernel_name == "linux" and request.param == "interp":
-        pytest.skip("Linux has one engine")
-    monkeypatch.setenv("EBPF_ENGINE", request.param)
-    return str(request.param)
-
-
 def load(kernel: Kernel, text: str) -> Collection:
     return Collection.load(read_object(compile_c("kfuncs.bpf.c", text=text).object, "kfuncs.o"), kernel)
 

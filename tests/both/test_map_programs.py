@@ -164,15 +164,6 @@ def spec_of(source: str) -> ObjectSpec:
     return _SPECS[source]
 
 
-@pytest.fixture(params=["jit", "interp"])
-def engine(request: pytest.FixtureRequest, kernel_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both engines of the user kernel; Linux has one."""
-    if kernel_name == "linux" and request.param == "interp":
-        pytest.skip("Linux has one engine")
-    monkeypatch.setenv("EBPF_ENGINE", request.param)
-    return str(request.param)
-
-
 def run(held: Collection, kernel: Kernel, name: str) -> int:
     return kernel.bpf(ProgTestRun(held.programs[name].fd, PACKET)).retval
 

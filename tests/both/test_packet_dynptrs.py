@@ -103,15 +103,6 @@ def spec() -> ObjectSpec:
     return read_object(compile_c("slices.bpf.c", text=SOURCE).object, "slices.o")
 
 
-@pytest.fixture(params=["jit", "interp"])
-def engine(request: pytest.FixtureRequest, kernel_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both engines; on Linux there is one."""
-    if kernel_name == "linux" and request.param == "interp":
-        pytest.skip("Linux has one engine")
-    monkeypatch.setenv("EBPF_ENGINE", request.param)
-    return str(request.param)
-
-
 WRITING = [-22, 1, -22, 0, 0, 64, 20 << 8 | 23, 0, 0, 0, 10, -34, -22, 0, -7, 0, -7, -22, 1, 0, -22, -22, -22]
 READING = [*WRITING[:4], 2, 50, 34 << 8 | 37, *WRITING[7:15], -22, -22, -22, 1, 0, -22, -22, -22]
 

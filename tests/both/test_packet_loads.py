@@ -33,13 +33,6 @@ def expected(start: int, offset: int, size: int) -> int:
     return (int.from_bytes(PACKET[at : at + size], "big") + 1000) & 0xFFFFFFFF
 
 
-@pytest.fixture(params=["jit", "interp"])
-def engine(request: pytest.FixtureRequest, kernel_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EBPF_ENGINE", request.param)
-    if kernel_name == "linux" and request.param == "interp":
-        pytest.skip("Linux has one engine")
-
-
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("kind", [ProgType.SCHED_CLS, ProgType.SOCKET_FILTER], ids=["tc", "socket"])
 @pytest.mark.usefixtures("engine")

@@ -101,15 +101,6 @@ def spec() -> ObjectSpec:
     return read_object(compile_c("origins.bpf.c", text=SOURCE).object, "origins.o")
 
 
-@pytest.fixture(params=["jit", "interp"])
-def engine(request: pytest.FixtureRequest, kernel_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both engines; on Linux there is one."""
-    if kernel_name == "linux" and request.param == "interp":
-        pytest.skip("Linux has one engine")
-    monkeypatch.setenv("EBPF_ENGINE", request.param)
-    return str(request.param)
-
-
 def test_a_packet_belongs_to_a_socket_of_who_runs_the_program(kernel: Kernel, engine: str, spec: ObjectSpec) -> None:
     with Collection.load(spec, kernel) as held:
         seen = set()

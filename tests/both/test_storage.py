@@ -84,15 +84,6 @@ def spec() -> ObjectSpec:
     return read_object(compile_c("storage.bpf.c", text=SOURCE).object, "storage.o")
 
 
-@pytest.fixture(params=["jit", "interp"])
-def engine(request: pytest.FixtureRequest, kernel_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both engines; on Linux there is one."""
-    if kernel_name == "linux" and request.param == "interp":
-        pytest.skip("Linux has one engine")
-    monkeypatch.setenv("EBPF_ENGINE", request.param)
-    return str(request.param)
-
-
 @pytest.fixture
 def me() -> Iterator[bytes]:
     """A descriptor of this process, as a key."""

@@ -116,15 +116,6 @@ def spec() -> ObjectSpec:
     return read_object(compile_c("timers.bpf.c", text=SOURCE).object, "timers.o")
 
 
-@pytest.fixture(params=["jit", "interp"])
-def engine(request: pytest.FixtureRequest, kernel_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both engines; on Linux there is one."""
-    if kernel_name == "linux" and request.param == "interp":
-        pytest.skip("Linux has one engine")
-    monkeypatch.setenv("EBPF_ENGINE", request.param)
-    return str(request.param)
-
-
 def run(held: Collection, name: str, **values: int) -> list[str]:
     """Run a program with its variables set; what the helpers answered, by name."""
     for variable, value in values.items():

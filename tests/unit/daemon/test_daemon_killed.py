@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from ebpf.sys import wire
 from ebpf.sys.calls import MapCreate, MapDelete, MapLookup, MapLookupBatch, MapUpdate, ObjGet, ObjPin, ProgLoad, ProgTestRun
 from ebpf.uapi import MapFlag, MapType, ProgType
 from support.daemon import HASH, RETURN_2, running, updating, wait_for
+from support.processes import may_be_missing
 
 # How long somebody is waited for who does not hang.
 PATIENCE_S = 60
@@ -76,16 +77,6 @@ def mixture(kernel: RemoteKernel, shared: int, drawn: random.Random) -> None:
         case 8:
             found = kernel.bpf(MapLookupBatch(shared, b"", 2 * KEYS, 4, WIDE))
             assert all(len(set(found.values[at : at + WIDE])) == 1 for at in range(0, len(found.values), WIDE))
-
-
-@contextmanager
-def may_be_missing() -> Iterator[None]:
-    """Go on where a key or path is not there."""
-    try:
-        yield
-    except KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
 
 
 def map_of_all(kernel: RemoteKernel) -> int:

@@ -1,22 +1,19 @@
 """Maps in maps that clients exchange while others run programs on them and are killed: no map lost, none left over, counts exact."""
 
-import errno
 import os
 import random
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
-from ebpf.errors import KernelError
 from ebpf.isa import Insn, asm, encode
 from ebpf.kernels.remote import RemoteKernel
 from ebpf.sys.calls import FdById, MapCreate, MapDelete, MapLookup, MapUpdate, ObjGet, ObjPin, ProgLoad, ProgTestRun
 from ebpf.uapi import Cmd, MapType, ProgType
 from support.daemon import wait_for
+from support.processes import fork, may_be_missing
 
 PATIENCE_S = 60
 SLOTS, ROUNDS = 6, 40
@@ -37,16 +34,6 @@ def counting(outer: int, slot: int) -> ProgLoad:
         *asm("if r0 != 0 goto found\nr0 = 1\nexit\nfound:\nr1 = 1\nlock *(u64 *)(r0 + 0) += r1\nr0 = 2\nexit"),
     ]
     return ProgLoad(ProgType.XDP, encode(insns), "GPL", "counting")
-
-
-@contextmanager
-def may_be_missing() -> Iterator[None]:
-    """Go on where a slot is empty."""
-    try:
-        yield
-    except KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
 
 
 def exchange(seed: int, ready: int) -> None:
@@ -76,17 +63,6 @@ def count_exactly(ready: int) -> None:
     os.write(ready, b"x")
     for _ in range(ROUNDS):
         assert kernel.bpf(ProgTestRun(program, bytes(64), repeat=1000)).retval == 2
-
-
-def fork(work: partial[None]) -> int:
-    pid = os.fork()
-    if not pid:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return pid
 
 
 @pytest.mark.parametrize("kind", [MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS])

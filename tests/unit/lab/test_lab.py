@@ -611,3 +611,30 @@ echo none $({sys.executable} alone.py)
     drop, back = ("nothing", "b'Hello'") if holds_back() else ("b'hello'", "b'hello'")
     expected = [f"drop {drop} True", "pass b'hello' True", f"tx {back} True", "none b'hello' True"]
     assert answer.stdout.splitlines() == expected, answer.stderr
+
+
+LOOKS_ON = """
+import socket, time
+from ebpf.engine.runtime.abi import Env
+from ebpf.kernels.daemon.lab import network, queue
+from ebpf.kernels.daemon.lab.wires import _Loopback
+network.up("lo")
+with queue.bound():
+    # Somebody else has the queue: nothing can be held back.
+    seen = _Loopback(1, Env())
+receiver, sender = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+receiver.bind(("127.0.0.1", 0))
+sender.sendto(b"x", receiver.getsockname())
+received = receiver.recv(10)
+end = time.monotonic() + 20
+while not seen.loop.wire.packets and time.monotonic() < end:
+    time.sleep(0.01)
+print(seen.loop.wire.output, received, seen.loop.wire.packets)
+seen.close()
+"""
+
+
+@needs_namespaces
+def test_where_nothing_can_be_held_back_programs_look_on() -> None:
+    done = subprocess.run(["unshare", "-Urn", sys.executable, "-c", LOOKS_ON], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("-1 b'x' 1\n", "")

@@ -19,20 +19,10 @@ from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import MapHeader
 from ebpf.kernels.user.maps.ring import RingMemory
 from ebpf.uapi import MapType
+from support.processes import fork
 
 KILLED, PATIENCE_S = 12, 60
 WRITERS = 3
-
-
-def fork(work: Callable[[], object]) -> int:
-    pid = os.fork()
-    if not pid:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return pid
 
 
 def for_ever(work: Callable[[int], object]) -> Callable[[], None]:

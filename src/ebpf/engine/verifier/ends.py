@@ -4,9 +4,10 @@ from ebpf.engine.program import Code
 from ebpf.engine.verifier import loops
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import FIXED_ONE
+from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import ANY, SCALAR, STACK, Reg
 from ebpf.engine.verifier.sections import left_open
-from ebpf.engine.verifier.state import State
+from ebpf.engine.verifier.state import Held, State
 from ebpf.uapi import PROGRAM_TYPES, AttachType, ProgType
 
 
@@ -22,12 +23,7 @@ def leave(env: Env, state: State) -> int:
                 "BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region",
                 "the program ends with a lock held",
             )
-        raise env.refuse(
-            "leaked-reference",
-            f"Unreleased reference id={held.id} alloc_insn={held.slot}\nBPF_EXIT instruction in main prog would lead to reference leak",
-            "the program ends, and what was acquired was not given back",
-            acquired=held.slot,
-        )
+        raise _leaked(env, held, "BPF_EXIT instruction in main prog", "the program ends")
     left_open(env, "BPF_EXIT instruction in main prog")
     if frame.asynchronous:
         _in_range(env, env.readable(0), (0, 0), "At async callback return")
@@ -57,13 +53,17 @@ def thrown(env: Env) -> None:
         # Then what is thrown is what the program returns.
         _in_range(env, env.readable(1), allowed, "At program exit", at=1)
     for held in env.state.held:
-        raise env.refuse(
-            "leaked-reference",
-            f"Unreleased reference id={held.id} alloc_insn={held.slot}\nbpf_throw would lead to reference leak",
-            "an exception ends the program, and what was acquired was not given back",
-            acquired=held.slot,
-        )
+        raise _leaked(env, held, "bpf_throw", "an exception ends the program")
     left_open(env, "bpf_throw")
+
+
+def _leaked(env: Env, held: Held, where: str, what: str) -> Refusal:
+    return env.refuse(
+        "leaked-reference",
+        f"Unreleased reference id={held.id} alloc_insn={held.slot}\n{where} would lead to reference leak",
+        f"{what}, and what was acquired was not given back",
+        acquired=held.slot,
+    )
 
 
 def at_once(env: Env, result: Reg, after: Reg) -> tuple[int, State]:

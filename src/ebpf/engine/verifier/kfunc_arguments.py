@@ -10,6 +10,7 @@ from ebpf.engine.verifier import dynptrs, iterators, memory, memory_arguments
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import STRUCT_OF, trusted
+from ebpf.engine.verifier.references import require_unmoved
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import BTF_ID, CTX, DYNPTR, MAP_PTR, MAYBE_NULL, RCU, SCALAR, STACK, UNTRUSTED, Reg
 from ebpf.engine.verifier.state import Special
@@ -88,13 +89,7 @@ def argument(env: Env, one: KfuncCall, place: int) -> int:
         one.ref = reg.ref
         if one.kfunc.says & Says.RELEASE:
             one.released = reg.ref
-            if reg.off or reg.num.mask or reg.num.value:
-                raise env.refuse(
-                    "reference-misuse",
-                    f"R{at} must have zero offset when passed to release func or trusted arg to kfunc",
-                    "what is given back must be what was acquired, not moved",
-                    register=at,
-                )
+            require_unmoved(env, at, reg)
     return _pointer(env, one, place, reg, row)
 
 

@@ -7,6 +7,7 @@ from ebpf.engine.verifier.arguments import expected, release
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import NULLABLE
+from ebpf.engine.verifier.references import require_unmoved
 from ebpf.engine.verifier.reg import CTX, MAP_VALUE, MAYBE_NULL, MEM, RINGBUF, SCALAR, Reg
 from ebpf.uapi import Arg, MapFlag
 
@@ -91,13 +92,7 @@ def check_alloc(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     del arg
     if reg.kind != MEM or not reg.flags & RINGBUF or reg.flags & MAYBE_NULL:
         raise expected(env, at, reg, "ringbuf_mem")
-    if reg.off or reg.num.mask or reg.num.value:
-        raise env.refuse(
-            "reference-misuse",
-            f"R{at} must have zero offset when passed to release func or trusted arg to kfunc",
-            "what is given back must be what was acquired, not moved",
-            register=at,
-        )
+    require_unmoved(env, at, reg)
     release(env, call, at, reg)
 
 

@@ -12,6 +12,17 @@ def acquire(env: Env, kind: str = "ref") -> int:
     return id
 
 
+def require_unmoved(env: Env, at: int, reg: Reg) -> None:
+    """Insist that an argument is what was acquired, and not a place beside it. Raises Refusal."""
+    if reg.off or reg.num.mask or reg.num.value:
+        raise env.refuse(
+            "reference-misuse",
+            f"R{at} must have zero offset when passed to release func or trusted arg to kfunc",
+            "what is given back must be what was acquired, not moved",
+            register=at,
+        )
+
+
 def release(env: Env, ref: int) -> None:
     """Give a reference back: what points to it cannot be used any more, wherever it was copied to."""
     state = env.state

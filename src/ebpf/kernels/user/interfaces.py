@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ebpf.engine.runtime.abi import Wire
 from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.user.objects import LinkObject, Object, ProgramObject
 from ebpf.kernels.user.surroundings import Wires
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from ebpf.kernels.user.kernel import UserKernel
     from ebpf.kernels.user.state import State
 
-_SIDES: Final = {AttachType.TCX_INGRESS: 0, AttachType.TCX_EGRESS: 1}
+_SIDES: Final[dict[int, int]] = {AttachType.TCX_INGRESS: Wire.INGRESS, AttachType.TCX_EGRESS: Wire.EGRESS}
 _MOST = 64
-_REPLACE, _BEFORE, _AFTER = 1 << 2, 1 << 3, 1 << 4
+_BEFORE, _AFTER = 1 << 3, 1 << 4
 _XDP = "net attach xdp"
 
 
@@ -153,12 +154,11 @@ class Interfaces:
 
 
 def _side(kind: int, command: str) -> int:
-    found = next((side for place, side in _SIDES.items() if place == kind), None)
-    if found is None:
+    if kind not in _SIDES:
         raise NotSupportedError(
             f"bpf({command})", "in the user kernel programs are attached so to tcx only", hint="Run with --kernel linux"
         )
-    return found
+    return _SIDES[kind]
 
 
 def _require(program: ProgramObject, kind: ProgType, call: str) -> None:

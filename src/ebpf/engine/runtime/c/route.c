@@ -37,10 +37,9 @@ HELPER(redirect)
 
 HELPER(redirect_peer)
 {
-    (void)c, (void)d, (void)e;
+    (void)a, (void)c, (void)d, (void)e;
     /* The other end of an interface's pair is in somebody else's namespace: no interface. */
     go(env, 0, INGRESS);
-    (void)a;
     return b ? TC_SHOT : TC_REDIRECT;
 }
 

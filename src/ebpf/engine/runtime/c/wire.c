@@ -180,7 +180,6 @@ static u32 wire_filter(struct rt_wire *w, u32 side, struct rt_xdp *ctx, struct r
     struct rt_skb skb = {.len = (u32)(ctx->data_end - ctx->data), .ifindex = w->ifindex};
     skb.protocol = wire_protocol(frame);
     skb.wire_len = skb.len;
-    skb.gso_segs = 0;
     if (side == SIDE_IN) {
         skb.pkt_type = wire_addressee(w, frame);
         skb.ingress_ifindex = w->ifindex;

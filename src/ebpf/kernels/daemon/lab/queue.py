@@ -91,7 +91,7 @@ def hold_back() -> socket.socket:
 
     Raises OSError where the kernel cannot, or nobody may.
     """
-    queue = _queue()
+    queue = bound()
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as link:
             _judge(link)
@@ -104,7 +104,8 @@ def hold_back() -> socket.socket:
 def possible() -> bool:
     """Whether packets can be held back here."""
     try:
-        let_go(hold_back())
+        with hold_back():
+            pass_by()
     except OSError:
         return False
     return True
@@ -132,13 +133,8 @@ def pass_by() -> None:
                 _batch(link, [_message(_TABLES, _DELETE_TABLE, ACK, family, 0, attribute(1, _NAME))])
 
 
-def let_go(queue: socket.socket) -> None:
-    """Let the packets pass again. What is still held back then is lost."""
-    pass_by()
-    queue.close()
-
-
-def _queue() -> socket.socket:
+def bound() -> socket.socket:
+    """A socket that the queue's packets come to, whoever puts them there. Raises OSError: EBUSY where another one has the queue."""
     queue = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
     try:
         queue.bind((0, 0))

@@ -12,7 +12,7 @@ from ebpf.engine.runtime import library
 from ebpf.engine.runtime.abi import KNOW_ALL, Env, Wire
 from ebpf.errors import KernelError, NotSupportedError
 from ebpf.kernels.daemon.lab.network import Network, sender, tap
-from ebpf.kernels.daemon.lab.queue import NUMBER, hold_back, let_go, pass_by
+from ebpf.kernels.daemon.lab.queue import NUMBER, hold_back, pass_by
 from ebpf.kernels.user.objects import ProgramObject
 from ebpf.sys.kernel import XdpState
 from ebpf.uapi import XdpFlag
@@ -53,6 +53,11 @@ class _Loop:
         """Change the filters of a side of the interface (Wire.INGRESS or EGRESS)."""
         library().rt_wire_chain(ctypes.byref(self.wire), side, (ctypes.c_void_p * len(entries))(*entries), len(entries))
 
+    @property
+    def idle(self) -> bool:
+        """Whether no program wants to see its packets."""
+        return not self.wire.prog and not any(chain.count for chain in self.wire.chains)
+
     def close(self) -> None:
         """End the thread."""
         self.wire.stop = 1
@@ -64,32 +69,32 @@ class _Loop:
 
 
 class _Loopback:
-    """The loopback's packets, while programs want to see them: held back, or else (`inline` is false) seen as they pass."""
+    """The loopback's packets, while programs want to see them: held back until they are judged, or else seen as they pass."""
 
     def __init__(self, ifindex: int, env: Env) -> None:
-        with ExitStack() as stack:
+        self._inline = True
+        with ExitStack() as failed:
             try:
-                self._queue: socket.socket | None = hold_back()
-                stack.callback(let_go, self._queue)
-                back = stack.enter_context(sender("lo"))
-                wire = Wire(input=self._queue.fileno(), output=back.fileno(), ifindex=ifindex, both=True)
+                back = failed.enter_context(sender("lo"))
+                queue = failed.enter_context(hold_back())
             except OSError:
-                self._queue = None
-                wire = Wire(input=stack.enter_context(tap("lo")).fileno(), output=-1, ifindex=ifindex, both=True)
-            self.loop = _Loop(wire, env, queue=NUMBER if self._queue is not None else 0)
-            self._held = stack.pop_all()
-
-    @property
-    def inline(self) -> bool:
-        """Whether a verdict decides."""
-        return self._queue is not None
+                self._inline = False
+                back = failed.enter_context(tap("lo"))
+                wire = Wire(input=back.fileno(), output=-1, ifindex=ifindex, both=True)
+            else:
+                failed.callback(pass_by)
+                wire = Wire(input=queue.fileno(), output=back.fileno(), ifindex=ifindex, both=True)
+            self.loop = _Loop(wire, env, queue=NUMBER if self._inline else 0)
+            self._sockets = [back, queue] if self._inline else [back]
+            failed.pop_all()
 
     def close(self) -> None:
         """Let the packets pass: those that are held back are judged first."""
-        if self._queue is not None:
+        if self._inline:
             pass_by()
         self.loop.close()
-        self._held.close()
+        for each in self._sockets:
+            each.close()
 
 
 class LabWires:
@@ -100,8 +105,6 @@ class LabWires:
         self._env = env
         self._attached: dict[int, tuple[ProgramObject, str]] = {}
         self._lo: _Loopback | None = None
-        #: For each interface and side, the entries of its filters.
-        self._filters: dict[tuple[int, int], list[int]] = {}
         near, far = network.near.fileno(), network.far.fileno()
         self._in = _Loop(Wire(input=far, output=near, ifindex=network.eth0, mac=(ctypes.c_uint8 * 6)(*network.mac)), env())
         self._out = _Loop(Wire(input=near, output=far, ifindex=network.eth0, outward=True), env())
@@ -150,11 +153,9 @@ class LabWires:
             # What is sent back where it came from goes out too.
             for loop in (self._in, self._out) if side == Wire.EGRESS else (self._in,):
                 loop.filter(side, entries)
-        elif entries or self._lo is not None:
+        else:
             self._on_lo(ifindex).filter(side, entries)
-        self._filters[ifindex, side] = entries
-        if not entries:
-            self._rest_lo(ifindex)
+            self._rest_lo()
 
     def _on_lo(self, ifindex: int) -> _Loop:
         if self._lo is None:
@@ -171,13 +172,12 @@ class LabWires:
             self._in.set(0)
         elif self._lo is not None:
             self._lo.loop.set(0)
-            self._rest_lo(ifindex)
+            self._rest_lo()
         return old[0]
 
-    def _rest_lo(self, ifindex: int) -> None:
+    def _rest_lo(self) -> None:
         """Look no more at the loopback's packets if no program wants to."""
-        wanted = ifindex in self._attached or any(self._filters.get((ifindex, side)) for side in (Wire.INGRESS, Wire.EGRESS))
-        if ifindex != self._network.eth0 and not wanted:
+        if self._lo is not None and self._lo.loop.idle:
             self._end_lo()
 
     def _end_lo(self) -> None:
@@ -196,7 +196,6 @@ class LabWires:
             return
         self._closed = True
         self._attached.clear()
-        self._filters.clear()
         self._end_lo()
         self._in.close()
         self._out.close()
