@@ -11,12 +11,13 @@ from ebpf.lazy import names
 
 if TYPE_CHECKING:
     from ebpf.btf.build import Builder
-    from ebpf.btf.c import CPrinter, in_order
+    from ebpf.btf.c import CPrinter
     from ebpf.btf.classes import Classes, Codec, number_codec, raw_codec
     from ebpf.btf.core import Answer, Matcher, Relo, compatible
     from ebpf.btf.edit import Editor, place_variables
     from ebpf.btf.header import c_header
     from ebpf.btf.names import prototype, type_name
+    from ebpf.btf.order import in_order
     from ebpf.btf.selection import Selection, kfuncs, select
     from ebpf.btf.special import kernel_fields
     from ebpf.btf.values import Address, Hex, Value, read_value, show_value, write_value
@@ -26,7 +27,7 @@ __getattr__ = names(
     {
         "Builder": "build",
         "CPrinter": "c",
-        "in_order": "c",
+        "in_order": "order",
         "Classes": "classes",
         "Codec": "classes",
         "number_codec": "classes",

@@ -8,11 +8,9 @@ from enum import Enum
 from functools import cached_property
 
 from ebpf.btf.parse import Btf
-from ebpf.btf.types import Kind, Type
+from ebpf.btf.types import COMPOSITE, ENUMS, Kind, Type
 from ebpf.errors import FormatError
 
-_COMPOSITE = (Kind.STRUCT, Kind.UNION)
-_ENUMS = (Kind.ENUM, Kind.ENUM64)
 _QUALIFIERS = {Kind.CONST: "const", Kind.VOLATILE: "volatile", Kind.RESTRICT: "restrict"}
 _MODS = (*_QUALIFIERS, Kind.TYPE_TAG)
 _REFERS = (Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.PTR, Kind.TYPEDEF, Kind.FUNC, Kind.VAR, Kind.DECL_TAG, Kind.TYPE_TAG)
@@ -124,7 +122,7 @@ class CPrinter:
         type_ = self.btf.type(id_)
         kind = type_.kind
         if state == _State.BUSY:
-            if kind in _COMPOSITE and through_pointer and type_.name:
+            if kind in COMPOSITE and through_pointer and type_.name:
                 return False
             raise FormatError(f"type {id_} contains itself", where="BTF")
         if kind in (Kind.INT, Kind.FLOAT, Kind.VOID):
@@ -136,9 +134,9 @@ class CPrinter:
             return strong
         if kind == Kind.ARRAY:
             return self._put_in_order(type_.ref, through_pointer=False)
-        if kind in _COMPOSITE:
+        if kind in COMPOSITE:
             return self._composite_in_order(type_, through_pointer=through_pointer)
-        if kind in _ENUMS or kind == Kind.FWD:
+        if kind in ENUMS or kind == Kind.FWD:
             if type_.name or not self._referenced[id_]:
                 self._queue.append(id_)
             self._order[id_] = _State.DONE
@@ -182,7 +180,7 @@ class CPrinter:
             self._emit_again(type_, container)
             return
         top = container == 0
-        if kind in _ENUMS:
+        if kind in ENUMS:
             if top:
                 self._say(self._enum(type_, 0))
             self._emitted[id_] = _State.DONE
@@ -198,7 +196,7 @@ class CPrinter:
             if not self._forward[id_] and type_.name != "__builtin_va_list":
                 self._say(self._typedef(type_))
             self._emitted[id_] = _State.DONE
-        elif kind in _COMPOSITE:
+        elif kind in COMPOSITE:
             self._emitted[id_] = _State.BUSY
             if top or not type_.name:
                 for member in type_.members:
@@ -218,7 +216,7 @@ class CPrinter:
         """What a type that is being defined needs of itself: a declaration beforehand."""
         if self._forward[type_.id]:
             return
-        if type_.kind in _COMPOSITE:
+        if type_.kind in COMPOSITE:
             if type_.id == container:
                 return
             if not type_.name:
@@ -249,7 +247,7 @@ class CPrinter:
     def _forward_text(self, type_: Type) -> str:
         if type_.kind == Kind.FWD:
             word = "union" if type_.info else "struct"
-        elif type_.kind in _ENUMS:
+        elif type_.kind in ENUMS:
             word = "enum"
         else:
             word = "struct" if type_.kind == Kind.STRUCT else "union"
@@ -337,13 +335,13 @@ class CPrinter:
         if known is not None:
             return known
         type_ = self.btf.type(id_)
-        if type_.kind in (Kind.INT, Kind.FLOAT, *_ENUMS):
+        if type_.kind in (Kind.INT, Kind.FLOAT, *ENUMS):
             align = min(8, type_.size)
         elif type_.kind == Kind.PTR:
             align = 8
         elif type_.kind in (Kind.TYPEDEF, Kind.ARRAY, *_MODS):
             align = self._align(type_.ref)
-        elif type_.kind in _COMPOSITE:
+        elif type_.kind in COMPOSITE:
             align = self._align_of_members(type_)
         else:
             align = 1
@@ -407,12 +405,12 @@ class CPrinter:
     def _base(self, type_: Type, level: int) -> str:
         if type_.kind == Kind.VOID:
             return "void"
-        if type_.kind in _COMPOSITE and not type_.name:
+        if type_.kind in COMPOSITE and not type_.name:
             return self._composite(type_, level)
-        if type_.kind in _ENUMS and not type_.name:
+        if type_.kind in ENUMS and not type_.name:
             self._inlined.add(type_.id)
             return self._enum(type_, level)
-        if type_.kind in (*_COMPOSITE, *_ENUMS, Kind.FWD):
+        if type_.kind in (*COMPOSITE, *ENUMS, Kind.FWD):
             return self._forward_text(type_)
         return self._name(type_) if type_.kind == Kind.TYPEDEF else type_.name
 
@@ -439,88 +437,3 @@ class CPrinter:
 
 def _tag(type_: Type) -> str:
     return f'__attribute__((btf_type_tag("{type_.name}")))'
-
-
-# -- the order of vmlinux.h
-
-
-def in_order(btf: Btf) -> list[int]:
-    """All types by kind, then by name, so that the texts of two kernels can be compared; the order of bpftool since 7.5."""
-    keys = [(_rank(btf, t.id), _sort_name(btf, t.id), t.name.encode(), t.id) for t in btf]
-    groups: dict[tuple[int, bytes, bytes], int] = {}
-    for rank, sort_name, own, _ in keys:
-        groups[rank, sort_name, own] = groups.get((rank, sort_name, own), 0) + 1
-    # A hash of names tells apart what has no name of its own: it is worth its time only there.
-    full = [
-        (rank, sort_name, own, _hash(btf, id_, members=True) if groups[rank, sort_name, own] > 1 and rank < _LAST else 0, id_)
-        for rank, sort_name, own, id_ in keys
-    ]
-    full.sort()
-    return [key[-1] for key in full]
-
-
-_LAST = 10
-_THROUGH = (Kind.TYPE_TAG, Kind.CONST, Kind.PTR, Kind.VOLATILE, Kind.RESTRICT, Kind.TYPEDEF, Kind.DECL_TAG)
-
-
-def _rank(btf: Btf, id_: int) -> int:
-    named = False
-    for _ in range(len(btf)):
-        type_ = btf.type(id_)
-        named = named or bool(type_.name)
-        kind = type_.kind
-        if kind in _ENUMS:
-            return int(named)
-        if kind in (Kind.INT, Kind.FLOAT):
-            return 2
-        if kind in _COMPOSITE:
-            return 3 if named else _LAST
-        if kind == Kind.FUNC_PROTO:
-            return 4 if named else _LAST
-        if (kind not in _THROUGH and kind != Kind.ARRAY) or not named:
-            return _LAST
-        id_ = type_.ref
-    return _LAST
-
-
-def _sort_name(btf: Btf, id_: int) -> bytes:
-    direct = True
-    for _ in range(len(btf)):
-        type_ = btf.type(id_)
-        if type_.kind in _ENUMS:
-            first = type_.enumerators[0].name if direct and not type_.name and type_.enumerators else type_.name
-            return first.encode()
-        if type_.kind not in _THROUGH and type_.kind != Kind.ARRAY:
-            return type_.name.encode()
-        direct, id_ = False, type_.ref
-    return b""
-
-
-_WORD = (1 << 64) - 1
-
-
-def _text_hash(text: str) -> int:
-    value = 0
-    for byte in text.encode():
-        value = (value * 31 + byte) & _WORD
-    return value
-
-
-def _hash(btf: Btf, id_: int, *, members: bool, depth: int = 0) -> int:
-    type_ = btf.type(id_)
-    value = _text_hash(type_.name) if type_.name else 0
-    if depth > 64:
-        return value
-    if type_.kind in _ENUMS:
-        for row in type_.enumerators:
-            value = (value * 31 + _text_hash(row.name)) & _WORD if row.name else value
-    elif type_.kind in _COMPOSITE and members:
-        for member in type_.members:
-            value = (value * 31 + _text_hash(member.name)) & _WORD if member.name else value
-            value = (value * 31 + _hash(btf, member.type_id, members=False, depth=depth + 1)) & _WORD
-    elif type_.kind in _THROUGH:
-        value = (value * 31 + _hash(btf, type_.ref, members=members, depth=depth + 1)) & _WORD
-    elif type_.kind == Kind.ARRAY:
-        value = (value * 31 + type_.info) & _WORD
-        value = (value * 31 + _hash(btf, type_.ref, members=members, depth=depth + 1)) & _WORD
-    return value

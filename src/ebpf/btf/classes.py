@@ -10,7 +10,7 @@ from keyword import iskeyword
 from typing import Any
 
 from ebpf.btf.parse import Btf
-from ebpf.btf.types import Kind, Member, Type
+from ebpf.btf.types import COMPOSITE, ENUMS, Kind, Member, Type
 from ebpf.btf.values import FLOATS, NUMBERS, encode_number
 from ebpf.errors import FormatError
 from ebpf.records import record
@@ -103,7 +103,7 @@ class Classes:
 
     def _make(self, type_: Type, depth: int) -> Codec:
         size = self.btf.size_of(type_.id)
-        if type_.kind in (Kind.ENUM, Kind.ENUM64) and type_.enumerators:
+        if type_.kind in ENUMS and type_.enumerators:
             return _enum(type_, size)
         if type_.kind in NUMBERS:
             return _number(type_, size)
@@ -111,7 +111,7 @@ class Classes:
             return _float(size)
         if type_.kind == Kind.ARRAY:
             return self._array(type_, size, depth)
-        if type_.kind in (Kind.STRUCT, Kind.UNION):
+        if type_.kind in COMPOSITE:
             return self._struct(type_, depth)
         if type_.kind == Kind.DATASEC:
             parts = [(self.btf.type(v.type_id).name, self.codec(v.type_id, depth + 1), 8 * v.offset, 0) for v in type_.variables]
@@ -149,7 +149,7 @@ class Classes:
             if member.name:
                 codec = _bits(inner, member) if member.bitfield else self.codec(member.type_id, depth + 1)
                 out.append((member.name, codec, at, member.bitfield))
-            elif inner.kind in (Kind.STRUCT, Kind.UNION):
+            elif inner.kind in COMPOSITE:
                 if depth > _DEPTH:
                     raise FormatError(f"struct {type_.name!r} is nested too deeply", where="BTF")
                 out += self._members(inner, at, depth + 1)

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from ebpf.btf.index import essential
 from ebpf.btf.parse import Btf
-from ebpf.btf.types import Kind, Member, Type
+from ebpf.btf.types import COMPOSITE, ENUMS, Kind, Member, Type
 from ebpf.errors import FormatError
 from ebpf.records import record
 
@@ -36,8 +36,6 @@ _TYPES = frozenset({Relo.TYPE_ID_LOCAL, Relo.TYPE_ID_TARGET, Relo.TYPE_EXISTS, R
 _ENUM_VALUES = frozenset({Relo.ENUMVAL_EXISTS, Relo.ENUMVAL_VALUE})
 #: Without a match these are answered with 0; all others poison the instruction.
 _OPTIONAL = frozenset({Relo.FIELD_EXISTS, *_TYPES, Relo.ENUMVAL_EXISTS})
-_ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
-_COMPOSITE = frozenset({Kind.STRUCT, Kind.UNION})
 _DEEPEST, _LONGEST = 32, 64
 _U64 = (1 << 64) - 1
 
@@ -158,7 +156,7 @@ def _relo(kind: int) -> Relo:
 
 
 def _same_kind(left: int, right: int) -> bool:
-    return left == right or (left in _ENUMS and right in _ENUMS)
+    return left == right or (left in ENUMS and right in ENUMS)
 
 
 def _parse(btf: Btf, type_id: int, access: str, kind: Relo) -> Place:
@@ -178,14 +176,14 @@ def _parse(btf: Btf, type_id: int, access: str, kind: Relo) -> Place:
         return place
     type_ = btf.resolve(type_id)
     if kind in _ENUM_VALUES:
-        if type_.kind not in _ENUMS or len(indices) != 1 or indices[0] >= len(type_.enumerators):
+        if type_.kind not in ENUMS or len(indices) != 1 or indices[0] >= len(type_.enumerators):
             raise bad("is no enumerator")
         place.steps.append(Step(type_.id, indices[0], type_.enumerators[indices[0]].name))
         return place
     place.steps.append(Step(type_.id, indices[0]))
     place.bits = indices[0] * btf.size_of(type_.id) * 8
     for index in indices[1:]:
-        if type_.kind in _COMPOSITE:
+        if type_.kind in COMPOSITE:
             if index >= len(type_.members):
                 raise bad(f"names member {index} of {len(type_.members)}")
             member = type_.members[index]
@@ -249,7 +247,7 @@ def _match(local: Place, btf: Btf, id_: int) -> Place | None:
 
 def _member(local: Btf, wanted: Member, btf: Btf, type_: Type, depth: int) -> tuple[Step, int, int] | None:
     """The member of a target by name, looked for in unnamed members too: the step, its bits within `type_`, and its type."""
-    if type_.kind not in _COMPOSITE or not depth:
+    if type_.kind not in COMPOSITE or not depth:
         return None
     for index, member in enumerate(type_.members):
         if not member.name:
@@ -267,13 +265,13 @@ def _fields_agree(local: Btf, local_id: int, btf: Btf, id_: int) -> bool:
     """Whether two members' types are near enough: numbers of any size, any pointers, enums and declarations by name."""
     for _ in range(_DEEPEST):
         left, right = local.resolve(local_id), btf.resolve(id_)
-        if left.kind in _COMPOSITE and right.kind in _COMPOSITE:
+        if left.kind in COMPOSITE and right.kind in COMPOSITE:
             return True
         if not _same_kind(left.kind, right.kind):
             return False
         if left.kind in (Kind.PTR, Kind.FLOAT):
             return True
-        if left.kind in (Kind.FWD, *_ENUMS):
+        if left.kind in (Kind.FWD, *ENUMS):
             names = essential(left.name), essential(right.name)
             return not all(names) or names[0] == names[1]
         if left.kind == Kind.INT:
@@ -293,7 +291,7 @@ def compatible(local: Btf, local_id: int, btf: Btf, id_: int, depth: int = _DEEP
         left, right = local.resolve(local_id), btf.resolve(id_)
         if not _same_kind(left.kind, right.kind):
             return False
-        if left.kind in (Kind.VOID, Kind.FWD, *_COMPOSITE, *_ENUMS):
+        if left.kind in (Kind.VOID, Kind.FWD, *COMPOSITE, *ENUMS):
             return True
         if left.kind == Kind.INT:
             return not left.bit_offset and not right.bit_offset
@@ -315,15 +313,15 @@ def _matches(local: Btf, local_id: int, btf: Btf, id_: int, depth: int = _DEEPES
         left, right = local.resolve(local_id), btf.resolve(id_)
         if essential(left.name) != essential(right.name):
             return False
-        if left.kind == Kind.FWD or (pointed and left.kind in _COMPOSITE):
+        if left.kind == Kind.FWD or (pointed and left.kind in COMPOSITE):
             return _forward_matches(left, right, pointed=pointed)
-        if left.kind in _ENUMS:
+        if left.kind in ENUMS:
             return _same_kind(left.kind, right.kind) and _enums_match(left, right)
         if left.kind != right.kind:
             return False
         if left.kind == Kind.VOID:
             return True
-        if left.kind in _COMPOSITE:
+        if left.kind in COMPOSITE:
             return _members_match(local, left, btf, right, depth)
         if left.kind == Kind.INT:
             return (left.size, left.signed) == (right.size, right.signed)
@@ -349,7 +347,7 @@ def _forward_matches(left: Type, right: Type, *, pointed: bool) -> bool:
     if not pointed:
         return left.kind == right.kind and bool(left.info) == bool(right.info)
     unions = [bool(t.info) if t.kind == Kind.FWD else t.kind == Kind.UNION for t in (left, right)]
-    return right.kind in (Kind.FWD, *_COMPOSITE) and unions[0] == unions[1]
+    return right.kind in (Kind.FWD, *COMPOSITE) and unions[0] == unions[1]
 
 
 def _enums_match(left: Type, right: Type) -> bool:
@@ -455,7 +453,7 @@ def _field(place: Place) -> _Number | None:
     if kind == Relo.FIELD_BYTE_SIZE:
         return _Number(size, checked=whole)
     if kind == Relo.FIELD_SIGNED:
-        return _Number(int(type_.kind in (Kind.INT, *_ENUMS) and type_.signed))
+        return _Number(int(type_.kind in (Kind.INT, *ENUMS) and type_.signed))
     if kind == Relo.FIELD_LSHIFT_U64:
         return _Number(64 - (place.bits + width - at * 8), checked=whole)
     return _Number(64 - width)

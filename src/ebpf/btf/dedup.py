@@ -7,12 +7,10 @@ as the struct; then what refers to others, by what it refers to. Variables and s
 from collections.abc import Callable
 
 from ebpf.btf.parse import Btf
-from ebpf.btf.types import MODIFIERS, Kind, Type
+from ebpf.btf.types import COMPOSITE, ENUMS, MODIFIERS, Kind, Type
 from ebpf.errors import FormatError
 
-_COMPOSITE = frozenset({Kind.STRUCT, Kind.UNION})
-_ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
-_PLAIN = _ENUMS | {Kind.INT, Kind.FLOAT, Kind.FWD}
+_PLAIN = ENUMS | {Kind.INT, Kind.FLOAT, Kind.FWD}
 _REFERS = MODIFIERS | {Kind.PTR, Kind.FUNC}
 
 
@@ -40,7 +38,7 @@ class _Dedup:
             if type_.kind in _PLAIN:
                 self._plain(type_)
         for type_ in self.types:
-            if type_.kind in _COMPOSITE and self._map[type_.id] is None:
+            if type_.kind in COMPOSITE and self._map[type_.id] is None:
                 self._composite(type_)
         # What is left refers to others; the keys of the rounds before are not theirs.
         self._known.clear()
@@ -106,7 +104,7 @@ class _Dedup:
             return False
         if one.kind == Kind.ARRAY:
             return (one.name, one.ref, one.indexed_by, one.info) == (other.name, other.ref, other.indexed_by, other.info)
-        if one.kind in _COMPOSITE:
+        if one.kind in COMPOSITE:
             same = _outline(one) == _outline(other)
             return same and [m.type_id for m in one.members] == [m.type_id for m in other.members]
         return False
@@ -119,7 +117,7 @@ class _Dedup:
                 self._map[other.id] = one.id
             elif one.kind == Kind.FWD and other.kind != Kind.FWD:
                 self._map[one.id] = other.id
-            if one.kind in _COMPOSITE and other.kind != Kind.FWD and self._map[other.id] is not None and self._map[one.id] is None:
+            if one.kind in COMPOSITE and other.kind != Kind.FWD and self._map[other.id] is not None and self._map[one.id] is None:
                 self._map[one.id] = other.id
 
     # -- what refers to others
@@ -154,7 +152,7 @@ def _says_the_same(one: Type, other: Type) -> bool:
 
 def _compatible(one: Type, other: Type) -> bool:
     """Whether of two enums one is only declared."""
-    if one.kind != other.kind or one.kind not in _ENUMS or one.name != other.name or one.size != other.size:
+    if one.kind != other.kind or one.kind not in ENUMS or one.name != other.name or one.size != other.size:
         return False
     return not one.enumerators or not other.enumerators
 
@@ -190,7 +188,7 @@ def _same_function(of: _Dedup, one: Type, other: Type) -> bool:
 _CHECKS: dict[Kind, Callable[[_Dedup, Type, Type], bool]] = {
     **dict.fromkeys(_PLAIN, _same_plain),
     **dict.fromkeys(_REFERS, _same_ref),
-    **dict.fromkeys(_COMPOSITE, _same_members),
+    **dict.fromkeys(COMPOSITE, _same_members),
     Kind.ARRAY: _same_array,
     Kind.FUNC_PROTO: _same_function,
 }

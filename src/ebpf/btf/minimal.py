@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ebpf.btf.core import Matcher, Place, Relo, Step
 from ebpf.btf.parse import MAGIC, Btf
-from ebpf.btf.types import EACH, MODIFIERS, Kind, Type
+from ebpf.btf.types import COMPOSITE, EACH, ENUMS, MODIFIERS, Kind, Type
 
-_COMPOSITE = frozenset({Kind.STRUCT, Kind.UNION})
-_ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
 _TYPES = frozenset({Relo.TYPE_ID_TARGET, Relo.TYPE_EXISTS, Relo.TYPE_SIZE})
 _ENUM_VALUES = frozenset({Relo.ENUMVAL_EXISTS, Relo.ENUMVAL_VALUE})
 #: Kinds whose third word refers to a type.
@@ -78,7 +76,7 @@ class Minimal:
             return
         seen.add(id_)
         self._used.add(id_)
-        if type_.kind in _COMPOSITE and not pointed:
+        if type_.kind in COMPOSITE and not pointed:
             for index, member in enumerate(type_.members):
                 self._members.setdefault(id_, set()).add(index)
                 self._mark_matched(member.type_id, seen, pointed=False)
@@ -119,7 +117,7 @@ class Minimal:
         rows = _rows(words, type_.kind)
         if type_.kind == Kind.ARRAY:
             words[3:5] = [ids.get(type_.ref, 0), ids.get(type_.indexed_by, 0)]
-        elif type_.kind in _COMPOSITE:
+        elif type_.kind in COMPOSITE:
             kept = [type_.members[index] for index in sorted(self._members.get(type_.id, ()))]
             flag = any(member.bitfield or member.bits % 8 for member in kept)
             words[1:] = [flag << 31 | type_.kind << 24 | len(kept), type_.size]
@@ -128,7 +126,7 @@ class Minimal:
         elif type_.kind == Kind.FUNC_PROTO:
             for at, parameter in zip(rows, type_.members, strict=True):
                 words[at : at + 2] = [string(parameter.name), ids.get(parameter.type_id, 0)]
-        elif type_.kind in _ENUMS:
+        elif type_.kind in ENUMS:
             for at, row in zip(rows, type_.enumerators, strict=True):
                 words[at] = string(row.name)
         return words
@@ -145,7 +143,7 @@ def _way(btf: Btf, type_: Type, step: Step) -> list[tuple[int, int]]:
         return [(type_.id, step.index)]
     for index, member in enumerate(type_.members):
         inner = btf.resolve(member.type_id)
-        if not member.name and inner.kind in _COMPOSITE:
+        if not member.name and inner.kind in COMPOSITE:
             way = _way(btf, inner, step)
             if way:
                 return [(type_.id, index), *way]

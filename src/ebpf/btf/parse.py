@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from ebpf.btf.index import Index, essential
-from ebpf.btf.types import EACH, EXTRA, MODIFIERS, SIZED, Enumerator, Kind, Member, SectionVar, Type
+from ebpf.btf.types import COMPOSITE, EACH, ENUMS, EXTRA, MODIFIERS, SIZED, Enumerator, Kind, Member, SectionVar, Type
 from ebpf.errors import FormatError
 
 MAGIC = 0xEB9F
@@ -133,7 +133,7 @@ class Btf:
         if self._index is not None:
             candidates: Sequence[int] = self._index.enumerators(name)
         else:
-            candidates = [id_ for id_ in self.own if self.kind(id_) in (Kind.ENUM, Kind.ENUM64)]
+            candidates = [id_ for id_ in self.own if self.kind(id_) in ENUMS]
         return [id_ for id_ in candidates if any(e.name == name for e in self.type(id_).enumerators)]
 
     def string(self, offset: int) -> str:
@@ -199,7 +199,7 @@ class Btf:
         name_off, info, size = words[:3]
         kind, count, flag = Kind(info >> 24 & 0x1F), info & 0xFFFF, info >> 31
         name, string = self._name(name_off), self._name
-        if kind in (Kind.STRUCT, Kind.UNION):
+        if kind in COMPOSITE:
             members = tuple(
                 Member(string(words[i]), words[i + 1], words[i + 2] & 0xFFFFFF if flag else words[i + 2], words[i + 2] >> 24 if flag else 0)
                 for i in range(3, 3 + 3 * count, 3)

@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Set
 
 from ebpf.btf.parse import Btf
-from ebpf.btf.types import MODIFIERS, Kind, Type
+from ebpf.btf.types import COMPOSITE, ENUMS, MODIFIERS, Kind, Type
 from ebpf.records import record
 
-_COMPOSITE = frozenset({Kind.STRUCT, Kind.UNION})
-_ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
-_TAGGED = _COMPOSITE | _ENUMS | {Kind.FWD}
+_TAGGED = COMPOSITE | ENUMS | {Kind.FWD}
 _THROUGH = MODIFIERS | {Kind.PTR, Kind.ARRAY}
 #: How the kernel marks the functions that programs may call.
 KFUNC, FASTCALL = "bpf_kfunc", "bpf_fastcall"
@@ -81,14 +79,14 @@ class _Reach:
         """Note the struct or union that a type leads to, and with `spelt` the names on the way, because a declaration has them."""
         for _ in range(64):
             type_ = self._btf.type(id_)
-            if type_.kind in _COMPOSITE:
+            if type_.kind in COMPOSITE:
                 if id_ not in self._seen:
                     self._seen.add(id_)
                     self._waiting.append(type_)
                     if type_.name:
                         self._found[id_] = None
                 return
-            if spelt and (type_.kind == Kind.TYPEDEF or (type_.kind in _ENUMS and type_.name)):
+            if spelt and (type_.kind == Kind.TYPEDEF or (type_.kind in ENUMS and type_.name)):
                 self._found[id_] = None
             if type_.kind not in _THROUGH:
                 return

@@ -6,7 +6,7 @@ Sources: Documentation/bpf (map_hash, kptrs, linked lists), libbpf's names of th
 from typing import Final
 
 from ebpf.btf.parse import Btf
-from ebpf.btf.types import Kind
+from ebpf.btf.types import COMPOSITE, Kind
 
 _STRUCTS: Final = frozenset(
     {
@@ -43,7 +43,7 @@ def _walk(btf: Btf, type_id: int, at: int, out: list[tuple[int, str, int]], dept
         return
     if row.kind == Kind.STRUCT and row.name in _STRUCTS:
         out.append((at, row.name, row.size))
-    elif row.kind in (Kind.STRUCT, Kind.UNION):
+    elif row.kind in COMPOSITE:
         for member in row.members:
             if not member.bitfield:
                 _walk(btf, member.type_id, at + member.bits // 8, out, depth - 1)

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Mapping
 
 from ebpf.btf.parse import Btf
-from ebpf.btf.types import Kind, Member, Type
+from ebpf.btf.types import COMPOSITE, Kind, Member, Type
 from ebpf.errors import FormatError
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
@@ -64,7 +64,7 @@ class _Reader:
             return float(struct.unpack(layout, raw)[0]) if layout else raw.hex()
         if type_.kind == Kind.ARRAY:
             return self._array(type_, at)
-        if type_.kind in (Kind.STRUCT, Kind.UNION):
+        if type_.kind in COMPOSITE:
             return self._struct(type_, at)
         if type_.kind == Kind.DATASEC:
             return {self.btf.type(v.type_id).name: self.value(self.btf.type(v.type_id).ref, at + v.offset) for v in type_.variables}
@@ -167,7 +167,7 @@ def write_value(btf: Btf, type_id: int, value: Value) -> bytes:
         if len(raw) > size:
             raise FormatError(f"{len(raw)} bytes do not fit an array of {size}", where="BTF")
         return raw.ljust(size, b"\0")
-    if type_.kind in (Kind.STRUCT, Kind.UNION) and isinstance(value, dict):
+    if type_.kind in COMPOSITE and isinstance(value, dict):
         return _struct(btf, type_, value)
     raise FormatError(f"{value!r} is no {type_.kind.name.lower()} {type_.name}".rstrip(), where="BTF")
 

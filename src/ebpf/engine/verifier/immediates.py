@@ -3,13 +3,12 @@
 from typing import Final
 
 from ebpf.btf import Btf, Kind
-from ebpf.btf.types import Type
+from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.program import MapDesc
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import BTF_ID, FUNC, MAP_PTR, MAP_VALUE, MEM, PERCPU, RDONLY, Reg, constant
-from ebpf.engine.verifier.struct_walk import STRUCTS
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import LD_IMM64
 from ebpf.uapi import MapType, ProgType, PseudoSrc
@@ -83,7 +82,7 @@ def _variable(env: Env, insn: Insn) -> Reg:
     target = btf.resolve(row.ref)
     if any(variable.type_id == row.id for section in _percpu(btf) for variable in section.variables):
         return Reg(BTF_ID, flags=PERCPU, btf=btf, type_id=target.id)
-    if target.kind in STRUCTS:
+    if target.kind in COMPOSITE:
         return Reg(BTF_ID, btf=btf, type_id=target.id)
     return Reg(MEM, flags=RDONLY, size=btf.size_of(target.id))
 

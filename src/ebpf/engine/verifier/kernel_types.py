@@ -3,7 +3,7 @@
 from typing import Final
 
 from ebpf.btf import Btf, Kind
-from ebpf.btf.types import Type
+from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.num import sized
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
@@ -27,7 +27,7 @@ from ebpf.engine.verifier.reg import (
     number,
     offset_text,
 )
-from ebpf.engine.verifier.struct_walk import POINTER, STRUCTS, NoFieldError, is_number, read, tag_of
+from ebpf.engine.verifier.struct_walk import POINTER, NoFieldError, is_number, read, tag_of
 from ebpf.uapi import AttachType, MapType, ProgType
 from ebpf.uapi.tracing import (
     ERROR_ARGUMENTS,
@@ -123,7 +123,7 @@ def argument(env: Env, off: int, size: int, *, write: bool) -> Reg:
     if at > len(members) or (at == len(members) and code.attach_type not in _AFTER):
         raise _no_argument(env, off, size)
     row = btf.resolve(members[at].type_id if at < len(members) else prototype.ref)
-    if is_number(row) or row.kind in STRUCTS:
+    if is_number(row) or row.kind in COMPOSITE:
         return number(sized(size))
     if row.kind != Kind.PTR or size != 8:
         raise _no_argument(env, off, size)
@@ -174,7 +174,7 @@ def _pointer(env: Env, btf: Btf, row: Type, at: int, off: int, name: str) -> Reg
     target = btf.resolve(row.ref)
     if target.kind in (Kind.VOID, Kind.INT):
         return number(sized(8))
-    if target.kind not in STRUCTS:
+    if target.kind not in COMPOSITE:
         raise _no_argument(env, off, 8)
     if given:
         return object_of(env, target.id, MAYBE_NULL | (TRUSTED if given == TRUSTED_OBJECT else 0))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ebpf.btf import Btf, Kind
-from ebpf.btf.types import Type
+from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.program import Code
 from ebpf.engine.verifier import dynptrs, iterators, memory, memory_arguments
 from ebpf.engine.verifier.context import kernel_context
@@ -14,7 +14,7 @@ from ebpf.engine.verifier.references import require_unmoved
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import BTF_ID, CTX, DYNPTR, MAP_PTR, MAYBE_NULL, RCU, SCALAR, STACK, UNTRUSTED, Reg
 from ebpf.engine.verifier.state import Special
-from ebpf.engine.verifier.struct_walk import STRUCTS, is_number, of_numbers, stands_for
+from ebpf.engine.verifier.struct_walk import is_number, of_numbers, stands_for
 from ebpf.uapi import AttachType, ProgType
 from ebpf.uapi.kfuncs import Kfunc, Says
 
@@ -176,7 +176,7 @@ def _dynptr(env: Env, one: KfuncCall, place: int, reg: Reg) -> None:
 
 def _is_context(env: Env, btf: Btf, pointer: Type) -> bool:
     row = btf.resolve(pointer.ref)
-    return row.kind in STRUCTS and row.name in kernel_context(env)
+    return row.kind in COMPOSITE and row.name in kernel_context(env)
 
 
 def _context(env: Env, one: KfuncCall, place: int, reg: Reg) -> None:
@@ -226,7 +226,7 @@ def _may_walk_tasks(code: Code) -> bool:
 def _object(env: Env, one: KfuncCall, place: int, reg: Reg, target: Type) -> None:
     """A kernel object, or what stands for one."""
     at, says = place + 1, one.kfunc.says
-    if target.kind not in STRUCTS:
+    if target.kind not in COMPOSITE:
         raise env.refuse(
             "argument-type",
             f"kernel function {one.kfunc.name} args#{place} pointer type {target.kind.name} {target.name} is not supported",

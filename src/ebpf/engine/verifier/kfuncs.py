@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ebpf.btf import Kind
-from ebpf.btf.types import Type
+from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.program import Code
 from ebpf.engine.verifier import dynptrs, ends, exceptions, iterators
 from ebpf.engine.verifier.context import kernel_context
@@ -28,7 +28,7 @@ from ebpf.engine.verifier.reg import (
 )
 from ebpf.engine.verifier.sections import preempt, rcu
 from ebpf.engine.verifier.state import State
-from ebpf.engine.verifier.struct_walk import STRUCTS, is_number
+from ebpf.engine.verifier.struct_walk import is_number
 from ebpf.engine.verifier.structure import NO_RETURN
 from ebpf.isa.opcodes import CALL
 from ebpf.uapi import CallSrc, ProgType
@@ -153,7 +153,7 @@ def _result(env: Env, one: KfuncCall) -> Reg:
         return _cast(env, one)
     if target.kind == Kind.VOID:
         return ANY
-    if target.kind not in STRUCTS:
+    if target.kind not in COMPOSITE:
         size = 8 if kfunc.name == "bpf_session_cookie" else one.size
         rdonly = 0 if kfunc.name == "bpf_session_cookie" or one.writable else RDONLY
         if size is None:
@@ -183,7 +183,7 @@ def _slice(env: Env, one: KfuncCall, null: int) -> Reg:
 def _cast(env: Env, one: KfuncCall) -> Reg:
     number = one.constant or 0
     row = one.btf.type(number if 0 <= number < len(one.btf) else 0)
-    if row.kind in STRUCTS:
+    if row.kind in COMPOSITE:
         return Reg(BTF_ID, flags=UNTRUSTED, btf=one.btf, type_id=row.id)
     if row.kind == Kind.VOID and env.rules.untrusted_leaves:
         return Reg(MEM, flags=RDONLY | UNTRUSTED)

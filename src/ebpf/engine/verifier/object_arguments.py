@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from ebpf.btf import Kind
+from ebpf.btf.types import COMPOSITE
 from ebpf.engine.verifier import memory
 from ebpf.engine.verifier.arguments import expected
 from ebpf.engine.verifier.call import Call
@@ -11,7 +12,7 @@ from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel, named, object_of
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import BTF_ID, MAYBE_NULL, MEM, PERCPU, RCU, RDONLY, TRUSTED, Reg
-from ebpf.engine.verifier.struct_walk import STRUCTS, stands_for
+from ebpf.engine.verifier.struct_walk import stands_for
 from ebpf.uapi import Arg, Helper, Ret
 
 #: The structs that arguments are whose C prototype says only `void *`, by helper and place.
@@ -92,7 +93,7 @@ def percpu_result(env: Env, call: Call) -> Reg:
     btf = kernel(env)
     row = btf.resolve(call.object.type_id)
     null = MAYBE_NULL if call.row.ret == Ret.PERCPU_OR_NULL else 0
-    if row.kind in STRUCTS:
+    if row.kind in COMPOSITE:
         return object_of(env, row.id, null)
     if row.kind == Kind.FUNC_PROTO:
         raise Unjudged(f"what bpf_{call.row.name} returns", env.slot)

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ebpf.btf import Btf, Kind
-from ebpf.btf.types import Type
+from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.verifier.reg import PERCPU, RCU, UNTRUSTED, USER
 
-STRUCTS: Final = (Kind.STRUCT, Kind.UNION)
 _NUMBERS: Final = (Kind.INT, Kind.ENUM, Kind.ENUM64)
 _TAGS: Final = {"user": USER, "percpu": PERCPU, "rcu": RCU}
 _DEPTH: Final = 32
@@ -72,7 +71,7 @@ def _flexible(btf: Btf, row: Type, off: int, size: int) -> tuple[Type, int] | No
     element = btf.resolve(array.ref)
     if element.kind == Kind.INT:
         return None
-    if element.kind not in STRUCTS or not element.size:
+    if element.kind not in COMPOSITE or not element.size:
         raise beyond
     return element, (off - last.bits // 8) % element.size
 
@@ -81,7 +80,7 @@ def walk(btf: Btf, type_id: int, off: int, size: int, flags: int = 0) -> Found:
     """What the `size` bytes at `off` of a struct are, down to the first struct that begins there. Raises NoFieldError."""
     row = btf.resolve(type_id)
     for _ in range(_DEPTH):
-        if row.kind not in STRUCTS:
+        if row.kind not in COMPOSITE:
             raise NoFieldError(f"Type '{row.name}' is not a struct")
         if row.kind == Kind.UNION and len(row.members) != 1:
             flags |= UNTRUSTED
@@ -117,7 +116,7 @@ def _member(btf: Btf, row: Type, off: int, size: int, flags: int) -> Found | tup
             continue
         if count >= 0:
             start += (off - start) // width * width
-        if inner.kind in STRUCTS:
+        if inner.kind in COMPOSITE:
             return Found(INSIDE, inner.id, flags) if off == start else (inner, off - start)
         if inner.kind == Kind.PTR:
             if width != size or off != start:
@@ -125,7 +124,7 @@ def _member(btf: Btf, row: Type, off: int, size: int, flags: int) -> Found | tup
                     f"cannot access ptr member {member.name} with moff {start} in struct {row.name} with off {off} size {size}"
                 )
             target = btf.resolve(inner.ref)
-            if target.kind in STRUCTS:
+            if target.kind in COMPOSITE:
                 return Found(POINTER, target.id, flags | tag_of(btf, inner), member.name)
             return Found(POINTER, 0, flags, member.name)
         if off + size > end and not flags & UNTRUSTED:
@@ -166,7 +165,7 @@ def of_numbers(btf: Btf, row: Type, depth: int = 0) -> bool:
     """Whether a type is a number, or a struct of nothing but numbers."""
     if is_number(row):
         return True
-    if row.kind not in STRUCTS or depth > 3:
+    if row.kind not in COMPOSITE or depth > 3:
         return False
     for member in row.members:
         inner = btf.resolve(member.type_id)
@@ -176,7 +175,7 @@ def of_numbers(btf: Btf, row: Type, depth: int = 0) -> bool:
             inner = btf.resolve(inner.ref)
             if not is_number(inner):
                 return False
-        elif inner.kind in STRUCTS:
+        elif inner.kind in COMPOSITE:
             if not of_numbers(btf, inner, depth + 1):
                 return False
         elif not is_number(inner):
