@@ -520,7 +520,7 @@ from ebpf.compile import compile_c
 from ebpf.elf import read_object
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection
-from ebpf.sys.calls import LinkUpdate
+from ebpf.sys.calls import GetLinkInfo, LinkDetach, LinkUpdate
 
 def echo():
     print(subprocess.run([sys.executable, "echo.py"], capture_output=True, text=True).stdout.strip(), flush=True)
@@ -534,12 +534,15 @@ with open_kernel("user") as kernel, Collection.load(spec("filters.bpf.c"), kerne
         kernel.bpf(LinkUpdate(link.fd, filters.programs["upper"].fd))
         echo()
     echo()
-    with xdp(judge.programs["judge"], "eth0", link=True):
+    with xdp(judge.programs["judge"], "eth0", link=True) as link:
         echo()
-    echo()
+        print(kernel.bpf(GetLinkInfo(link.fd)).detail["ifindex"] == kernel.interfaces()["eth0"], flush=True)
+        kernel.bpf(LinkDetach(link.fd))
+        print(kernel.bpf(GetLinkInfo(link.fd)).detail, flush=True)
+        echo()
 """)
     answer = lab(f"{sys.executable} links.py")
-    assert answer.stdout.splitlines() == ["nothing", "b'Hello'", "b'hello'", "nothing", "b'hello'"], answer.stderr
+    assert answer.stdout.splitlines() == ["nothing", "b'Hello'", "b'hello'", "nothing", "True", "{'ifindex': 0}", "b'hello'"], answer.stderr
 
 
 # A server of this host's own, and who asks it: by the loopback.

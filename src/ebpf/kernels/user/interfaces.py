@@ -64,6 +64,7 @@ class Interfaces:
         def undo() -> None:
             self._xdp_links.pop(ifindex, None)
             wires.detach(ifindex, flags)
+            link.detail = _nowhere(link)
 
         def change(new: ProgramObject) -> None:
             wires.attach(ifindex, new, flags)
@@ -108,10 +109,14 @@ class Interfaces:
             row.program = new
             self._tell(ifindex, side)
 
-        detail: dict[str, int | str] = {"ifindex": ifindex, "attach_type": int(kind)}
-        row.link = LinkObject(program, int(LinkType.TCX), detail, lambda: self._remove(ifindex, side, row), change=change)
+        def undo() -> None:
+            self._remove(ifindex, side, row)
+            link.detail = _nowhere(link)
+
+        link = LinkObject(program, int(LinkType.TCX), {"ifindex": ifindex, "attach_type": int(kind)}, undo, change=change)
+        row.link = link
         self._insert(ifindex, side, row, flags, anchor, "bpf(LINK_CREATE)")
-        return row.link
+        return link
 
     def _insert(self, ifindex: int, side: int, row: _Row, flags: int, anchor: Object | None, call: str) -> None:
         _require(row.program, ProgType.SCHED_CLS, call)
@@ -151,6 +156,11 @@ class Interfaces:
                 hint="Replay a capture with `ebpf prog run OBJ --pcap FILE`, open a laboratory with `ebpf lab`, or use --kernel linux",
             )
         return self._state.wires
+
+
+def _nowhere(link: LinkObject) -> dict[str, int | str]:
+    """What a link tells of itself once it is detached: it is on no interface."""
+    return {**link.detail, "ifindex": 0}
 
 
 def _side(kind: int, command: str) -> int:
