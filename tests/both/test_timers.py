@@ -108,6 +108,7 @@ KEY = struct.pack("<I", 3)
 ELEMENT = "<QQQQQQ"
 SIZE = struct.calcsize(ELEMENT)
 HOUR = 3600 * 10**9
+_NO_MEMORY = str((1 << 64) - errno.ENOMEM)
 _NAMES = {**{(1 << 64) - number: errno.errorcode[number] for number in (errno.EBUSY, errno.EINVAL)}, 0: "0", 1: "1"}
 
 
@@ -289,5 +290,14 @@ def test_threads_that_start_cancel_and_remove_lose_no_timer(kernel: Kernel, engi
         for thread in work:
             thread.join()
         table[KEY] = bytes(SIZE)
-        assert run(held, "start_hash")[:3] == ["0", "0", "0"]
+        answers = []
+
+        def started() -> bool:
+            answers.append(run(held, "start_hash")[:3])
+            return answers[-1] == ["0", "0", "0"]
+
+        # Linux 6.18 takes a timer's memory without waiting for any (kmalloc_nolock), and after so many may have none for seconds (12 at most of 25 runs).
+        until(lambda: started() or kernel.name == "user")
+        assert answers[-1] == ["0", "0", "0"]
+        assert {answer[0] for answer in answers[:-1]} <= {_NO_MEMORY}
         until(lambda: element(held, "hash")[0] == 1)
