@@ -101,7 +101,7 @@ class Program:
             if missing is None:
                 raise
             cause = f"needs {missing}, which this kernel has not"
-            raise VerifierError(error.program, cause, insn=error.insn, source=error.source, log=error.log) from error
+            raise VerifierError(error.program, cause, insn=error.insn, source=error.source, log=error.log, errno=error.errno) from error
 
     def info(self, *, images: bool = False) -> ProgInfo:
         """What the kernel says of the program."""
