@@ -1,11 +1,10 @@
 """Loading: parse, relocate and load an object with CO-RE, ours and libbpf's in the same run; and from process start.
 
-    python bench/load.py [--rounds N] [--steps N] [OBJECT.o ...]
+    python bench/load.py [--rounds N] [--steps N] [--debian] [OBJECT.o ...]
 
 The object of the comparison is made here: one program of about 4,000 instructions with a CO-RE record in every thirty. "start" is a
 process that loads and attaches a small object that is compiled already. With OBJECTs the tags of each program by either loader are
-compared instead (as root, with Debian's libbpf). Where no other objects are at hand: Debian's libbpf-tools, pcp and libknot13 hold some
-70 within their programs and libraries.
+compared instead (as root, with Debian's libbpf); --debian takes those that programs of Debian's libbpf-tools, pcp and libknot13 carry.
 """
 
 import argparse
@@ -17,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
@@ -130,12 +130,17 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=128)
+    parser.add_argument("--debian", action="store_true")
     parser.add_argument("objects", nargs="*")
     options = parser.parse_args()
     lib = libbpf.library()
     if lib is None:
         print("libbpf.so.1 is not installed: nothing to compare with", file=sys.stderr)
         return 2
+    if options.debian:
+        from bench.agreement.corpus import embedded_objects
+
+        options.objects += [str(path) for _, path in embedded_objects()]
     if options.objects:
         return int(compare(lib, options.objects) > 0)
     with tempfile.TemporaryDirectory() as folder:

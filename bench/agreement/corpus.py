@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from bench.agreement import embedded
 from bench.agreement.case import Case
 from bench.agreement.folder import cache
 from bench.agreement.objects import recorded
@@ -72,6 +73,24 @@ def package(name: str) -> Path:
 def xdp_tools() -> Iterator[Case]:
     """The objects that xdp-tools installs."""
     yield from recorded("xdp-tools", ((path.name, path) for path in sorted(package("libxdp1").rglob("*.o"))))
+
+
+#: Debian's packages whose programs carry objects.
+CARRIERS = ("libbpf-tools", "pcp", "libknot13")
+
+
+def embedded_objects() -> list[tuple[str, Path]]:
+    """The objects that programs of Debian's packages carry, with names."""
+    out = []
+    for name in CARRIERS:
+        folder = package(name)
+        out += [(f"{name}/{path.name}", path) for path in embedded.objects(folder, folder.with_name(f"{name}.objects"))]
+    return out
+
+
+def embedded_programs() -> Iterator[Case]:
+    """The programs of those objects."""
+    yield from recorded("embedded", embedded_objects())
 
 
 def bcc_tools() -> Iterator[Case]:

@@ -14,5 +14,6 @@ MAKERS: Final[dict[str, Callable[[], Iterable[Case]]]] = {
     "progs-6.1": lambda: objects.cases("progs-6.1", "6.1", lambda name: True),
     "project": corpus.project,
     "xdp-tools": corpus.xdp_tools,
+    "embedded": corpus.embedded_programs,
     "bcc-tools": corpus.bcc_tools,
 }
