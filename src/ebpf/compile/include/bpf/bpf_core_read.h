@@ -138,12 +138,13 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
     ___bpf_hops7(mid, s, a, b, c, d, e, f); ___bpf_hop(mid, s, a, b, c, d, e, f, g)
 #define ___bpf_hops(mid, args...) ___bpf_concat(___bpf_hops, ___bpf_narg(args))(mid, args)
 
-#define ___bpf_read_short(last, mid, dst, size, s, a) last(dst, size, &((typeof(s))(s))->a)
+/* The cast is for members that are volatile: what they are read into is so too. */
+#define ___bpf_read_short(last, mid, dst, size, s, a) last((void *)(dst), size, &((typeof(s))(s))->a)
 #define ___bpf_read_long(last, mid, dst, size, args...)                                            \
     ({                                                                                             \
         const void *__t;                                                                           \
         ___bpf_hops(mid, ___bpf_but_last(args));                                                   \
-        last(dst, size, &((___bpf_type_of(___bpf_but_last(args)))(__t))->___bpf_last(args));       \
+        last((void *)(dst), size, &((___bpf_type_of(___bpf_but_last(args)))(__t))->___bpf_last(args)); \
     })
 #define ___bpf_pick_read(...)                                                                      \
     ___bpf_nth(_, ##__VA_ARGS__, ___bpf_read_long, ___bpf_read_long, ___bpf_read_long,             \
