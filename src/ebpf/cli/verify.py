@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ebpf.btf import Btf, Kind, kernel_fields
+from ebpf.btf import Btf, Kind, essential, kernel_fields
 from ebpf.cli.context import Context
 from ebpf.cli.fixes import patch_for
 from ebpf.cli.jsonw import Json, dumps
@@ -16,9 +16,9 @@ from ebpf.debug import Explanation, Span, explain
 from ebpf.engine.program import Code, MapDesc, SourceLine, Verdict
 from ebpf.engine.verifier import RULES, Rules, verify
 from ebpf.errors import EbpfError, FormatError, NotFoundError, UsageError, near
-from ebpf.isa import decode
+from ebpf.isa import Insn, decode
 from ebpf.object import matched
-from ebpf.spec import MapSpec, ObjectSpec, ProgramSpec, RelocKind
+from ebpf.spec import Extern, ExternKind, MapSpec, ObjectSpec, ProgramSpec, RelocKind
 from ebpf.sys.kernel import VMLINUX
 from ebpf.uapi import CallSrc, ProgFlag, ProgType, PseudoSrc, is_gpl
 
@@ -215,9 +215,9 @@ def code_of(spec: ObjectSpec, program: ProgramSpec, types: Btf | None = None) ->
     for reloc in program.relocs:
         insn = insns[index[reloc.slot]]
         if reloc.kind == RelocKind.KFUNC:
-            insn = replace(insn, src=CallSrc.KFUNC_CALL, imm=_number(types, reloc.symbol, Kind.FUNC))
+            insn = replace(insn, src=CallSrc.KFUNC_CALL, imm=_number(types, essential(reloc.symbol), Kind.FUNC))
         elif reloc.kind == RelocKind.KSYM:
-            insn = replace(insn, src=PseudoSrc.BTF_ID, imm=_number(types, reloc.symbol, Kind.VAR), imm_hi=0)
+            insn = _symbol(insn, spec.externs[reloc.symbol], types)
         else:
             insn = replace(insn, imm=numbers[reloc.symbol])
         insns[index[reloc.slot]] = insn
@@ -238,6 +238,14 @@ def code_of(spec: ObjectSpec, program: ProgramSpec, types: Btf | None = None) ->
         kernel_btf=types,
         attach_to=program.attach_to,
     )
+
+
+def _symbol(insn: Insn, extern: Extern, types: Btf | None) -> Insn:
+    """The load of what is the kernel's: of its number, or of 0 where a kernel with these types lacks what may be missing."""
+    function = extern.kind == ExternKind.FUNCTION
+    number = _number(types, essential(extern.name), Kind.FUNC) if function else _number(types, extern.name, Kind.VAR)
+    missing = not number and types is not None and extern.weak and extern.type_id
+    return replace(insn, src=PseudoSrc.NONE if missing else PseudoSrc.BTF_ID, imm=number, imm_hi=0)
 
 
 def _number(types: Btf | None, name: str, kind: Kind) -> int:

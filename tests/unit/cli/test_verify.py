@@ -100,6 +100,22 @@ def test_kernel_objects_are_judged_by_the_types_that_are_named(write: Write, tmp
     assert main(["verify", write(TRACED), "--linux", "6.1", *named]) == status
 
 
+@pytest.mark.parametrize(("there", "words"), [(True, "refused"), (False, "accepted")])
+def test_a_function_that_may_be_missing_is_asked_for_by_its_address(
+    write: Write, tmp_path: Path, there: bool, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What is done where the kernel has the function is judged only there; ___x is no part of its name.
+    text = HEAD + (
+        "extern void there___x(void) __ksym __weak;\n"
+        'SEC("xdp") int f(struct xdp_md *ctx) { return bpf_ksym_exists(there___x) ? *(char *)(long)ctx->data : 0; }\n'
+    )
+    build = Builder()
+    build.func("there" if there else "elsewhere", build.func_proto(0, []), 1)
+    (tmp_path / "kernel.btf").write_bytes(build.raw())
+    main(["verify", write(text), "--linux", "6.1", "--btf", str(tmp_path / "kernel.btf")])
+    assert f"f: {words}" in capsys.readouterr().out
+
+
 def test_damaged_types_cannot_be_used(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", write(TRACED), "--btf", write("no types", "kernel.btf")]) == 2
     assert "kernel.btf" in capsys.readouterr().err
