@@ -1,10 +1,11 @@
 """Loading: parse, relocate and load an object with CO-RE, ours and libbpf's in the same run; and from process start.
 
-    python bench/load.py [--rounds N] [--steps N] [--debian] [OBJECT.o ...]
+    python bench/load.py [--rounds N] [--steps N] [--debian] [--complete] [OBJECT.o ...]
 
 The object of the comparison is made here: one program of about 4,000 instructions with a CO-RE record in every thirty. "start" is a
 process that loads and attaches a small object that is compiled already. With OBJECTs the tags of each program by either loader are
-compared instead (as root, with Debian's libbpf); --debian takes those that programs of Debian's libbpf-tools, pcp and libknot13 carry.
+compared instead (as root, with Debian's libbpf); --debian takes those that programs of Debian's libbpf-tools, pcp and libknot13 carry;
+--complete gives maps the sizes, and sections that say no type the type, that user space would set.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def start(path: str) -> tuple[float, float]:
     return took, size / 1024
 
 
-def compare(lib: ctypes.CDLL, paths: list[str]) -> int:
+def compare(lib: ctypes.CDLL, paths: list[str], *, complete: bool) -> int:
     """Load each program of each object by either loader; how many come out differently."""
     same = refused = different = 0
     for path in paths:
@@ -109,8 +110,10 @@ def compare(lib: ctypes.CDLL, paths: list[str]) -> int:
             different += bool(opened)
             print(f"{error}; libbpf {'opens it' if opened else 'does not open it either'}")
             continue
+        if complete:
+            spec = libbpf.completed(spec)
         with open_kernel("linux") as kernel:
-            for name, verdict in libbpf.verdicts(lib, path).items():
+            for name, verdict in libbpf.verdicts(lib, path, complete=complete).items():
                 try:
                     with Collection.load(spec, kernel, programs=[name], load=False) as held:
                         held.programs[name].load()
@@ -131,6 +134,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--debian", action="store_true")
+    parser.add_argument("--complete", action="store_true")
     parser.add_argument("objects", nargs="*")
     options = parser.parse_args()
     lib = libbpf.library()
@@ -142,7 +146,7 @@ def main() -> int:
 
         options.objects += [str(path) for _, path in embedded_objects()]
     if options.objects:
-        return int(compare(lib, options.objects) > 0)
+        return int(compare(lib, options.objects, complete=options.complete) > 0)
     with tempfile.TemporaryDirectory() as folder:
         big, small = Path(folder) / "big.bpf.o", Path(folder) / "small.bpf.o"
         big.write_bytes(large(options.steps))
