@@ -148,22 +148,31 @@ def refine(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, N
     )
 
 
-def both(a: Num, b: Num, rules: Rules) -> Num:
-    """What is known of a number of which both are."""
-    mask = a.mask & b.mask
-    return settle(
-        (a.value | b.value) & ~mask,
-        mask,
-        max(a.smin, b.smin),
-        min(a.smax, b.smax),
-        max(a.umin, b.umin),
-        min(a.umax, b.umax),
-        max(a.smin32, b.smin32),
-        min(a.smax32, b.smax32),
-        max(a.umin32, b.umin32),
-        min(a.umax32, b.umax32),
-        rules,
-    )
+def refine_itself(op: int, n: Num, rules: Rules, *, wide: bool) -> Num:
+    """What a number is where it stands in relation `op` to itself.
+
+    It cannot be less or more than itself, but Linux goes this way too, and narrows both ends; and it settles both sides.
+    """
+    smin, smax, umin, umax = n.smin, n.smax, n.umin, n.umax
+    smin32, smax32, umin32, umax32 = n.smin32, n.smax32, n.umin32, n.umax32
+    if op in (_JLT, _JGT):
+        if wide:
+            umin, umax = umin + 1, umax - 1
+        else:
+            umin32, umax32 = umin32 + 1, umax32 - 1
+    elif op in (_JSLT, _JSGT):
+        if wide:
+            smin, smax = smin + 1, smax - 1
+        else:
+            smin32, smax32 = smin32 + 1, smax32 - 1
+    return _again(settle(n.value, n.mask, smin, smax, umin, umax, smin32, smax32, umin32, umax32, rules), rules)
+
+
+def _again(n: Num, rules: Rules) -> Num:
+    """A number settled once more: that may find more than the first time. One without ranges stays so: its bits may contradict."""
+    if n.umin == 0 and n.umax == U64 and n.smin == S64_MIN and n.smax == S64_MAX and n.umin32 == 0 and n.umax32 == U32:
+        return n
+    return settle(n.value, n.mask, n.smin, n.smax, n.umin, n.umax, n.smin32, n.smax32, n.umin32, n.umax32, rules)
 
 
 def _known(n: Num, *, wide: bool) -> bool:
@@ -174,7 +183,7 @@ def _refine_other(a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, Num
     """a is not b: that says something where one is known and the other's range ends there."""
     if not _known(b, wide=wide):
         if not _known(a, wide=wide):
-            return a, b
+            return _again(a, rules), _again(b, rules)
         y, x = _refine_other(b, a, rules, wide=wide)
         return x, y
     if wide:
@@ -192,7 +201,7 @@ def _refine_other(a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, Num
 def _refine_bits(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, Num]:
     if not _known(b, wide=wide):
         if not _known(a, wide=wide):
-            return a, b
+            return _again(a, rules), _again(b, rules)
         y, x = _refine_bits(op, b, a, rules, wide=wide)
         return x, y
     tested = b.value if wide else b.value & U32
@@ -200,7 +209,7 @@ def _refine_bits(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[
     if op == _JSET:
         # One of the bits is set: which, is known if it is just one.
         if tested & (tested - 1) or not tested:
-            return a, b
+            return _again(a, rules), b
         value, mask = value | tested, mask & ~tested
     else:
         value, mask = value & ~tested, mask & ~tested

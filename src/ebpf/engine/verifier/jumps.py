@@ -121,35 +121,43 @@ def _packet_decided(op: int, left: Reg, right: Reg) -> bool | None:
 
 
 def linked(env: Env, insn: Insn) -> list[Place] | None:
-    """The places that hold numbers linked to those compared, if there is more than one."""
-    ids = set()
+    """The places that hold numbers linked to those compared, if there is more than one. What is not read any more is left out.
+
+    There is room for a few. Linux looks once for each side of the comparison, and so do we: a number that is compared with
+    itself takes twice the room, and those that come too late are linked no more.
+    """
     regs = env.regs
-    left = regs[insn.dst]
-    if left.kind == SCALAR and left.id:
-        ids.add(left.id)
+    places: list[Place] = []
     if insn.opcode & 8:
         right = regs[insn.src]
         if right.kind == SCALAR and right.id:
-            ids.add(right.id)
-    if not ids:
-        return None
-    places: list[Place] = []
-    for depth, frame in enumerate(env.state.frames):
+            _collect(env, right.id, places)
+    left = regs[insn.dst]
+    if left.kind == SCALAR and left.id:
+        _collect(env, left.id, places)
+    return places if len(places) > 1 else None
+
+
+def _collect(env: Env, id: int, places: list[Place]) -> None:
+    frames = env.state.frames
+    live = 0x3FF
+    for depth, frame in enumerate(frames):
+        if env.rules.links_live:
+            live = env.structure.live[frames[depth + 1].back if depth + 1 < len(frames) else env.slot]
         for at in range(10):
             reg = frame.regs[at]
-            if reg.id in ids and reg.kind == SCALAR:
+            if reg.id == id and reg.kind == SCALAR and live >> at & 1:
                 if len(places) < _MOST_LINKED:
                     places.append((depth, True, at))
                 else:
                     frame.regs[at] = Reg(SCALAR, reg.num)
         for at, held in frame.stack.items():
             reg = held.reg
-            if reg.kind == SCALAR and reg.id in ids and held.spilled:
+            if reg.id == id and reg.kind == SCALAR and held.spilled:
                 if len(places) < _MOST_LINKED:
                     places.append((depth, False, at))
                 else:
                     frame.stack[at] = Slot(held.types, Reg(SCALAR, reg.num), held.special)
-    return places if len(places) > 1 else None
 
 
 def learn(env: Env, insn: Insn, state: State, places: list[Place] | None, *, taken: bool) -> None:
@@ -165,15 +173,16 @@ def learn(env: Env, insn: Insn, state: State, places: list[Place] | None, *, tak
             return
         x, y = branch.refine(op if taken else branch.OPPOSITE[op], left.num, right.num, env.rules, wide=wide)
         if x is not left.num:
-            regs[insn.dst] = new = Reg(SCALAR, x, left.off, left.id, left.flags)
-            if left.id and places:
-                _spread(env, state, new, insn.dst, places)
+            regs[insn.dst] = left = Reg(SCALAR, x, left.off, left.id, left.flags)
         if insn.opcode & 8:
             right = regs[insn.src]
             if y is not right.num:
-                regs[insn.src] = new = Reg(SCALAR, y, right.off, right.id, right.flags)
-                if right.id and places:
-                    _spread(env, state, new, insn.src, places)
+                regs[insn.src] = right = Reg(SCALAR, y, right.off, right.id, right.flags)
+            if right.id and places:
+                _spread(env, state, right, insn.src, places)
+                left = regs[insn.dst]
+        if left.id and places:
+            _spread(env, state, left, insn.dst, places)
         return
     if insn.opcode & 8:
         if wide and left.is_pointer and right.is_pointer and op in (_JEQ, _JNE):
@@ -189,12 +198,11 @@ def learn(env: Env, insn: Insn, state: State, places: list[Place] | None, *, tak
 
 def _with_itself(env: Env, state: State, insn: Insn, reg: Reg, places: list[Place] | None, op: int, *, wide: bool) -> None:
     """A number compared with itself: Linux lets both sides learn, though one of the ways on cannot be."""
-    x, y = branch.refine(op, reg.num, reg.num, env.rules, wide=wide)
-    num = x if x is y else branch.both(x, y, env.rules)
+    num = branch.refine_itself(op, reg.num, env.rules, wide=wide)
     if num is not reg.num:
-        state.frames[-1].regs[insn.dst] = new = Reg(SCALAR, num, reg.off, reg.id, reg.flags)
-        if reg.id and places:
-            _spread(env, state, new, insn.dst, places)
+        state.frames[-1].regs[insn.dst] = reg = Reg(SCALAR, num, reg.off, reg.id, reg.flags)
+    if reg.id and places:
+        _spread(env, state, reg, insn.dst, places)
 
 
 def _spread(env: Env, state: State, source: Reg, at: int, places: list[Place]) -> None:

@@ -13,8 +13,9 @@ class Rules:
     `deductions`: how often 64- and 32-bit bounds are brought to bear on each other. `crossing`: whether bounds that cross
     the sign are used. `sharp_add`: sums that overflow at both ends keep their bounds. `sharp_mul`: products of signed
     bounds. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
-    together. `private_stack`: the types whose stack is not counted with their callers'. `cpu_v4`: there are the instructions
-    of cpu v4 (loads and moves that extend the sign, signed division, bswap, long jumps).
+    together. `links_live`: of numbers that are not read any more nothing is learnt. `private_stack`: the types whose stack
+    is not counted with their callers'. `cpu_v4`: there are the instructions of cpu v4 (loads and moves that extend the sign,
+    signed division, bswap, long jumps).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Rules:
     forgets_ranges: bool = True
     linked_offsets: bool = True
     linked_differences: bool = True
+    links_live: bool = True
     overlap: bool = True
     private_stack: bool = True
     uninit_stack_reads: bool = True
@@ -67,6 +69,7 @@ _ROWS: Final = (
         forgets_ranges=False,
         overlap=False,
         linked_differences=False,
+        links_live=False,
         private_stack=False,
         load_acquire=False,
         nonnull_array=False,
@@ -88,6 +91,7 @@ _ROWS: Final = (
         linked_offsets=False,
         overlap=False,
         linked_differences=False,
+        links_live=False,
         private_stack=False,
         uninit_stack_reads=False,
         may_goto=False,
