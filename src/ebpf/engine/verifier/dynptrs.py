@@ -15,7 +15,11 @@ from ebpf.engine.verifier.state import DYNPTR_BYTE, EMPTY, INVALID, ITER_BYTE, M
 from ebpf.uapi import Arg
 
 #: What dynptrs point to; those of a ring buffer must be given back.
-LOCAL, RING, SKB, XDP, SKB_META = "local", "ringbuf", "skb", "xdp", "skb_meta"
+LOCAL: Final = "local"
+RING: Final = "ringbuf"
+SKB: Final = "skb"
+XDP: Final = "xdp"
+SKB_META: Final = "skb_meta"
 #: Dynptrs whose pieces are void when the packet moves.
 PACKETS: Final = frozenset({SKB, XDP, SKB_META})
 _KIND: Final = "dynptr"

@@ -1,5 +1,7 @@
 """What the parts of the verifier share while they walk one program."""
 
+from typing import Final
+
 from ebpf.engine.program import Code, MapDesc
 from ebpf.engine.verifier.log_precision import PrecisionText
 from ebpf.engine.verifier.precision import Trace, trace_back
@@ -8,6 +10,9 @@ from ebpf.engine.verifier.reg import MAP_KEY, MAP_PTR, MAP_VALUE, SCALAR, Reg
 from ebpf.engine.verifier.rules import Rules
 from ebpf.engine.verifier.state import Frame, State
 from ebpf.engine.verifier.structure import Structure
+
+#: What `note` is before an instruction: typed, because a type checker takes a plain None to stay.
+NO_NOTE: Final[object] = None
 
 
 class Env:
@@ -28,7 +33,7 @@ class Env:
         self.state = State([])
         self.ids = 0
         #: What the running instruction did to the stack or to linked numbers, for the history.
-        self.note: object = None
+        self.note: object = NO_NOTE
         #: The slot of stack that it reached, as stack_note has it, or -1: what the log shows.
         self.scratched = -1
         self.ctx_access: dict[int, tuple[int, int]] = {}

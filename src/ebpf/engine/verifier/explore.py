@@ -20,7 +20,7 @@ from ebpf.engine.verifier import (
     packet_loads,
 )
 from ebpf.engine.verifier.checkpoints import Checkpoints
-from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.env import NO_NOTE, Env
 from ebpf.engine.verifier.helper_tables import SLEEPS_IDS
 from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.log import Log
@@ -160,7 +160,7 @@ class Explorer:
                 raise env.refuse(reason, says, "an instruction is none that the kernel knows")
             insn = slots[slot]
             assert insn is not None
-            env.note = None
+            env.note = NO_NOTE
             if verbose:
                 depth, frame = len(state.frames), state.frames[-1]
             following = step(slot, insn, state)

@@ -1,6 +1,6 @@
 """The state at a point of a path: frames with registers and stack, and what is held (references, locks, sections)."""
 
-from typing import Final
+from typing import Any, Final
 
 from ebpf.engine.verifier.reg import NOTHING, Reg
 
@@ -118,7 +118,7 @@ class Held:
 
 
 # A path's history, newest first: (before, instruction, what it did to the stack or to linked numbers); -1 marks a checkpoint.
-History = tuple["History | None", int, object]
+History = tuple[Any, int, object]
 
 
 class State:
