@@ -57,7 +57,7 @@ class CPrinter:
         try:
             for id_ in ids:
                 self._queue.clear()
-                self._put_in_order(id_, through_pointer=False)
+                self._put_in_order(id_, through_pointer=False, asked=True)
                 for queued in self._queue:
                     self._emit(queued, 0)
                 yield from self._out
@@ -112,8 +112,11 @@ class CPrinter:
                 found[reference] = True
         return found
 
-    def _put_in_order(self, id_: int, *, through_pointer: bool) -> bool:
-        """Queue what must be defined before `id_`, and `id_`. Returns whether whoever needs it needs its definition."""
+    def _put_in_order(self, id_: int, *, through_pointer: bool, asked: bool = False) -> bool:
+        """Queue what must be defined before `id_`, and `id_`. Returns whether whoever needs it needs its definition.
+
+        `asked` says that no other type led here: only then may a nameless enum be one that none refers to.
+        """
         if id_ >= len(self._order):
             raise FormatError(f"refers to type {id_} of {len(self._order)}", path=self.btf.path, where="BTF")
         state = self._order[id_]
@@ -137,7 +140,7 @@ class CPrinter:
         if kind in COMPOSITE:
             return self._composite_in_order(type_, through_pointer=through_pointer)
         if kind in ENUMS or kind == Kind.FWD:
-            if type_.name or not self._referenced[id_]:
+            if type_.name or (asked and not self._referenced[id_]):
                 self._queue.append(id_)
             self._order[id_] = _State.DONE
             return True

@@ -95,3 +95,14 @@ def test_a_variable_that_lies_too_far_away_is_said() -> None:
     assert section is not None
     assert section.variables[0].offset == (1 << 32) - 1
     assert struct.unpack_from("<H", placed.raw)[0] == 0xEB9F
+
+
+def test_what_no_wanted_type_leads_to_is_not_read() -> None:
+    # The types of a kernel are a hundred thousand: a header for one program reads those that it prints.
+    b = Builder()
+    level = b.struct("leveled", 4, [("level", b.enum("", [("LOW", 0), ("HIGH", 1)]), 0)])
+    b.struct("broken", 4, [("nothing", 999, 0)])
+    btf = b.build()
+    assert "\tenum {\n\t\tLOW = 0,\n\t\tHIGH = 1,\n\t} level;" in "".join(CPrinter(btf).definitions([level]))
+    with pytest.raises(FormatError, match="refers to type 999"):
+        list(CPrinter(btf).definitions(range(1, len(btf))))
