@@ -299,7 +299,9 @@ def _require_same(held: Map, path: str) -> None:
     """Raise UsageError unless the map that was found at `path` is shaped as the object wants it."""
     info, spec = held.info(), held.spec
     there = (info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
-    wanted = (spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
+    # Programs only read these, whatever was asked for: the kernel adds the flag.
+    added = MapFlag.RDONLY_PROG if spec.type in (MapType.DEVMAP, MapType.DEVMAP_HASH) else 0
+    wanted = (spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags | added)
     if there != wanted:
         shapes = zip(("type", "key size", "value size", "max entries", "flags"), there, wanted, strict=True)
         differs = ", ".join(f"{what} {old} instead of {new}" for what, old, new in shapes if old != new)

@@ -30,6 +30,14 @@ def test_a_second_object_finds_the_first_ones_values(kernel: Kernel) -> None:
         assert first.maps["shared"].info().id == second.maps["shared"].info().id
 
 
+@pytest.mark.parametrize("kind", [MapType.DEVMAP, MapType.DEVMAP_HASH])
+def test_a_flag_that_the_kernel_adds_makes_no_other_shape(kernel: Kernel, kind: MapType) -> None:
+    ports = MapSpec("ports", int(kind), 4, 4, 8, pinning=1)
+    spec = ObjectSpec(path="x.o", maps={"ports": ports}, programs={})
+    with Collection.load(spec, kernel) as first, Collection.load(spec, kernel) as second:
+        assert first.maps["ports"].info().id == second.maps["ports"].info().id
+
+
 @pytest.mark.parametrize(
     ("spec", "differs"), [(with_map(4, 16), "value size 8 instead of 4"), (with_map(8, 9), "max entries 16 instead of 9")]
 )
