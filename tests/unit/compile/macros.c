@@ -42,9 +42,10 @@ SEC("kprobe/x") int f(struct pt_regs *ctx) { struct task_struct *t = (void *)bpf
     return BPF_CORE_READ(t, pid) + BPF_CORE_READ(t, parent, pid)
     + BPF_CORE_READ(t, parent, parent, parent, in, n); }
 
-//// core_volatile
-struct task_struct___o { volatile long state; struct inner *volatile in; } __attribute__((preserve_access_index));
-SEC("raw_tp/x") int f(struct task_struct___o **ctx) { return BPF_CORE_READ(ctx[0], state) + BPF_CORE_READ(ctx[0], in, n); }
+//// core_qualified
+struct task_struct___o { volatile long state; struct inner *volatile in; const int c; } __attribute__((preserve_access_index));
+SEC("raw_tp/x") int f(struct task_struct___o **ctx) { const int *const c = (void *)ctx[1];
+    return BPF_CORE_READ(ctx[0], state) + BPF_CORE_READ(ctx[0], in, n) + BPF_CORE_READ(ctx[0], c) + *c; }
 
 //// core_str
 SEC("kprobe/x") int f(struct pt_regs *ctx) { struct task_struct *t = (void *)bpf_get_current_task();

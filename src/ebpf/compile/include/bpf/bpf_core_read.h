@@ -170,6 +170,10 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define BPF_PROBE_READ_USER_STR_INTO(dst, src, a, args...) \
     ___bpf_core_read_into(bpf_probe_read_user_str, bpf_probe_read_user, dst, sizeof(*(dst)), src, a, ##args)
 
+/* What is read may be a const member: clang 21 warns of the variable that it is read into. */
+#if __has_warning("-Wdefault-const-init-var-unsafe")
+#pragma clang diagnostic ignored "-Wdefault-const-init-var-unsafe"
+#endif
 #define ___bpf_value(into, src, a, args...)                                                        \
     ({                                                                                             \
         ___bpf_type_of((src), a, ##args) __r;                                                      \
