@@ -32,7 +32,12 @@ r0 = *(u8 *)(r6 + 30)
 r0 &= 3
 exit
 """
-_WANTED = {"20 instructions, first": 15, "20 instructions, from the cache": 1, "4,000 instructions, first": 500}
+_WANTED = {
+    "20 instructions, first": 15,
+    "20 instructions, from the cache": 1,
+    "4,000 instructions, first": 500,
+    "4,000 instructions, from the cache": 1,
+}
 _LOADS = 1000
 
 

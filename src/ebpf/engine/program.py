@@ -1,6 +1,6 @@
 """What the engine's parts hand to each other: a program with its maps described, a verdict, and a program ready to run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ebpf.btf import Btf, Kind
@@ -50,7 +50,7 @@ class SourceLine:
 class Code:
     """A program to judge: instructions in program order (a wide one takes two slots; jumps count slots)."""
 
-    insns: tuple[Insn, ...]
+    insns: Sequence[Insn]
     prog_type: int
     maps: Mapping[int, MapDesc] = field(default_factory=dict)
     name: str = ""
@@ -121,7 +121,7 @@ class Prepared:
     first slots of those that were judged on their own, for any arguments.
     """
 
-    insns: tuple[Insn, ...]
+    insns: Sequence[Insn]
     prog_type: int
     maps: Mapping[int, MapDesc] = field(default_factory=dict)
     call_map: Mapping[int, int] = field(default_factory=dict)

@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from ebpf import __version__
 from ebpf.engine.program import Code, MapDesc, Verdict
-from ebpf.isa import encode
+from ebpf.isa import Bytecode
 from ebpf.isa.opcodes import LD_IMM64
 from ebpf.toolchain import cache_folder, write_atomically
 from ebpf.uapi import PseudoSrc
@@ -17,6 +16,8 @@ from ebpf.uapi import PseudoSrc
 _SMALL = 1 << 16
 #: What decides a verdict besides the program: the text of these folders.
 _JUDGES = ("engine", "engine/verifier", "uapi", "isa", "btf")
+#: The src of an ld_imm64 that names a map.
+_MAP = (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE)
 
 
 def judge(code: Code) -> Verdict:
@@ -47,7 +48,10 @@ def verdict_key(code: Code) -> str:
     """The name of a program's verdict: all that it depends on, with maps by the order in which they are named."""
     fds = _maps(code)
     numbers = {fd: at for at, fd in enumerate(fds)}
-    insns = [replace(insn, imm=numbers[insn.imm]) if _names_map(insn.opcode, insn.src) else insn for insn in code.insns]
+    insns = Bytecode.of(code.insns)
+    raw = bytearray(insns.raw)
+    for slot in insns.slots(LD_IMM64, *_MAP):
+        raw[8 * slot + 4 : 8 * slot + 8] = numbers[insns.imm(slot)].to_bytes(4, "little")
     facts = [
         *(code.prog_type, code.attach_type, code.attach_to, code.gpl, code.sleepable, code.privileged, code.bypass_spectre),
         *(code.strict_alignment, code.cpus, code.returns_nothing, code.functions),
@@ -61,17 +65,14 @@ def verdict_key(code: Code) -> str:
             digest.update(hashlib.sha256(btf.raw).digest())
             btf = btf.base
         digest.update(b";")
-    digest.update(encode(insns))
+    digest.update(raw)
     return digest.hexdigest()[:40]
 
 
 def _maps(code: Code) -> list[int]:
     """The maps that a program names, in the order of their first use."""
-    return list(dict.fromkeys(insn.imm for insn in code.insns if _names_map(insn.opcode, insn.src)))
-
-
-def _names_map(opcode: int, src: int) -> bool:
-    return opcode == LD_IMM64 and src in (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE)
+    insns = Bytecode.of(code.insns)
+    return list(dict.fromkeys(insns.imm(slot) for slot in insns.slots(LD_IMM64, *_MAP)))
 
 
 def _map(desc: MapDesc) -> list[object]:

@@ -7,7 +7,7 @@ from ebpf.lazy import names
 if TYPE_CHECKING:
     from ebpf.isa.assembler import asm
     from ebpf.isa.check import problem, unused
-    from ebpf.isa.codec import by_slot, decode, encode
+    from ebpf.isa.codec import Bytecode, by_slot, decode, encode
     from ebpf.isa.disassembler import disasm, disasm_one, xlated_imm
     from ebpf.isa.insn import Insn, called_register
     from ebpf.isa.table import OPCODES, Form, Opcode
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __getattr__ = names(
     __name__,
     {
+        "Bytecode": "codec",
         "by_slot": "codec",
         "decode": "codec",
         "encode": "codec",
@@ -33,6 +34,7 @@ __getattr__ = names(
 )
 
 __all__ = [
+    "Bytecode",
     "Form",
     "Insn",
     "OPCODES",

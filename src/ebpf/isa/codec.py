@@ -1,13 +1,16 @@
 """Bytes to instructions and back (little endian)."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import overload
 
 from ebpf.errors import FormatError
 from ebpf.isa.insn import Insn
 from ebpf.isa.opcodes import LD_IMM64
 
 SLOT = struct.Struct("<BBhi")
+# The opcode, registers and offset of an ld_imm64's second half.
+_SECOND = bytes(4)
 
 
 def decode(code: bytes) -> tuple[Insn, ...]:
@@ -29,6 +32,8 @@ def decode(code: bytes) -> tuple[Insn, ...]:
 
 def encode(insns: Iterable[Insn]) -> bytes:
     """Encode instructions as bytecode."""
+    if isinstance(insns, Bytecode):
+        return insns.raw
     out = bytearray()
     for insn in insns:
         out += SLOT.pack(insn.opcode, insn.dst | insn.src << 4, insn.off, insn.imm)
@@ -45,3 +50,71 @@ def by_slot(insns: Iterable[Insn]) -> list[Insn | None]:
         if insn.slots == 2:
             out.append(None)
     return out
+
+
+class Bytecode(Sequence[Insn]):
+    """Instructions that stand as bytes, and are decoded when somebody goes through them: to find few among many, nobody needs to.
+
+    Raises FormatError as `decode` does.
+    """
+
+    __slots__ = ("_insns", "_size", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        wide = self.slots(LD_IMM64)
+        self._size = len(raw) // 8 - len(wide)
+        whole = len(raw) % 8 == 0 and all(raw[8 * slot + 8 : 8 * slot + 12] == _SECOND for slot in wide)
+        # What is wrong, decoding says.
+        self._insns = None if whole else decode(raw)
+
+    @classmethod
+    def of(cls, insns: Iterable[Insn]) -> "Bytecode":
+        """Instructions as bytes, if they are not."""
+        return insns if isinstance(insns, Bytecode) else cls(encode(insns))
+
+    def slots(self, opcode: int, *kinds: int) -> list[int]:
+        """The slots of the instructions with this opcode, and one of these in src if any are given, in order."""
+        out = []
+        opcodes = self.raw[::8]
+        slot = opcodes.find(opcode)
+        while slot >= 0:
+            if not kinds or self.raw[8 * slot + 1] >> 4 in kinds:
+                out.append(slot)
+            slot = opcodes.find(opcode, slot + 1)
+        return out
+
+    def at(self, slot: int) -> Insn:
+        """The instruction that begins at a slot."""
+        return decode(self.raw[8 * slot : 8 * slot + (16 if self.raw[8 * slot] == LD_IMM64 else 8)])[0]
+
+    def imm(self, slot: int) -> int:
+        """Its immediate number; of a wide one, the first half."""
+        return int.from_bytes(self.raw[8 * slot + 4 : 8 * slot + 8], "little", signed=True)
+
+    def replaced(self, new: Mapping[int, Insn]) -> "Bytecode":
+        """The same with other instructions at some slots, each as wide as the one that it takes the place of."""
+        if not new:
+            return self
+        raw = bytearray(self.raw)
+        for slot, insn in new.items():
+            raw[8 * slot : 8 * (slot + insn.slots)] = encode([insn])
+        return Bytecode(bytes(raw))
+
+    def _decoded(self) -> tuple[Insn, ...]:
+        if self._insns is None:
+            self._insns = decode(self.raw)
+        return self._insns
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> Insn: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Insn, ...]: ...
+    def __getitem__(self, place: int | slice) -> Insn | tuple[Insn, ...]:
+        return self._decoded()[place]
+
+    def __iter__(self) -> Iterator[Insn]:
+        return iter(self._decoded())

@@ -1,6 +1,6 @@
 """The shape of a program before any path is walked: instructions that exist, jumps that land, subprograms, liveness."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ebpf.engine.verifier.refusal import Refusal
 from ebpf.isa import Insn, by_slot
@@ -26,7 +26,7 @@ class Structure:
 
     def __init__(
         self,
-        insns: tuple[Insn, ...],
+        insns: Sequence[Insn],
         globals_: frozenset[int] = frozenset(),
         kfuncs: Mapping[int, int] | None = None,
         *,

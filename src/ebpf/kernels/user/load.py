@@ -15,7 +15,7 @@ from ebpf.engine.runtime import REWRITES, address
 from ebpf.engine.runtime.abi import Caller
 from ebpf.engine.verdicts import judge
 from ebpf.errors import FormatError, KernelError, NotSupportedError
-from ebpf.isa import Insn, decode, encode
+from ebpf.isa import Bytecode, Insn, encode
 from ebpf.isa.opcodes import CALL, JA, LD_IMM64
 from ebpf.kernels.user.helpers import WITH_OBJECTS, body, why_not
 from ebpf.kernels.user.maps import Map, ProgArray
@@ -119,7 +119,7 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
     where = "bpf(PROG_LOAD)"
     try:
         kind = ProgType(call.prog_type)
-        insns = decode(call.insns)
+        insns = Bytecode(call.insns)
     except ValueError:
         raise KernelError(errno.EINVAL, where, f"there is no program type {call.prog_type}") from None
     except FormatError as error:
@@ -227,59 +227,45 @@ def _compile(program: LoadedProgram) -> None:
     program.code, program.entry = code, code.entry
 
 
-def _needs_types(insns: tuple[Insn, ...]) -> bool:
+def _needs_types(insns: Bytecode) -> bool:
     """Whether a program has to do with the kernel's objects or functions."""
-    return any(
-        insn.src == PseudoSrc.BTF_ID
-        if insn.opcode == LD_IMM64
-        else insn.opcode == CALL and (insn.src == CallSrc.KFUNC_CALL or (insn.src == CallSrc.HELPER and insn.imm in WITH_OBJECTS))
-        for insn in insns
-    )
+    if insns.slots(LD_IMM64, PseudoSrc.BTF_ID) or insns.slots(CALL, CallSrc.KFUNC_CALL):
+        return True
+    return any(insns.imm(slot) in WITH_OBJECTS for slot in insns.slots(CALL, CallSrc.HELPER))
 
 
-def fix_up(insns: tuple[Insn, ...], dead: frozenset[int]) -> tuple[Insn, ...]:
+def fix_up(insns: Bytecode, dead: frozenset[int]) -> Bytecode:
     """Replace calls that no path leads to, which may be of what there is not, and turn addresses of the kernel's functions into numbers."""
-    out: list[Insn] = []
-    slot = 0
-    for insn in insns:
-        slots = insn.slots
-        if insn.opcode == CALL and slot in dead:
-            insn = Insn(JA, off=-1)
-        elif insn.opcode == LD_IMM64 and insn.src == PseudoSrc.BTF_ID:
-            # It is compared with null at most; where the function really lies would be another address in each process.
-            insn = replace(insn, src=PseudoSrc.NONE, imm_hi=_SOMEWHERE)
-        out.append(insn)
-        slot += slots
-    return tuple(out)
+    new = {slot: Insn(JA, off=-1) for slot in insns.slots(CALL) if slot in dead}
+    for slot in insns.slots(LD_IMM64, PseudoSrc.BTF_ID):
+        # It is compared with null at most; where the function really lies would be another address in each process.
+        new[slot] = replace(insns.at(slot), src=PseudoSrc.NONE, imm_hi=_SOMEWHERE)
+    return insns.replaced(new)
 
 
-def _bodies(insns: tuple[Insn, ...], call: ProgLoad) -> None:
+def _bodies(insns: Bytecode, call: ProgLoad) -> None:
     """Refuse now a helper that user space has no body for, not when the program runs."""
-    for insn in insns:
-        if insn.opcode == CALL and insn.src == CallSrc.HELPER and not body(call.prog_type, insn.imm):
-            row = HELPERS.get(insn.imm)
-            name = row.name if row is not None else str(insn.imm)
+    for number in dict.fromkeys(insns.imm(slot) for slot in insns.slots(CALL, CallSrc.HELPER)):
+        if not body(call.prog_type, number):
+            row = HELPERS.get(number)
+            name = row.name if row is not None else str(number)
             raise NotSupportedError(
                 f"program {call.name!r}", f"helper bpf_{name} does not work in user space: {why_not(name)}", hint="Run with --kernel linux"
             )
 
 
-def rewrite_context(insns: tuple[Insn, ...], kind: ProgType, accesses: Mapping[int, tuple[int, int]]) -> tuple[Insn, ...]:
+def rewrite_context(insns: Bytecode, kind: ProgType, accesses: Mapping[int, tuple[int, int]]) -> Bytecode:
     """Turn accesses to the documented context struct into accesses to the runtime's own."""
     places = REWRITES.get(PROGRAM_TYPES[kind].context)
     if places is None:
         return insns
-    out: list[Insn] = []
-    slot = 0
-    for insn in insns:
-        access = accesses.get(slot)
-        place = places.get(access[0]) if access is not None else None
-        if access is not None and place is not None:
-            moved = place.offset - access[0] + insn.off
-            insn = Insn(insn.opcode & ~0x18 | _SIZES[place.size], insn.dst, insn.src, moved, insn.imm)
-        out.append(insn)
-        slot += insn.slots
-    return tuple(out)
+    new = {}
+    for slot, (offset, _) in accesses.items():
+        place = places.get(offset)
+        if place is not None:
+            insn = insns.at(slot)
+            new[slot] = Insn(insn.opcode & ~0x18 | _SIZES[place.size], insn.dst, insn.src, place.offset - offset + insn.off, insn.imm)
+    return insns.replaced(new)
 
 
 def tag(insns: tuple[Insn, ...]) -> bytes:
@@ -304,15 +290,12 @@ def source_lines(call: ProgLoad, btf: Btf | None) -> tuple[SourceLine, ...]:
 
 def maps_named(insns: bytes) -> list[int]:
     """The descriptors of the maps that a program names, each once, in order."""
-    fds: dict[int, None] = {}
-    at = 0
-    # The bytes are looked through: to decode them takes ten times as long, and is done by who judges the program.
-    while at < len(insns) - 7:
-        wide = insns[at] == LD_IMM64
-        if wide and insns[at + 1] >> 4 in (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE):
-            fds[int.from_bytes(insns[at + 4 : at + 8], "little", signed=True)] = None
-        at += 16 if wide else 8
-    return list(fds)
+    try:
+        code = Bytecode(insns)
+    except FormatError:
+        # Who loads it says so.
+        return []
+    return list(dict.fromkeys(code.imm(slot) for slot in code.slots(LD_IMM64, PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE)))
 
 
 def show_ids(insns: tuple[Insn, ...], ids: Mapping[int, int]) -> bytes:
