@@ -81,6 +81,8 @@ class Walker(Explorer):
         super().__init__(code, NEWEST, Log(0, {}), _MOST_STEPS)
         self.places: defaultdict[Place, list[Seen]] = defaultdict(list)
         self._walked: defaultdict[int, list[Checkpoint]] = defaultdict(list)
+        #: States that stand before the instruction at which they were split off one that was walked.
+        self._halves: list[State] = []
         self.points.proved = self._go_on  # type: ignore[method-assign]
         # Which numbers matter is asked for states that stand for others: here none does.
         self.env.precise = self.env.precise_slot = lambda *_: None  # type: ignore[method-assign]
@@ -88,11 +90,23 @@ class Walker(Explorer):
     def _go_on(self, slot: int, state: State, processed: int) -> bool:
         """Whether the state lies within one before; a state that comes from nowhere leaves no number to widen."""
         points = self._walked[slot]
-        if any(covers(point, state, [], WITHIN, lenient=self.env.lenient) for point in points):
+        half = any(state is each for each in self._halves)
+        if half:
+            self._halves = [each for each in self._halves if each is not state]
+        elif any(covers(point, state, [], WITHIN, lenient=self.env.lenient) for point in points):
             return True
         state.parent, state.history = Checkpoint(slot, state.copy(), None), None
         points.append(state.parent)
         return False
+
+    def _split(self, slot: int, insn: Insn, state: State) -> None:
+        def fork(slot: int, other: State) -> None:
+            self._halves.append(other)
+            Explorer._fork(self, slot, other)
+
+        self._fork = fork  # type: ignore[method-assign]
+        super()._split(slot, insn, state)
+        del self._fork
 
     def _step(self, slot: int, insn: Insn, state: State) -> int:
         place = slot, tuple(frame.back + 1 for frame in state.frames[1:])
