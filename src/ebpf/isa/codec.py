@@ -58,10 +58,11 @@ class Bytecode(Sequence[Insn]):
     Raises FormatError as `decode` does.
     """
 
-    __slots__ = ("_insns", "_size", "raw")
+    __slots__ = ("_found", "_insns", "_size", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
+        self._found: dict[int, list[int]] = {}
         wide = self.slots(LD_IMM64)
         self._size = len(raw) // 8 - len(wide)
         whole = len(raw) % 8 == 0 and all(raw[8 * slot + 8 : 8 * slot + 12] == _SECOND for slot in wide)
@@ -75,14 +76,15 @@ class Bytecode(Sequence[Insn]):
 
     def slots(self, opcode: int, *kinds: int) -> list[int]:
         """The slots of the instructions with this opcode, and one of these in src if any are given, in order."""
-        out = []
-        opcodes = self.raw[::8]
-        slot = opcodes.find(opcode)
-        while slot >= 0:
-            if not kinds or self.raw[8 * slot + 1] >> 4 in kinds:
-                out.append(slot)
-            slot = opcodes.find(opcode, slot + 1)
-        return out
+        found = self._found.get(opcode)
+        if found is None:
+            found = self._found[opcode] = []
+            opcodes = self.raw[::8]
+            slot = opcodes.find(opcode)
+            while slot >= 0:
+                found.append(slot)
+                slot = opcodes.find(opcode, slot + 1)
+        return [slot for slot in found if self.raw[8 * slot + 1] >> 4 in kinds] if kinds else found[:]
 
     def at(self, slot: int) -> Insn:
         """The instruction that begins at a slot."""

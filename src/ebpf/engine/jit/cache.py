@@ -41,9 +41,9 @@ def _compiler() -> Any:
     return digest
 
 
-def is_cached(program: Prepared) -> bool:
-    """Whether a program's image is there."""
-    return (cache_folder("jit") / image_key(program)).is_file()
+def kept_image(program: Prepared) -> tuple[bytes, tuple[Slot, ...]] | None:
+    """A program's object and its table's layout from the cache; None if they are not there."""
+    return _read(cache_folder("jit") / image_key(program))
 
 
 def compile_quickly(program: Prepared) -> tuple[bytes, tuple[Slot, ...]]:

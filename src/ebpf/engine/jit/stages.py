@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ebpf.engine.jit.cache import compile_image, compile_quickly, is_cached
+from ebpf.engine.jit.cache import compile_image, compile_quickly, kept_image
 from ebpf.engine.jit.image import LoadedCode, load_image
 from ebpf.engine.jit.writer import Slot
 from ebpf.engine.program import Prepared
@@ -28,8 +28,10 @@ class Compiled:
         self._lock = threading.Lock()
         self._closed = False
         self._better: LoadedCode | None = None
-        quick = len(program.insns) > LARGE and not is_cached(program)
-        image, table = compile_quickly(program) if quick else compile_image(program)
+        large = len(program.insns) > LARGE
+        kept = kept_image(program) if large else None
+        quick = large and kept is None
+        image, table = kept or (compile_quickly(program) if quick else compile_image(program))
         self._code = load_image(image, fill(table))
         self.entry = self._code.entry
         if quick:
