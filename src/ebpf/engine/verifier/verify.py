@@ -1,5 +1,8 @@
 """The verifier's door: a program in, a verdict out, with a log in Linux's dialect."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 
 from ebpf.engine.program import Code, SourceLine, Verdict
@@ -18,8 +21,9 @@ def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules =
     log = Log(log_level, _sources(code) if log_level else {})
     explorer: Explorer | None = None
     try:
-        explorer = Explorer(code, rules, log, limit)
-        explorer.run()
+        with _uncollected():
+            explorer = Explorer(code, rules, log, limit)
+            explorer.run()
     except Refusal as refusal:
         return _refused(code, log, log_level, refusal, explorer)
     env = explorer.env
@@ -37,6 +41,18 @@ def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules =
         btf_loads=frozenset(env.btf_loads),
         dead=frozenset(slot for slot, visits in enumerate(explorer.visits) if not visits),
     )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keeps Python's collector of cycles away from a walk: it would look at all states again and again, and they go without it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _sources(code: Code) -> dict[int, str]:
