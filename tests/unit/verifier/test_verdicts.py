@@ -1,5 +1,6 @@
 """Verdicts: small programs that are accepted or refused, with the words of the refusal; Linux is asked the same."""
 
+import gc
 from dataclasses import dataclass, replace
 
 import pytest
@@ -186,3 +187,15 @@ def test_a_helper_newer_than_the_version_is_refused() -> None:
     code = code_of(Row("cgrp_storage_delete", "r1 = MAP ll; r2 = 0; call 211; r0 = 0; exit", type=ProgType.CGROUP_SKB))
     assert verify(code, rules=RULES["6.1"]).says == "invalid func unknown#211"
     assert not verify(code, rules=RULES["6.12"]).says.startswith("invalid func")
+
+
+@pytest.mark.parametrize("text", ["r0 = 2; exit", "r0 = r3; exit"], ids=["accepted", "refused"])
+@pytest.mark.parametrize("enabled", [True, False], ids=["on", "off"])
+def test_the_collector_of_cycles_is_left_as_it_was(text: str, enabled: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        words_of(Row("", text))
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
