@@ -6,21 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ebpf.btf import Btf, Kind, essential, kernel_fields
+from ebpf.btf import Btf
+from ebpf.cli.code import code_of
 from ebpf.cli.context import Context
 from ebpf.cli.fixes import patch_for
 from ebpf.cli.jsonw import Json, dumps
 from ebpf.cli.replay import read
 from ebpf.cli.words import Words, number
 from ebpf.debug import Explanation, Span, explain
-from ebpf.engine.program import Code, MapDesc, SourceLine, Verdict
+from ebpf.engine.program import Code, Verdict
 from ebpf.engine.verifier import RULES, Rules, verify
 from ebpf.errors import EbpfError, FormatError, NotFoundError, UsageError, near
-from ebpf.isa import Insn, decode
-from ebpf.object import matched
-from ebpf.spec import Extern, ExternKind, MapSpec, ObjectSpec, ProgramSpec, RelocKind
+from ebpf.spec import ObjectSpec, ProgramSpec
 from ebpf.sys.kernel import VMLINUX
-from ebpf.uapi import CallSrc, ProgFlag, ProgType, PseudoSrc, is_gpl
+from ebpf.uapi import ProgType
 
 USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--btf FILE] [--fix] [--log-level LEVEL] [--json|--sarif]
 
@@ -168,20 +167,18 @@ def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules], kernel
                 free = Code((), program.type, {}, program.name)
                 yield from (_Judged(program, free, each, Verdict(False, cause=why, unknown=why)) for each in rules)
                 continue
-            plain = code_of(spec, program)
             for each in rules:
-                yield _Judged(program, *_judge_one(spec, program, plain, level, each, kernel))
+                yield _Judged(program, *_judge_one(spec, program, level, each, kernel))
 
 
-def _judge_one(
-    spec: ObjectSpec, program: ProgramSpec, plain: Code, level: int, rules: Rules, kernel: _Kernel
-) -> tuple[Code, Rules, Verdict]:
-    code, verdict = plain, verify(plain, log_level=level, rules=rules)
+def _judge_one(spec: ObjectSpec, program: ProgramSpec, level: int, rules: Rules, kernel: _Kernel) -> tuple[Code, Rules, Verdict]:
+    code = code_of(spec, program, version=rules.name)
+    verdict = verify(code, log_level=level, rules=rules)
     if program.core_relocs or verdict.unknown:
         # Only now is it worth reading all the types of a kernel.
         types = kernel.types(rules)
         if types is not None:
-            code = code_of(spec, program, types)
+            code = code_of(spec, program, types, version=rules.name)
             verdict = verify(code, log_level=level, rules=rules)
     return code, rules, verdict
 
@@ -195,88 +192,10 @@ def _with_patch(each: _Judged, path: Path, kernel: _Kernel) -> _Judged:
         program = spec.programs.get(each.spec.name)
         if program is None:
             raise NotFoundError("program", each.spec.name)
-        code, _, verdict = _judge_one(spec, program, code_of(spec, program), 0, each.rules, kernel)
+        code, _, verdict = _judge_one(spec, program, 0, each.rules, kernel)
         return code, verdict
 
     return replace(each, patch=patch_for(path, each.code, each.verdict, judge))
-
-
-def code_of(spec: ObjectSpec, program: ProgramSpec, types: Btf | None = None) -> Code:
-    """A program as the verifier takes it, its maps numbered instead of open.
-
-    With the kernel's `types` its CO-RE records are applied; without, what names the kernel's stays without a number.
-    """
-    numbers = {name: place + 1 for place, name in enumerate(spec.maps)}
-    insns = list(decode(matched(spec, program, types) if types is not None else program.insns))
-    index, slot = {}, 0
-    for place, insn in enumerate(insns):
-        index[slot] = place
-        slot += insn.slots
-    for reloc in program.relocs:
-        insn = insns[index[reloc.slot]]
-        if reloc.kind == RelocKind.KFUNC:
-            insn = replace(insn, src=CallSrc.KFUNC_CALL, imm=_number(types, essential(reloc.symbol), Kind.FUNC))
-        elif reloc.kind == RelocKind.KSYM:
-            insn = _symbol(insn, spec.externs[reloc.symbol], types)
-        else:
-            insn = replace(insn, imm=numbers[reloc.symbol])
-        insns[index[reloc.slot]] = insn
-    maps = {numbers[name]: _described(spec, numbers[name], m) for name, m in spec.maps.items()}
-    lines = tuple(SourceLine(i.slot, i.path, i.line, i.column, i.text) for i in program.line_infos)
-    return Code(
-        tuple(insns),
-        program.type,
-        maps,
-        program.name,
-        is_gpl(program.license),
-        program.attach_type or 0,
-        lines,
-        btf=spec.btf,
-        functions=tuple((each.slot, each.type_id) for each in program.func_infos),
-        strict_alignment=bool(program.flags & ProgFlag.STRICT_ALIGNMENT),
-        sleepable=bool(program.flags & ProgFlag.SLEEPABLE),
-        kernel_btf=types,
-        attach_to=program.attach_to,
-    )
-
-
-def _symbol(insn: Insn, extern: Extern, types: Btf | None) -> Insn:
-    """The load of what is the kernel's: of its number, or of 0 where a kernel with these types lacks what may be missing."""
-    function = extern.kind == ExternKind.FUNCTION
-    number = _number(types, essential(extern.name), Kind.FUNC) if function else _number(types, extern.name, Kind.VAR)
-    missing = not number and types is not None and extern.weak and extern.type_id
-    return replace(insn, src=PseudoSrc.NONE if missing else PseudoSrc.BTF_ID, imm=number, imm_hi=0)
-
-
-def _number(types: Btf | None, name: str, kind: Kind) -> int:
-    """The kernel's number for a function or variable of its own; 0 if it has none."""
-    found = types.find(name, kind) if types is not None else None
-    return found.id if found is not None else 0
-
-
-def _described(spec: ObjectSpec, fd: int, m: MapSpec) -> MapDesc:
-    special: tuple[tuple[int, str, int], ...] = ()
-    if spec.btf is not None and m.value_type_id and m.initial is None:
-        try:
-            special = kernel_fields(spec.btf, m.value_type_id)
-        except FormatError:
-            special = ()
-    inner = _described(spec, 0, m.inner) if m.inner is not None else None
-    content = m.initial if m.frozen else None
-    return MapDesc(
-        fd,
-        m.type,
-        m.key_size,
-        m.value_size,
-        m.max_entries,
-        m.flags,
-        m.name,
-        m.frozen,
-        inner=inner,
-        content=content,
-        special=special,
-        typed=bool(spec.btf is not None and m.value_type_id),
-    )
 
 
 # -- for programs

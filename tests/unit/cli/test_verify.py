@@ -116,6 +116,29 @@ def test_a_function_that_may_be_missing_is_asked_for_by_its_address(
     assert f"f: {words}" in capsys.readouterr().out
 
 
+#: Asks for one thing of the kernel; what is done where it is not so is refused everywhere.
+ASKS = 'extern {type} {name} __kconfig __weak; SEC("xdp") int f(struct xdp_md *ctx) {{ return {what} ? XDP_PASS : *(char *)(long)ctx->data; }}\n'
+
+
+@pytest.mark.parametrize(
+    ("type_", "name", "what", "refused"),
+    [
+        ("int", "LINUX_KERNEL_VERSION", "LINUX_KERNEL_VERSION >= KERNEL_VERSION(6, 12, 0)", ["6.1"]),
+        ("int", "LINUX_KERNEL_VERSION", "LINUX_KERNEL_VERSION < KERNEL_VERSION(6, 2, 0)", ["6.18", "6.12"]),
+        ("_Bool", "LINUX_HAS_SYSCALL_WRAPPER", "LINUX_HAS_SYSCALL_WRAPPER", []),
+        ("_Bool", "CONFIG_OF_SOME_KERNELS", "CONFIG_OF_SOME_KERNELS", ["6.18", "6.12", "6.1"]),
+        ("_Bool", "CONFIG_OF_SOME_KERNELS", "!CONFIG_OF_SOME_KERNELS", ["6.18", "6.12", "6.1"]),
+    ],
+)
+def test_what_a_program_asks_of_its_kernel_is_that_of_the_version(
+    write: Write, type_: str, name: str, what: str, refused: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["verify", write(HEAD + ASKS.format(type=type_, name=name, what=what)), "--linux", "6.18,6.12,6.1", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["linux"] for row in rows if row["verdict"] == "refused"] == refused
+    assert {row["verdict"] for row in rows} <= {"accepted", "refused"}
+
+
 def test_damaged_types_cannot_be_used(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", write(TRACED), "--btf", write("no types", "kernel.btf")]) == 2
     assert "kernel.btf" in capsys.readouterr().err

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ebpf.cli.code import code_of
 from ebpf.cli.fixes import patch_for
 from ebpf.cli.replay import read
-from ebpf.cli.verify import code_of
 from ebpf.debug import explain
 from ebpf.engine.program import Code, Verdict
 from ebpf.engine.verifier import REASONS, verify

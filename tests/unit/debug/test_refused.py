@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ebpf.cli.code import code_of
 from ebpf.cli.replay import read
-from ebpf.cli.verify import code_of
 from ebpf.debug import PAGES, Explanation, explain, explain_log, page_of
 from ebpf.debug.log import reason_of
 from ebpf.engine.verifier import REASONS, RULES, verify
