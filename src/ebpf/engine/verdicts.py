@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ebpf import __version__
 from ebpf.engine.program import Code, MapDesc, Verdict
-from ebpf.isa import Bytecode
+from ebpf.isa import Bytecode, encode
 from ebpf.isa.opcodes import LD_IMM64
 from ebpf.toolchain import cache_folder, write_atomically
 from ebpf.uapi import PseudoSrc
@@ -26,8 +26,9 @@ def judge(code: Code) -> Verdict:
     Those by the types of a whole kernel are not kept: they are too large to be looked at for a key.
     """
     kept = code.kernel_btf is None or len(code.kernel_btf.raw) <= _SMALL
-    path = cache_folder("verdicts") / verdict_key(code) if kept else None
-    numbers = {fd: at for at, fd in enumerate(_maps(code))}
+    named = _named(Bytecode.of(code.insns))
+    numbers = {fd: at for at, fd in enumerate(dict.fromkeys(named.values()))}
+    path = cache_folder("verdicts") / _key(code, named, numbers) if kept else None
     if path is not None:
         found = _read(path, {at: fd for fd, at in numbers.items()})
         if found is not None:
@@ -46,16 +47,18 @@ def judge(code: Code) -> Verdict:
 
 def verdict_key(code: Code) -> str:
     """The name of a program's verdict: all that it depends on, with maps by the order in which they are named."""
-    fds = _maps(code)
-    numbers = {fd: at for at, fd in enumerate(fds)}
-    insns = Bytecode.of(code.insns)
-    raw = bytearray(insns.raw)
-    for slot in insns.slots(LD_IMM64, *_MAP):
-        raw[8 * slot + 4 : 8 * slot + 8] = numbers[insns.imm(slot)].to_bytes(4, "little")
+    named = _named(Bytecode.of(code.insns))
+    return _key(code, named, {fd: at for at, fd in enumerate(dict.fromkeys(named.values()))})
+
+
+def _key(code: Code, named: dict[int, int], numbers: dict[int, int]) -> str:
+    raw = bytearray(encode(code.insns))
+    for slot, fd in named.items():
+        raw[8 * slot + 4 : 8 * slot + 8] = numbers[fd].to_bytes(4, "little")
     facts = [
         *(code.prog_type, code.attach_type, code.attach_to, code.gpl, code.sleepable, code.privileged, code.bypass_spectre),
         *(code.strict_alignment, code.cpus, code.returns_nothing, code.functions),
-        [_map(code.maps[fd]) if fd in code.maps else None for fd in fds],
+        [_map(code.maps[fd]) if fd in code.maps else None for fd in numbers],
         __version__,
     ]
     digest = hashlib.sha256(json.dumps(facts).encode() + _judges())
@@ -69,10 +72,9 @@ def verdict_key(code: Code) -> str:
     return digest.hexdigest()[:40]
 
 
-def _maps(code: Code) -> list[int]:
-    """The maps that a program names, in the order of their first use."""
-    insns = Bytecode.of(code.insns)
-    return list(dict.fromkeys(insns.imm(slot) for slot in insns.slots(LD_IMM64, *_MAP)))
+def _named(insns: Bytecode) -> dict[int, int]:
+    """The slots where a program names a map, and which."""
+    return {slot: insns.imm(slot) for slot in insns.slots(LD_IMM64, *_MAP)}
 
 
 def _map(desc: MapDesc) -> list[object]:

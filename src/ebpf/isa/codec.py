@@ -9,6 +9,7 @@ from ebpf.isa.insn import Insn
 from ebpf.isa.opcodes import LD_IMM64
 
 SLOT = struct.Struct("<BBhi")
+_IMM = struct.Struct("<i")
 # The opcode, registers and offset of an ld_imm64's second half.
 _SECOND = bytes(4)
 
@@ -92,7 +93,8 @@ class Bytecode(Sequence[Insn]):
 
     def imm(self, slot: int) -> int:
         """Its immediate number; of a wide one, the first half."""
-        return int.from_bytes(self.raw[8 * slot + 4 : 8 * slot + 8], "little", signed=True)
+        imm: int = _IMM.unpack_from(self.raw, 8 * slot + 4)[0]
+        return imm
 
     def replaced(self, new: Mapping[int, Insn]) -> "Bytecode":
         """The same with other instructions at some slots, each as wide as the one that it takes the place of."""
