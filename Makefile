@@ -2,8 +2,6 @@
 # make test    installs the test tools and runs every check and test
 # make test-vm runs the tests of attaching on Debian's kernels, in virtual machines (root, Debian)
 PY := .venv/bin/python
-# Those of which a result can differ from one kernel to another.
-VM_TESTS := tests/linux/test_functions.py
 .PHONY: demo test test-vm check format bench clean
 
 demo: .venv/installed
@@ -14,8 +12,7 @@ test: check
 	@tools/test
 
 test-vm: .venv/tested
-	@for kernel in 6.1 6.12; do echo "== Linux $$kernel"; PYTHONDONTWRITEBYTECODE=1 $(PY) tests/vm/machine.py --kernel $$kernel \
-		$(PY) -m pytest -q --color=no -p no:cacheprovider -m linux $(VM_TESTS) || exit 1; done
+	@tools/test-vm
 
 check: .venv/tested
 	@.venv/bin/ruff format --check -q . || { echo "run: make format" >&2; exit 1; }

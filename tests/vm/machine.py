@@ -1,10 +1,10 @@
 """A command in a virtual machine with a kernel of Debian's: it sees this machine's files, and nothing of what it writes is kept.
 
-    python tests/vm/machine.py [--kernel 6.1|6.12] [--seconds N] COMMAND [ARGUMENT ...]
+    python tests/vm/machine.py [--kernel 6.1|6.12] [--seconds N] [--keep FOLDER] COMMAND [ARGUMENT ...]
 
-What the command prints is printed, its exit status is ours (125: the machine did not come so far). It is root there, in the
-folder that we are in. Needs root, for the files; qemu-system-x86, busybox-static and apt-get, of Debian. KVM is not asked for: it
-does not work on hosts that are virtual machines themselves in another way.
+What the command prints is printed, its exit status is ours (125: there can be no machine here, 124: it came to no end). It is root
+there, in the folder that we are in; what it writes into FOLDER stays. Needs root, for the files; qemu-system-x86, busybox-static and
+apt-get, of Debian. KVM is not asked for: it does not work on hosts that are virtual machines themselves in another way.
 """
 
 import argparse
@@ -26,14 +26,22 @@ from pathlib import Path
 KERNELS = {"6.1": "linux-image-cloud-amd64", "6.12": "linux-image-6.12-cloud-amd64"}
 #: What the first process needs, then what the tests of attaching do.
 MODULES = ("virtio_pci", "virtiofs", "overlay", "veth", "tun", "sch_ingress", "cls_bpf", "dummy")
-FAILED = 125
+IMPOSSIBLE, FAILED = 125, 124
 _VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 _PASSED_ON = ("PATH", "HOME", "LANG", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "XDG_CACHE_HOME", "EBPF_KERNEL")
 _CPIO_END = "TRAILER!!!"
 
 
 class MachineError(Exception):
-    """The machine cannot be had here, or did not run; one line."""
+    """The machine cannot be had here; one line."""
+
+    status = IMPOSSIBLE
+
+
+class DidNotEndError(MachineError):
+    """It was had, and its command came to no end."""
+
+    status = FAILED
 
 
 def missing() -> str:
@@ -133,8 +141,8 @@ def cpio(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def first_files(command: Sequence[str], config: bytes, modules: dict[str, bytes]) -> bytes:
-    """What the machine starts with: the first process, busybox, modules, the kernel's configuration, and the command."""
+def first_files(command: Sequence[str], config: bytes, modules: dict[str, bytes], keep: str = "") -> bytes:
+    """What the machine starts with: the first process, busybox, modules, the kernel's configuration, the command and what is kept."""
     busybox = shutil.which("busybox")
     assert busybox is not None
     settings = "".join(f"export {name}={shlex.quote(os.environ[name])}\n" for name in _PASSED_ON if name in os.environ)
@@ -143,6 +151,7 @@ def first_files(command: Sequence[str], config: bytes, modules: dict[str, bytes]
             "init": Path(__file__).with_name("init").read_bytes(),
             "bin/busybox": Path(busybox).read_bytes(),
             "config": config,
+            "keep": keep.encode(),
             "modules/order": "".join(f"{name}.ko\n" for name in modules).encode(),
             **{f"modules/{name}.ko": code for name, code in modules.items()},
             "command": f"{settings}cd {shlex.quote(os.getcwd())} && {shlex.join(command)}\n".encode(),
@@ -153,10 +162,12 @@ def first_files(command: Sequence[str], config: bytes, modules: dict[str, bytes]
 # -- the machine
 
 
-def run(command: Sequence[str], *, kernel: str = "6.12", seconds: float = 600, folder: Path | None = None) -> int:
+def run(command: Sequence[str], *, kernel: str = "6.12", seconds: float = 600, folder: Path | None = None, keep: str = "") -> int:
     """Run a command in a machine and return its exit status; what it prints comes to our output as it comes.
 
-    Raises MachineError, with the end of what its kernel said, if there was none within `seconds`.
+    What it writes into the folder `keep` is written here; all else that it writes is forgotten.
+
+    Raises MachineError if there can be none; DidNotEndError, with the end of what its kernel said, if it took more than `seconds`.
     """
     if why := missing():
         raise MachineError(why)
@@ -164,7 +175,7 @@ def run(command: Sequence[str], *, kernel: str = "6.12", seconds: float = 600, f
     with tempfile.TemporaryDirectory(prefix="ebpf-vm.") as place:
         work = Path(place)
         (work / "kernel").write_bytes(image)
-        (work / "files").write_bytes(first_files(command, config, in_order(MODULES, modules)))
+        (work / "files").write_bytes(first_files(command, config, in_order(MODULES, modules), keep))
         with _share(work / "share"):
             # Its second serial line is its kernel's, and the first process says there how the command ended.
             process = subprocess.Popen(_qemu(work), stdin=subprocess.DEVNULL)
@@ -176,7 +187,7 @@ def run(command: Sequence[str], *, kernel: str = "6.12", seconds: float = 600, f
         log = (work / "log").read_text(errors="replace") if (work / "log").exists() else ""
     found = re.search(r"^status (\d+)\r?$", log, re.MULTILINE)
     if found is None:
-        raise MachineError("the machine did not end by itself; its kernel's last words:\n" + "\n".join(log.splitlines()[-15:]))
+        raise DidNotEndError("the machine did not end by itself; its kernel's last words:\n" + "\n".join(log.splitlines()[-15:]))
     return int(found[1])
 
 
@@ -216,15 +227,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kernel", choices=KERNELS, default="6.12")
     parser.add_argument("--seconds", type=float, default=600, help="the longest that it may take")
+    parser.add_argument("--keep", default="", metavar="FOLDER", help="what it writes here stays")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     if not options.command:
         parser.error("which command?")
     try:
-        return run(options.command, kernel=options.kernel, seconds=options.seconds)
+        keep = os.path.abspath(options.keep) if options.keep else ""
+        return run(options.command, kernel=options.kernel, seconds=options.seconds, keep=keep)
     except MachineError as error:
         print(f"machine: {error}", file=sys.stderr)
-        return FAILED
+        return error.status
 
 
 if __name__ == "__main__":
