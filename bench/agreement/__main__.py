@@ -2,16 +2,20 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import get_context
+from pathlib import Path
 
 from bench.agreement import makers
 from bench.agreement.case import ALL, Answer, Case
 from bench.agreement.compare import AGREE, Pair, table_of
-from bench.agreement.folder import cases_path, oracle_path, read_lines, sets, write_lines
+from bench.agreement.folder import cache, cases_path, oracle_path, read_lines, sets, types_path, write_lines
 from bench.agreement.ratchet import check, keep
+
+from ebpf.sys.kernel import VMLINUX
 
 
 def main() -> int:
@@ -21,6 +25,7 @@ def main() -> int:
     make.add_argument("sets", nargs="+", choices=sorted(makers.MAKERS))
     ask = commands.add_parser("ask", help="ask the running kernel about sets")
     ask.add_argument("sets", nargs="*")
+    ask.add_argument("--machine", default="", metavar="LINUX", help="ask Debian's kernel of this line, in a virtual machine")
     run = commands.add_parser("run", help="run our verifier, and compare")
     run.add_argument("sets", nargs="*", help="sets of cases (all that were made)")
     run.add_argument("--linux", default=_running(), help="the profile, and the kernel that was asked")
@@ -52,7 +57,15 @@ def _make(args: argparse.Namespace) -> None:
         print(name, write_lines(cases_path(name), (case.row() for case in makers.MAKERS[name]())), "cases")
 
 
-def _ask(args: argparse.Namespace) -> None:
+def _ask(args: argparse.Namespace) -> int:
+    if args.machine:
+        cache().mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "bench.agreement", "ask", *(args.sets or sets())]
+        machine = Path(__file__).parents[2] / "tests/vm/machine.py"
+        how = ["--kernel", args.machine, "--seconds", "3600", "--keep", str(cache())]
+        return subprocess.run([sys.executable, str(machine), *how, *command], check=False).returncode
+    types_path(_running()).parent.mkdir(parents=True, exist_ok=True)
+    types_path(_running()).write_bytes(Path(VMLINUX).read_bytes())
     for name in args.sets or sets():
         rows: list[dict[str, object]] = []
         by_caps = {row.get("caps", ALL) for row in read_lines(cases_path(name))}
@@ -60,7 +73,8 @@ def _ask(args: argparse.Namespace) -> None:
             with get_context("fork").Pool(1) as pool:
                 rows += pool.apply(_ask_all, (name, caps))
         write_lines(oracle_path(_running(), name), rows)
-        print(name, dict(Counter(row["verdict"] for row in rows)))
+        print(name, dict(Counter(row["verdict"] for row in rows)), flush=True)
+    return 0
 
 
 def _ask_all(name: str, caps: str) -> list[dict[str, object]]:

@@ -22,6 +22,11 @@ def oracle_path(kernel: str, name: str) -> Path:
     return cache() / "oracle" / kernel / f"{name}.jsonl"
 
 
+def types_path(kernel: str) -> Path:
+    """The types of a kernel that was asked."""
+    return cache() / "oracle" / kernel / "vmlinux"
+
+
 def blob_path(digest: str) -> Path:
     return cache() / "btf" / digest
 

@@ -24,6 +24,8 @@ from ebpf.isa import decode, disasm
 from ebpf.kernels.linux import LinuxKernel
 
 _LIMIT_S = 10
+#: Sets whose programs no compiler wrote.
+_NOT_REAL = ("arrays", "generated", "mutated")
 _LONGEST = 4000 * 8
 
 
@@ -32,7 +34,7 @@ def cases(kind: str, seed: int, count: int) -> Iterator[Case]:
     if kind != "mutated":
         yield from (KINDS[kind](number) for number in range(seed, seed + count))
         return
-    real = [Case.of(row) for name in sets() if not name.startswith("arrays") for row in read_lines(cases_path(name)) if row["stage"] < 3]
+    real = [Case.of(row) for name in sets() if not name.startswith(_NOT_REAL) for row in read_lines(cases_path(name)) if row["stage"] < 3]
     real = [case for case in real if len(case.code) < _LONGEST]
     for number in range(seed, seed + count):
         yield mutated(real[number * 7919 % len(real)], number)
@@ -40,7 +42,7 @@ def cases(kind: str, seed: int, count: int) -> Iterator[Case]:
 
 def ask(oracle: Oracle, case: Case, profile: str) -> Pair:
     """Both answers to a case."""
-    return Pair(case, oracle.ask(case, path=False), one(verify, case, profile, _LIMIT_S))
+    return Pair(case, oracle.ask(case), one(verify, case, profile, _LIMIT_S))
 
 
 def shrink(oracle: Oracle, pair: Pair, profile: str) -> Pair:

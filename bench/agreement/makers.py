@@ -3,8 +3,12 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from bench.agreement import arrays, corpus, objects
+from bench.agreement import arrays, corpus, fuzz, objects, permitted
 from bench.agreement.case import Case
+from bench.agreement.generate import KINDS
+
+#: How many of each kind of generated programs.
+_PROGRAMS, _LOOPS = 600, 60
 
 MAKERS: Final[dict[str, Callable[[], Iterable[Case]]]] = {
     "arrays-6.1": lambda: arrays.cases("6.1"),
@@ -16,4 +20,7 @@ MAKERS: Final[dict[str, Callable[[], Iterable[Case]]]] = {
     "xdp-tools": corpus.xdp_tools,
     "embedded": corpus.embedded_programs,
     "bcc-tools": corpus.bcc_tools,
+    "permitted": permitted.cases,
+    "generated": lambda: (KINDS[kind](seed) for kind in KINDS for seed in range(_LOOPS if kind == "loop" else _PROGRAMS)),
+    "mutated": lambda: fuzz.cases("mutated", 0, _PROGRAMS),
 }

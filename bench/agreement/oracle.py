@@ -18,9 +18,8 @@ from ebpf.kernels.linux import LinuxKernel
 from ebpf.sys.calls import BtfLoad, MapCreate, MapFreeze, MapUpdate, ProgLoad
 from ebpf.sys.kernel import VMLINUX
 
-_STATS, _PATH = 4, 1
+_STATS = 4
 _SMALL_LOG, _LARGE_LOG = 1 << 18, 1 << 24
-_KEPT = 1 << 16
 _ENOTSUPP = 524
 _KPROBE = 2
 _PREFIXES = {23: ("btf_trace_", Kind.TYPEDEF), 27: ("bpf_lsm_", Kind.FUNC), 43: ("bpf_lsm_", Kind.FUNC), 28: ("bpf_iter_", Kind.FUNC)}
@@ -44,8 +43,8 @@ class Oracle:
         """Read what takes privileges before they are given up."""
         self._types = Btf.parse(self.kernel.read_file(VMLINUX))
 
-    def ask(self, case: Case, *, path: bool = True) -> Answer:
-        """The verdict and the complaint; with `path`, for a refusal, also the end of the log of level 1."""
+    def ask(self, case: Case) -> Answer:
+        """The verdict and the complaint."""
         try:
             with self._prepared(case) as call:
                 begin = time.perf_counter()
@@ -55,11 +54,10 @@ class Oracle:
                     return Answer("environment", errno=number, why=os.strerror(number), error=complaint(log))
                 if "failed to find the address for kernel symbol" in log:
                     raise EnvironmentMissing("this kernel does not list its variables")
-                walked = self._load(call, _PATH | _STATS, _LARGE_LOG)[1][-_KEPT:] if number and path else ""
         except EnvironmentMissing as missing:
             return Answer("environment", why=str(missing))
         said = complaint(log) if number else ""
-        return Answer("refused" if number else "accepted", last_line(said), said, processed(log), number, walked, seconds=took)
+        return Answer("refused" if number else "accepted", last_line(said), said, processed(log), number, seconds=took)
 
     def log(self, case: Case, level: int) -> str:
         """The log at a level, up to 16 MB of it (its end, if there is more)."""

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.agreement.case import ALL, Answer, Case, MapCase
-from bench.agreement.folder import blob_path
+from bench.agreement.folder import blob_path, types_path
 from bench.agreement.said import complaint, last_line
 
 from ebpf.btf import Btf, Kind, kernel_fields
@@ -18,6 +18,7 @@ from ebpf.errors import FormatError
 from ebpf.isa import Insn, decode
 from ebpf.kernels.user.load import source_lines
 from ebpf.sys.calls import ProgLoad
+from ebpf.sys.kernel import VMLINUX
 from ebpf.uapi import ProgFlag, is_gpl
 
 #: Maps get these for descriptors.
@@ -27,7 +28,7 @@ _FIRST = 1
 def verify(case: Case, profile: str, level: int = 0) -> Answer:
     """What our verifier says to a case, as a kernel of `profile` ("6.18")."""
     try:
-        verdict = judge(code_of(case), log_level=level, rules=RULES[profile])
+        verdict = judge(code_of(case, profile), log_level=level, rules=RULES[profile])
     except FormatError as error:
         return Answer("refused", error.why, error.why)
     said = complaint(verdict.log)
@@ -37,10 +38,10 @@ def verify(case: Case, profile: str, level: int = 0) -> Answer:
     return Answer(word, last_line(verdict.log), said, verdict.processed, log=verdict.log, why=verdict.unknown)
 
 
-def code_of(case: Case) -> Code:
-    """A case as our verifier takes it."""
+def code_of(case: Case, profile: str) -> Code:
+    """A case as our verifier takes it, with the types of the kernel of `profile`."""
     numbers = [_FIRST + n for n in range(len(case.maps))]
-    insns = _resolved(case, decode(case.with_maps(numbers)))
+    insns = _resolved(case, decode(case.with_maps(numbers)), profile)
     maps = {number: _map(each, number) for number, each in zip(numbers, case.maps, strict=True)}
     btf = Btf.parse(blob_path(case.btf).read_bytes()) if case.btf else None
     size = case.func_info_size
@@ -60,18 +61,19 @@ def code_of(case: Case) -> Code:
         strict_alignment=bool(case.flags & ProgFlag.STRICT_ALIGNMENT),
         sleepable=bool(case.flags & ProgFlag.SLEEPABLE),
         cpus=os.cpu_count() or 0,
-        kernel_btf=_kernel(),
+        kernel_btf=_kernel(profile),
         attach_to=case.target,
     )
 
 
 @cache
-def _kernel() -> Btf:
-    """The types of the running kernel."""
-    return Btf.parse(Path("/sys/kernel/btf/vmlinux").read_bytes())
+def _kernel(profile: str) -> Btf:
+    """The types of the kernel of a profile as it was asked; those of the running one, if it was not."""
+    asked = types_path(profile)
+    return Btf.parse((asked if asked.exists() else Path(VMLINUX)).read_bytes())
 
 
-def _resolved(case: Case, insns: tuple[Insn, ...]) -> tuple[Insn, ...]:
+def _resolved(case: Case, insns: tuple[Insn, ...], profile: str) -> tuple[Insn, ...]:
     """The instructions with the kernel's numbers for its functions and variables."""
     if not case.kfuncs and not case.ksyms:
         return insns
@@ -79,7 +81,7 @@ def _resolved(case: Case, insns: tuple[Insn, ...]) -> tuple[Insn, ...]:
     for insn in insns:
         for names, kind in ((case.kfuncs, Kind.FUNC), (case.ksyms, Kind.VAR)):
             if slot in names:
-                found = _kernel().find(names[slot], kind)
+                found = _kernel(profile).find(names[slot], kind)
                 insn = replace(insn, imm=found.id if found is not None else 0)
         out.append(insn)
         slot += insn.slots

@@ -21,7 +21,7 @@ def show(case: Case, level: int, profile: str) -> None:
         oracle.warm()
         privileges(case.caps)
         try:
-            answer = oracle.ask(case, path=False)
+            answer = oracle.ask(case)
             print(f"== kernel: {answer.verdict} errno {answer.errno} {answer.why}\n{oracle.log(case, level)}")
         except EnvironmentMissing as missing:
             print(f"== kernel: {missing}")
