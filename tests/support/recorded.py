@@ -11,8 +11,12 @@ from bench.agreement.generate import KINDS
 from ebpf.engine.program import Code, MapDesc
 from ebpf.isa import decode
 
-FILE = Path(__file__).parents[1] / "verifier" / "recorded-6.18.txt"
 _MAP = 1
+
+
+def file_of(linux: str) -> Path:
+    """Where that is kept which a version of Linux ("6.12") said."""
+    return Path(__file__).parents[1] / "verifier" / f"recorded-{linux}.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,9 @@ def digest_of(case: Case) -> str:
     return hashlib.sha256(case.code).hexdigest()[:8]
 
 
-def read() -> tuple[int, list[Recorded]]:
+def read(linux: str) -> tuple[int, list[Recorded]]:
     """How many CPUs the machine had, and all lines."""
-    first, *lines = FILE.read_text().splitlines()
+    first, *lines = file_of(linux).read_text().splitlines()
     return int(first.removeprefix("cpus ")), [Recorded.of(line) for line in lines]
 
 

@@ -21,6 +21,7 @@ from ebpf.engine.verifier.reg import MAP_VALUE, NOTHING, PACKET, PACKET_END, PAC
 from ebpf.engine.verifier.results import result
 from ebpf.engine.verifier.sections import helper_sleeps
 from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, ProgType
+from ebpf.uapi.later_helpers import helper_since
 from ebpf.uapi.tracing import ATTACH_HELPERS, ITERATOR_HELPERS
 
 
@@ -93,11 +94,13 @@ def _row(env: Env, id_: int) -> Helper:
     kind = PROGRAM_TYPES[ProgType(env.code.prog_type)]
     if kind.helpers is None:
         raise Unjudged(f"helpers of {kind.name} programs", env.slot)
-    if row.name not in kind.helpers and not _of_attach_type(env, row):
+    since = helper_since(row.name, env.code.prog_type, env.code.attach_type)
+    later = bool(since) and not env.rules.has(since)
+    if later or (row.name not in kind.helpers and not _of_attach_type(env, row)):
         raise env.refuse(
             "helper-not-allowed",
-            f"program of this type cannot use helper bpf_{row.name}#{id_}",
-            f"{kind.name} programs cannot call bpf_{row.name}",
+            f"{'program of this type cannot use helper' if env.rules.has('6.12') else 'unknown func'} bpf_{row.name}#{id_}",
+            f"{kind.name} programs cannot call bpf_{row.name}{f' in Linux {env.rules.name}' if later else ''}",
             helper=id_,
         )
     if row.name in RETVALS and env.code.attach_type in FIXED_ONE and env.code.prog_type == ProgType.CGROUP_SOCK_ADDR:

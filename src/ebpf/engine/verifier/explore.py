@@ -67,7 +67,9 @@ class Explorer:
         self._kfuncs = kfuncs.names(code)
         on_exception = exceptions.callback_of(code)
         given = kfuncs.registers(code, self._kfuncs)
-        structure = Structure(code.insns, code.global_functions(), given, cpu_v4=rules.cpu_v4, on_exception=on_exception)
+        structure = Structure(
+            code.insns, code.global_functions(), given, cpu_v4=rules.cpu_v4, enters_loops=rules.enters_loops, on_exception=on_exception
+        )
         self.env = Env(code, rules, structure)
         self.env.on_exception = on_exception
         self.structure = structure

@@ -15,7 +15,7 @@ class Rules:
     bounds. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
     together. `links_live`: of numbers that are not read any more nothing is learnt. `private_stack`: the types whose stack
     is not counted with their callers'. `cpu_v4`: there are the instructions of cpu v4 (loads and moves that extend the sign,
-    signed division, bswap, long jumps).
+    signed division, bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight on.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Rules:
     links_live: bool = True
     overlap: bool = True
     private_stack: bool = True
-    uninit_stack_reads: bool = True
+    enters_loops: bool = True
     may_goto: bool = True
     load_acquire: bool = True
     iterators: bool = True
@@ -93,7 +93,7 @@ _ROWS: Final = (
         linked_differences=False,
         links_live=False,
         private_stack=False,
-        uninit_stack_reads=False,
+        enters_loops=False,
         may_goto=False,
         load_acquire=False,
         iterators=False,

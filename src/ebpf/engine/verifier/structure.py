@@ -31,6 +31,7 @@ class Structure:
         kfuncs: Mapping[int, int] | None = None,
         *,
         cpu_v4: bool = True,
+        enters_loops: bool = True,
         on_exception: int = -1,
     ) -> None:
         self.slots = by_slot(insns)
@@ -43,6 +44,7 @@ class Structure:
         self.advances: set[int] = set()
         self._kfuncs = kfuncs or {}
         self._on_exception = on_exception
+        self._enters_loops = enters_loops
         self.called_back: set[int] = set()
         self.problems: dict[int, tuple[str, str]] = {}
         self.starts = self._find_starts(on_exception)
@@ -136,6 +138,7 @@ class Structure:
     def _reach(self) -> None:
         """Walk the graph as Linux does: find what cannot be reached, and where states are worth remembering."""
         found = [False] * len(self.slots)
+        above: set[int] = set()
         pending = [self._on_exception, 0] if self._on_exception > 0 else [0]
         while pending:
             start = pending.pop()
@@ -143,10 +146,12 @@ class Structure:
                 continue
             stack: list[tuple[int, list[int]]] = [(start, self._edges(start, pending))]
             found[start] = True
+            above.add(start)
             while stack:
                 slot, edges = stack[-1]
                 if not edges:
                     stack.pop()
+                    above.discard(slot)
                     continue
                 target = edges.pop(0)
                 if target >= len(self.slots) or self.slots[target] is None:
@@ -155,10 +160,19 @@ class Structure:
                     )
                 if not found[target]:
                     found[target] = True
+                    above.add(target)
                     stack.append((target, self._edges(target, pending)))
+                elif target in above and not self._enters_loops and not self._jumps(slot):
+                    raise Refusal(
+                        "control-flow", f"back-edge from insn {slot} to {target}", "a loop is entered in its middle: jump to its head", slot
+                    )
         for slot, insn in enumerate(self.slots):
             if insn is not None and not found[slot]:
                 raise Refusal("control-flow", f"unreachable insn {slot}", "part of the program can never be reached", slot)
+
+    def _jumps(self, slot: int) -> bool:
+        insn = self.slots[slot]
+        return insn is not None and insn.opcode & 7 in (Class.JMP, Class.JMP32) and insn.opcode not in (CALL, CALLX)
 
     def _edges(self, slot: int, pending: list[int]) -> list[int]:
         insn = self.slots[slot]
