@@ -33,6 +33,7 @@ class Rules:
     links_live: bool = True
     overlap: bool = True
     private_stack: bool = True
+    uninit_stack_reads: bool = True
     enters_loops: bool = True
     may_goto: bool = True
     load_acquire: bool = True
@@ -93,6 +94,7 @@ _ROWS: Final = (
         linked_differences=False,
         links_live=False,
         private_stack=False,
+        uninit_stack_reads=False,
         enters_loops=False,
         may_goto=False,
         load_acquire=False,
