@@ -1,6 +1,6 @@
 """Generated programs against the running kernel: count what disagrees, and make it small.
 
-    python -m bench.agreement.fuzz KIND [--count N] [--seed N] [--states] [--shrink]
+    python -m bench.agreement.fuzz KIND [--count N] [--seed N] [--states] [--shrink] [--bpf-only]
 
 KIND: scalar, access, calls, loop, one, mutated (needs the sets of `make`), or all.
 """
@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.agreement.case import Answer, Case
+from bench.agreement.case import BPF_ONLY, Answer, Case
 from bench.agreement.compare import FALSE_ACCEPT, Pair
 from bench.agreement.folder import cases_path, read_lines, sets
 from bench.agreement.generate import KINDS, insn, mutated
-from bench.agreement.oracle import Oracle
+from bench.agreement.oracle import Oracle, privileges
 from bench.agreement.ours import verify
 from bench.agreement.run import one
 from bench.agreement.states import first_difference
@@ -77,6 +77,8 @@ def _run(kind: str, args: argparse.Namespace, oracle: Oracle) -> Counter[str]:
     counts: Counter[str] = Counter()
     shown = 0
     for case in cases(kind, args.seed, args.count):
+        if args.bpf_only:
+            case = replace(case, caps=BPF_ONLY)
         pair = ask(oracle, case, args.linux)
         if pair.theirs.verdict == "environment":
             continue
@@ -108,10 +110,14 @@ def main() -> int:
     parser.add_argument("--show", type=int, default=5, help="how many disagreements are printed")
     parser.add_argument("--states", action="store_true", help="compare the register states of log level 2")
     parser.add_argument("--shrink", action="store_true")
+    parser.add_argument("--bpf-only", action="store_true", help="with CAP_BPF and CAP_NET_ADMIN alone")
     args = parser.parse_args()
     worst = 0
     with LinuxKernel() as kernel:
         oracle = Oracle(kernel)
+        if args.bpf_only:
+            oracle.warm()
+            privileges(BPF_ONLY)
         for kind in [*KINDS, "mutated"] if args.kind == "all" else [args.kind]:
             counts = _run(kind, args, oracle)
             print(kind, ", ".join(f"{name} {count}" for name, count in counts.items() if count), flush=True)

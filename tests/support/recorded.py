@@ -57,9 +57,15 @@ def read(linux: str) -> tuple[int, list[Recorded]]:
     return int(first.removeprefix("cpus ")), [Recorded.of(line) for line in lines]
 
 
-def code_of(case: Case, cpus: int) -> Code:
-    """A program by chance as the verifier takes it; it has one map at most."""
+def code_of(case: Case, cpus: int, *, privileged: bool = True) -> Code:
+    """A program by chance as the verifier takes it; it has one map at most. Not `privileged`: with CAP_BPF and CAP_NET_ADMIN alone."""
     maps = [MapDesc(_MAP, row.type, row.key_size, row.value_size, row.max_entries, name=row.name) for row in case.maps]
     return Code(
-        decode(case.with_maps([_MAP] * len(case.maps))), case.prog_type, dict(zip([_MAP], maps, strict=False)), case.name, cpus=cpus
+        decode(case.with_maps([_MAP] * len(case.maps))),
+        case.prog_type,
+        dict(zip([_MAP], maps, strict=False)),
+        case.name,
+        privileged=privileged,
+        bypass_spectre=privileged,
+        cpus=cpus,
     )

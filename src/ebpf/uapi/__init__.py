@@ -19,7 +19,7 @@ from ebpf.uapi.bpf import (
 )
 from ebpf.uapi.licenses import is_gpl
 from ebpf.uapi.map_types import MAP_TYPES, MapKind
-from ebpf.uapi.prog_types import PROGRAM_TYPES, ProgramType
+from ebpf.uapi.prog_types import PERFMON_HELPERS, PROGRAM_TYPES, ProgramType
 
 if TYPE_CHECKING:
     from ebpf.uapi.contexts import CONTEXTS, Context, Field, FieldKind
@@ -53,6 +53,7 @@ __all__ = [
     "HELPERS_BY_NAME",
     "MAP_TYPES",
     "PERF_EVENTS",
+    "PERFMON_HELPERS",
     "PROGRAM_TYPES",
     "SECTIONS",
     "SYSCALLS",

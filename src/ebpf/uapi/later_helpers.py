@@ -37,7 +37,6 @@ _ROWS: Final = (
     ),
     ("get_cgroup_classid", "6.18", (_PACKETS - _LWT - _TC) | _TRACING),
     ("get_netns_cookie", "6.18", _TC | {ProgType.SOCKET_FILTER, ProgType.CGROUP_SKB}),
-    ("get_retval set_retval", "6.18", frozenset({ProgType.CGROUP_DEVICE, ProgType.CGROUP_SYSCTL})),
     ("skb_pull_data", "6.18", frozenset({ProgType.LWT_SEG6LOCAL})),
     ("current_task_under_cgroup", "6.12", _CGROUPS),
     ("get_ns_current_pid_tgid", "6.12", _PACKETS | _MSG | _CGROUPS),
@@ -46,7 +45,6 @@ _ROWS: Final = (
 )
 #: The same of tracing programs, by how they are attached.
 _ATTACHED: Final[Mapping[tuple[str, int], str]] = {
-    ("get_attach_cookie", AttachType.TRACE_ITER): "6.18",
     ("get_attach_cookie", AttachType.TRACE_RAW_TP): "6.12",
 }
 _SINCE: Final[Mapping[tuple[str, int], str]] = {

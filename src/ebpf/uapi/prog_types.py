@@ -33,6 +33,17 @@ _BASE: Final = frozenset(
     """.split()
 )
 
+#: Of them, and of those of networks, the helpers for which a program needs CAP_PERFMON.
+PERFMON_HELPERS: Final = frozenset(
+    """
+    trace_printk get_current_task get_current_task_btf get_current_comm probe_read_user probe_read_kernel probe_read_user_str
+    probe_read_kernel_str snprintf_btf snprintf task_pt_regs trace_vprintk copy_from_user copy_from_user_task find_vma
+    get_branch_snapshot get_task_stack perf_event_read perf_event_read_value send_signal send_signal_thread
+    skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock skc_to_udp6_sock skc_to_unix_sock
+    skc_to_mptcp_sock
+    """.split()
+)
+
 #: What programs on kernel events may call besides.
 _TRACING: Final = frozenset(
     """

@@ -102,5 +102,8 @@ ATTACH_HELPERS: Final[Mapping[int, frozenset[str]]] = {
     AttachType.MODIFY_RETURN: _OF_FUNCTIONS,
 }
 
+#: Helpers of tracing programs that those of an attach type may not call.
+DENIED_HELPERS: Final[Mapping[int, frozenset[str]]] = {AttachType.TRACE_ITER: frozenset({"get_attach_cookie"})}
+
 #: Helpers of programs that iterate over these.
 ITERATOR_HELPERS: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(("tcp", "unix"), frozenset({"setsockopt", "getsockopt"}))

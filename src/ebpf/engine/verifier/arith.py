@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ebpf.engine.verifier import alu, bits
+from ebpf.engine.verifier import alu, bits, guards
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.num import (
     S32_MAX,
@@ -21,6 +21,7 @@ from ebpf.engine.verifier.num import (
     sized,
     zero_extend,
 )
+from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import (
     ANY,
     ANY_LINK,
@@ -210,6 +211,8 @@ def _pointer(env: Env, insn: Insn, op: int, base: Reg, offset: Reg, *, wide: boo
         )
     _sane(env, by, base, off=linked)
     _sane(env, base.num, base, off=base.off)
+    guarded = not env.code.bypass_spectre and insn.opcode & 8 and op in (_ADD, _SUB)
+    guard = guards.before(env, insn, op, base, by, swapped=swapped) if guarded else None
     num = base.num
     packet = base.kind in (PACKET, PACKET_META)
     if op == _ADD:
@@ -262,6 +265,8 @@ def _pointer(env: Env, insn: Insn, op: int, base: Reg, offset: Reg, *, wide: boo
     _sane(env, result.num, base, off=result.off)
     if not env.code.bypass_spectre:
         _bounded(env, dst, result)
+    if guard is not None:
+        guards.after(env, insn, result, guard)
     return result
 
 
@@ -279,7 +284,11 @@ def _bounded(env: Env, dst: int, reg: Reg) -> None:
             )
             raise env.refuse("capability", says, "without CAP_PERFMON a pointer may not leave the stack")
     elif reg.kind == MAP_VALUE:
-        region(env, reg, dst, 0, 1, env.map_of(reg).value_size)
+        try:
+            region(env, reg, dst, 0, 1, env.map_of(reg).value_size)
+        except Refusal as refusal:
+            refusal.says += f"\nR{dst} pointer arithmetic of map value goes out of range, prohibited for !root"
+            raise
 
 
 def _plain(num: Num) -> Num:

@@ -5,7 +5,7 @@ from typing import Final
 from ebpf.engine.verifier import memory
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.refusal import Refusal
-from ebpf.engine.verifier.reg import ANY, CTX, FLOW_KEYS, PACKET, PACKET_META, SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK, Reg
+from ebpf.engine.verifier.reg import CTX, FLOW_KEYS, PACKET, PACKET_META, SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK, Reg
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import FETCH, Atomic
 
@@ -36,13 +36,15 @@ def execute(env: Env, insn: Insn, size: int) -> None:
     value = memory.access(env, insn.dst, insn.off, size, write=False, value=None, atomic=True)
     note = env.note
     if fetched < 0:
-        value = ANY
+        pass
     elif fetched == 10:
         raise _frame_pointer(env)
+    else:
+        # Before the store is looked at: an address that is fetched into is none any more.
+        regs[fetched] = value
     memory.access(env, insn.dst, insn.off, size, write=True, value=None, atomic=True)
     memory.same_kind(env, dst.kind)
     if fetched >= 0:
-        regs[fetched] = value
         env.note = note
 
 

@@ -7,7 +7,7 @@ from ebpf.engine.verifier import arguments, dynptrs, map_arguments, memory_argum
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import (
-    FIXED_ONE,
+    NO_RETVAL,
     NULLABLE,
     OTHER_ARGUMENTS,
     PACKET_HELPERS,
@@ -20,9 +20,9 @@ from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import MAP_VALUE, NOTHING, PACKET, PACKET_END, PACKET_META
 from ebpf.engine.verifier.results import result
 from ebpf.engine.verifier.sections import helper_sleeps
-from ebpf.uapi import HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, ProgType
+from ebpf.uapi import HELPERS, PERFMON_HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, ProgType
 from ebpf.uapi.later_helpers import helper_since
-from ebpf.uapi.tracing import ATTACH_HELPERS, ITERATOR_HELPERS
+from ebpf.uapi.tracing import ATTACH_HELPERS, DENIED_HELPERS, ITERATOR_HELPERS
 
 
 def helper(env: Env, id_: int) -> Call:
@@ -96,18 +96,26 @@ def _row(env: Env, id_: int) -> Helper:
         raise Unjudged(f"helpers of {kind.name} programs", env.slot)
     since = helper_since(row.name, env.code.prog_type, env.code.attach_type)
     later = bool(since) and not env.rules.has(since)
-    if later or (row.name not in kind.helpers and not _of_attach_type(env, row)):
+    denied = env.code.prog_type == ProgType.TRACING and row.name in DENIED_HELPERS.get(env.code.attach_type, ())
+    if later or denied or (row.name not in kind.helpers and not _of_attach_type(env, row)):
         raise env.refuse(
             "helper-not-allowed",
             f"{'program of this type cannot use helper' if env.rules.has('6.12') else 'unknown func'} bpf_{row.name}#{id_}",
             f"{kind.name} programs cannot call bpf_{row.name}{f' in Linux {env.rules.name}' if later else ''}",
             helper=id_,
         )
-    if row.name in RETVALS and env.code.attach_type in FIXED_ONE and env.code.prog_type == ProgType.CGROUP_SOCK_ADDR:
+    if not env.privileged and row.name in PERFMON_HELPERS:
+        raise env.refuse(
+            "capability",
+            f"program of this type cannot use helper bpf_{row.name}#{id_}",
+            f"bpf_{row.name} takes CAP_PERFMON",
+            helper=id_,
+        )
+    if row.name in RETVALS and env.code.attach_type in NO_RETVAL:
         raise env.refuse(
             "helper-not-allowed",
             f"program of this type cannot use helper bpf_{row.name}#{id_}",
-            f"programs that cannot fail what they see have no use for bpf_{row.name}",
+            f"bpf_{row.name} is of no use to programs that cannot fail what they see; others name what they are attached to",
             helper=id_,
         )
     if row.name in SLEEPS and not env.code.sleepable:

@@ -53,7 +53,7 @@ class Checkpoints:
                         masks = self._live(slot, state)
                     entry = entry_of(point)
                     open_loop = entry is not None and entry.branches > 0
-                    hit = covers(point, state, masks, WITHIN if open_loop else COVERS, lenient=self.env.lenient)
+                    hit = covers(point, state, masks, WITHIN if open_loop else COVERS, lenient=self.env.lenient, strict=self.env.strict)
                     if hit and entry is not None and open_loop:
                         enters(state, entry)
                 if hit:

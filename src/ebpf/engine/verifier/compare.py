@@ -34,9 +34,10 @@ _ANY: Final = Reg(SCALAR, UNKNOWN)
 class Ids:
     """Which id of one state stands for which of the other: what was one thing must be one thing."""
 
-    __slots__ = ("back", "forth", "fresh")
+    __slots__ = ("back", "forth", "fresh", "strict")
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
         self.forth: dict[int, int] = {}
         self.back: dict[int, int] = {}
         self.fresh = -1
@@ -74,6 +75,8 @@ def covers_reg(old: Reg, new: Reg, ids: Ids, how: int, *, precise: bool) -> bool
     if kind != new.kind:
         return False
     if kind == SCALAR:
+        if ids.strict:
+            return old.off == new.off and old.num == new.num and ids.pair_numbers(old.id, new.id)
         if not precise and how == COVERS:
             return True
         if old.id:
@@ -165,9 +168,14 @@ def _differs(old: Reg, new: Reg, how: int, *, precise: bool) -> bool:
     return old.kind == SCALAR and precise and (new.kind != SCALAR or not old.num.contains(new.num))
 
 
-def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient: bool) -> bool:
-    """Whether a checkpoint covers a state; `live` has, per frame, a bit for each register that is still read."""
+def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient: bool, strict: bool = False) -> bool:
+    """Whether a checkpoint covers a state; `live` has, per frame, a bit for each register that is still read.
+
+    `strict`: numbers must be the same to be covered.
+    """
     old = point.state
+    if old.guessed and not new.guessed:
+        return False
     if len(old.frames) != len(new.frames) or len(old.held) != len(new.held) or old.rcu != new.rcu or old.preempt != new.preempt:
         return False
     hint = point.differed
@@ -185,7 +193,7 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
             exact = point.precise_slots[depth] >> at & 1 != 0
             if not _covers_slot(held, new.frames[depth].stack.get(at, EMPTY), Ids(), how, precise=exact, lenient=lenient):
                 return False
-    ids = Ids()
+    ids = Ids(strict=strict)
     for a, b in zip(old.frames, new.frames, strict=True):
         if a.back != b.back or a.start != b.start or a.asynchronous != b.asynchronous or a.called_back > b.called_back:
             return False
@@ -199,7 +207,7 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
             if x is y:
                 if not x.id and not x.ref:
                     continue
-            elif how == COVERS and x.kind == SCALAR and y.kind == SCALAR and not precise >> at & 1:
+            elif how == COVERS and x.kind == SCALAR and y.kind == SCALAR and not precise >> at & 1 and not strict:
                 # Nothing that was proved depends on this number.
                 continue
             if not covers_reg(x, y, ids, how, precise=precise >> at & 1 != 0):

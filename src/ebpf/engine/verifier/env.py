@@ -1,5 +1,6 @@
 """What the parts of the verifier share while they walk one program."""
 
+from collections.abc import Callable
 from typing import Final
 
 from ebpf.engine.program import Code, MapDesc
@@ -38,6 +39,14 @@ class Env:
         self.scratched = -1
         self.ctx_access: dict[int, tuple[int, int]] = {}
         self.btf_loads: set[int] = set()
+        #: Without CAP_PERFMON: has a processor's guess walked too, from an instruction on; and where barriers stop it.
+        self.guess: Callable[[int, State], None] | None = None
+        self.barriers: set[int] = set()
+        self.barriers_behind: set[int] = set()
+        #: Of pointer arithmetic without CAP_PERFMON: the mask that each instruction gets.
+        self.masks: dict[int, tuple[int, int]] = {}
+        #: Whether states must have the very same numbers to stand for each other, since masks may depend on them.
+        self.strict = False
         self.call_map: dict[int, int] = {}
         self.depth: dict[int, int] = {}
         #: Of each access, what kind of memory it reaches: it must be one.

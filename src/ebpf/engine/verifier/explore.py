@@ -72,6 +72,8 @@ class Explorer:
         )
         self.env = Env(code, rules, structure)
         self.env.on_exception = on_exception
+        if not code.bypass_spectre:
+            self.env.guess = self._guess
         self.structure = structure
         self.points = Checkpoints(self.env, log)
         self.processed = 0
@@ -165,7 +167,7 @@ class Explorer:
             env.note = NO_NOTE
             if verbose:
                 depth, frame = len(state.frames), state.frames[-1]
-            following = step(slot, insn, state)
+            following = step(slot, insn, state) if not state.guessed else self._guessed_step(slot, insn, state)
             state.history = (state.history, slot, env.note)
             if verbose and insn.opcode & 7 in (_JMP, _JMP32) and insn.opcode & 0xF0 not in _NO_TESTS:
                 log.jumped(env, slot)
@@ -203,6 +205,29 @@ class Explorer:
                 f"The sequence of {_PENDING + 1} jumps is too complex.",
                 f"more than {_PENDING} ways on are waiting to be walked",
             )
+
+    # -- what a processor only guesses
+
+    def _guess(self, slot: int, state: State) -> None:
+        """Come back to where a processor may go by a wrong guess."""
+        state.guessed = True
+        state.history = (state.history, self.env.slot, self.env.note)
+        self._fork(slot, state)
+
+    def _guessed_step(self, slot: int, insn: Insn, state: State) -> int:
+        """One instruction on such a path: what is wrong there ends it, since Linux puts a barrier before it."""
+        env = self.env
+        if slot in env.barriers:
+            return -1
+        try:
+            following = self._step(slot, insn, state)
+        except Refusal as refusal:
+            if not env.rules.guesses_mended or refusal.reason in ("unknown", "too-complex"):
+                raise
+            env.barriers.add(slot)
+            env.masks.pop(slot, None)
+            return -1
+        return -1 if env.rules.guesses_mended and slot in env.barriers_behind else following
 
     # -- instructions
 
@@ -309,6 +334,12 @@ class Explorer:
             return target
         taken = jumps.decide(env, insn)
         if taken is not None:
+            if env.guess is not None:
+                other = state.copy()
+                other.frames[-1].regs[insn.dst] = ANY
+                if insn.opcode & 8:
+                    other.frames[-1].regs[insn.src] = ANY
+                self._guess(slot + 1 if taken else target, other)
             return target if taken else slot + 1
         places = jumps.linked(env, insn)
         if places is not None:

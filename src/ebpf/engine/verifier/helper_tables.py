@@ -36,6 +36,8 @@ FIXED_ONE: Final = frozenset(
         AttachType.CGROUP_UNIX_GETSOCKNAME,
     }
 )
+#: Attach types whose programs cannot ask for what is returned: beside those, what stands for "none was named".
+NO_RETVAL: Final = FIXED_ONE | {AttachType.CGROUP_INET_INGRESS, AttachType.CGROUP_INET_EGRESS, AttachType.CGROUP_SOCK_OPS}
 #: Helpers that may read packets directly through a pointer.
 SEES_PACKETS: Final = frozenset(
     {ProgType.SCHED_CLS, ProgType.SCHED_ACT, ProgType.XDP, ProgType.LWT_XMIT, ProgType.SK_SKB, ProgType.SK_MSG}

@@ -94,7 +94,8 @@ class Log:
         self._pending = env.scratched = -1
         text = self.state(env, env.state)
         if self.level & 2:
-            self.say(f"\nfrom {came} to {slot}:{text}")
+            guessed = " (speculative execution)" if env.state.guessed else ""
+            self.say(f"\nfrom {came} to {slot}{guessed}:{text}")
         if self._returned:
             self._returned = False
         elif self._cut:

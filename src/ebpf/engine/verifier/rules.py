@@ -13,7 +13,8 @@ class Rules:
     `deductions`: how often 64- and 32-bit bounds are brought to bear on each other. `crossing`: whether bounds that cross
     the sign are used. `sharp_add`: sums that overflow at both ends keep their bounds. `sharp_mul`: products of signed
     bounds. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
-    together. `links_live`: of numbers that are not read any more nothing is learnt. `private_stack`: the types whose stack
+    together. `links_live`: of numbers that are not read any more nothing is learnt. `guesses_mended`: a fault on a path that a
+    processor only guesses is stopped by a barrier, not refused. `private_stack`: the types whose stack
     is not counted with their callers'. `cpu_v4`: there are the instructions of cpu v4 (loads and moves that extend the sign,
     signed division, bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight on.
     """
@@ -31,6 +32,7 @@ class Rules:
     linked_offsets: bool = True
     linked_differences: bool = True
     links_live: bool = True
+    guesses_mended: bool = True
     overlap: bool = True
     private_stack: bool = True
     uninit_stack_reads: bool = True
@@ -71,6 +73,7 @@ _ROWS: Final = (
         overlap=False,
         linked_differences=False,
         links_live=False,
+        guesses_mended=False,
         private_stack=False,
         load_acquire=False,
         nonnull_array=False,
@@ -93,6 +96,7 @@ _ROWS: Final = (
         overlap=False,
         linked_differences=False,
         links_live=False,
+        guesses_mended=False,
         private_stack=False,
         uninit_stack_reads=False,
         enters_loops=False,

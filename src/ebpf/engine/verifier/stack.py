@@ -115,6 +115,11 @@ def write(env: Env, reg: Reg, off: int, size: int, value: Reg | None, source: in
     at = _index(low)
     env.scratched = stack_note(reg.frame, at)
     old = frame.stack.get(at, EMPTY)
+    if not env.code.bypass_spectre and (
+        (value is not None and value.is_pointer) or any(byte not in (MISC, ZERO_BYTE) for byte in old.types[:size])
+    ):
+        # What was there before could be seen by a guess: a barrier follows.
+        env.barriers_behind.add(env.slot)
     if not env.privileged and old.spilled and old.reg.kind != SCALAR and size != 8:
         raise env.refuse("stack-bounds", "attempt to corrupt spilled pointer on stack", "a pointer on the stack is overwritten in part")
     if old.types[0] in _SPECIAL or old.types[7] in _SPECIAL:

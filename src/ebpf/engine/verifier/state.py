@@ -124,13 +124,15 @@ History = tuple[Any, int, object]
 class State:
     """A point on a path: frames, the innermost last; references held; sections entered; the history that led here."""
 
-    __slots__ = ("depth", "frames", "held", "history", "loop_entry", "may_goto", "parent", "preempt", "rcu", "unrolled")
+    __slots__ = ("depth", "frames", "guessed", "held", "history", "loop_entry", "may_goto", "parent", "preempt", "rcu", "unrolled")
 
     def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
         self.held: tuple[Held, ...] = ()
         self.rcu = 0
         self.preempt = 0
+        #: Whether it is reached by a processor that guesses alone.
+        self.guessed = False
         self.may_goto = 0
         self.unrolled = 0
         self.history: History | None = None
@@ -150,6 +152,7 @@ class State:
         new.held = self.held
         new.rcu = self.rcu
         new.preempt = self.preempt
+        new.guessed = self.guessed
         new.may_goto = self.may_goto
         new.unrolled = self.unrolled
         new.history = self.history
