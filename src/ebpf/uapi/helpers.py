@@ -290,7 +290,8 @@ _ROWS: Final = (
     ),
     Helper(39, "skb_pull_data", "long", "struct sk_buff *skb, u32 len", (Arg.CTX, Arg.ANY), Ret.INT, "4.9", moves_packet=True),
     Helper(40, "csum_update", "s64", "struct sk_buff *skb, __wsum csum", (Arg.CTX, Arg.ANY), Ret.INT, "4.9"),
-    Helper(41, "set_hash_invalid", "void", "struct sk_buff *skb", (Arg.CTX,), Ret.VOID, "4.9"),
+    # It says void, and the verifier takes its r0 for a number.
+    Helper(41, "set_hash_invalid", "void", "struct sk_buff *skb", (Arg.CTX,), Ret.INT, "4.9"),
     Helper(42, "get_numa_node_id", "long", "", (), Ret.INT, "4.9"),
     Helper(
         43,
