@@ -67,7 +67,9 @@ def test_a_helpers_arguments_are_as_many_as_its_prototype_has() -> None:
         if row.args is not None and "..." not in row.c_args:
             assert len(row.args) == len([part for part in row.c_args.split(",") if part.strip()]), row.name
         assert row.args is None or len(row.args) <= 5, row.name
-        assert (row.ret is Ret.VOID) >= (row.c_return.strip() == "void") or row.args is None, row.name
+        # What is documented as void leaves nothing in r0 (Linux 6.18 was asked), but for one.
+        void = row.c_return.strip() == "void" and row.name != "set_hash_invalid"
+        assert (row.ret is Ret.VOID) >= void or row.args is None, row.name
 
 
 @pytest.mark.parametrize(
