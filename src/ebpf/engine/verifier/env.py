@@ -27,7 +27,7 @@ class Env:
         self.rules = rules
         self.structure = structure
         self.privileged = code.privileged
-        self.lenient = code.privileged and rules.uninit_stack_reads
+        self.lenient = code.privileged
         self.slot = 0
         #: The function that is run on an exception, or -1.
         self.on_exception = -1

@@ -35,7 +35,6 @@ class Rules:
     guesses_mended: bool = True
     overlap: bool = True
     private_stack: bool = True
-    uninit_stack_reads: bool = True
     enters_loops: bool = True
     may_goto: bool = True
     load_acquire: bool = True
@@ -98,7 +97,6 @@ _ROWS: Final = (
         links_live=False,
         guesses_mended=False,
         private_stack=False,
-        uninit_stack_reads=False,
         enters_loops=False,
         may_goto=False,
         load_acquire=False,
