@@ -16,11 +16,11 @@ from ebpf.uapi import CallSrc, ProgFlag, PseudoSrc, is_gpl
 _ALIKE: Final[Mapping[str, bool]] = {"LINUX_KERNEL_VERSION": False, "LINUX_HAS_BPF_COOKIE": True, "LINUX_HAS_SYSCALL_WRAPPER": True}
 
 
-def code_of(spec: ObjectSpec, program: ProgramSpec, types: Btf | None = None, *, version: str = "") -> Code:
+def code_of(spec: ObjectSpec, program: ProgramSpec, types: Btf | None = None, *, version: str = "", privileged: bool = True) -> Code:
     """A program as the verifier takes it, its maps numbered instead of open.
 
     With the kernel's `types` its CO-RE records are applied; without, what names the kernel's stays without a number. `version`
-    is the kernel's ("6.18"), which programs can ask for.
+    is the kernel's ("6.18"), which programs can ask for. Not `privileged`: it is loaded with CAP_BPF, but without CAP_PERFMON.
     """
     numbers = {name: place + 1 for place, name in enumerate(spec.maps)}
     insns = list(decode(matched(spec, program, types) if types is not None else program.insns))
@@ -49,6 +49,8 @@ def code_of(spec: ObjectSpec, program: ProgramSpec, types: Btf | None = None, *,
         lines,
         btf=spec.btf,
         functions=tuple((each.slot, each.type_id) for each in program.func_infos),
+        privileged=privileged,
+        bypass_spectre=privileged,
         strict_alignment=bool(program.flags & ProgFlag.STRICT_ALIGNMENT),
         sleepable=bool(program.flags & ProgFlag.SLEEPABLE),
         kernel_btf=types,

@@ -21,13 +21,15 @@ from ebpf.spec import ObjectSpec, ProgramSpec
 from ebpf.sys.kernel import VMLINUX
 from ebpf.uapi import ProgType
 
-USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--btf FILE] [--fix] [--log-level LEVEL] [--json|--sarif]
+USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--btf FILE] [--bpf-only] [--fix]
+                   [--log-level LEVEL] [--json|--sarif]
 
 Judge the programs of an object file, or of C source that is compiled first, as Linux of a version would: {versions}
 (without one the running kernel's, if it is among them, else the newest). A refusal is explained; ebpf explain ID says more of its
 kind. Kernel objects are judged by the types of the kernel, which --btf names (a vmlinux.btf); without it those of the running
-kernel serve for its own version. --fix adds a patch of the C source for each refusal that it can mend: what comes of it was
-compiled and accepted (apply it with patch -p1). --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
+kernel serve for its own version. --bpf-only judges what a program may do that is loaded with CAP_BPF, but without CAP_PERFMON.
+--fix adds a patch of the C source for each refusal that it can mend: what comes of it was compiled and accepted (apply it with
+patch -p1). --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
 
 Exit status: 0 all are accepted, 1 one is refused, 2 the input cannot be used, 3 one uses what is not judged yet."""
 
@@ -64,7 +66,7 @@ def run(context: Context, argv: list[str]) -> int:
     if not words or words.peek() in ("help", "-h", "--help"):
         print(USAGE.format(versions=", ".join(RULES)))
         return 0
-    path, wanted, level, versions, sarif, types, fix = None, "", 0, "", False, None, False
+    path, wanted, level, versions, sarif, types, fix, privileged = None, "", 0, "", False, None, False, True
     while words:
         word = words.take("FILE")
         if word == "--prog":
@@ -75,6 +77,8 @@ def run(context: Context, argv: list[str]) -> int:
             versions = words.take(word)
         elif word == "--fix":
             fix = True
+        elif word == "--bpf-only":
+            privileged = False
         elif word == "--btf":
             types = Path(words.take(word))
         elif word in ("-j", "--json"):
@@ -90,7 +94,7 @@ def run(context: Context, argv: list[str]) -> int:
     rules = _rules(versions)
     if fix and path.suffix != ".c":
         raise UsageError("verify: --fix changes C source; give the .c file")
-    kernel = _Kernel(types)
+    kernel = _Kernel(types, privileged=privileged)
     try:
         judged = list(_judge(_read(path, wanted), wanted, level, rules, kernel))
         if fix:
@@ -145,9 +149,13 @@ def _running() -> str:
 
 
 class _Kernel:
-    """The types of the kernel, read when they are needed: of the file `path`, or of the running kernel for its own version."""
+    """The types of the kernel, read when they are needed: of the file `path`, or of the running kernel for its own version.
 
-    def __init__(self, path: Path | None) -> None:
+    Not `privileged`: programs are loaded into it without CAP_PERFMON.
+    """
+
+    def __init__(self, path: Path | None, *, privileged: bool) -> None:
+        self.privileged = privileged
         self._path = path
         self._types: Btf | None = None
 
@@ -172,13 +180,13 @@ def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules], kernel
 
 
 def _judge_one(spec: ObjectSpec, program: ProgramSpec, level: int, rules: Rules, kernel: _Kernel) -> tuple[Code, Rules, Verdict]:
-    code = code_of(spec, program, version=rules.name)
+    code = code_of(spec, program, version=rules.name, privileged=kernel.privileged)
     verdict = verify(code, log_level=level, rules=rules)
     if program.core_relocs or verdict.unknown:
         # Only now is it worth reading all the types of a kernel.
         types = kernel.types(rules)
         if types is not None:
-            code = code_of(spec, program, types, version=rules.name)
+            code = code_of(spec, program, types, version=rules.name, privileged=kernel.privileged)
             verdict = verify(code, log_level=level, rules=rules)
     return code, rules, verdict
 

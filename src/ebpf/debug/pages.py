@@ -134,7 +134,7 @@ _ROWS: Final = (
         "between them (padding) unwritten.",
         "struct key k;\nk.port = 80;\nbpf_map_lookup_elem(&m, &k);",
         "struct key k;\n__builtin_memset(&k, 0, sizeof(k));\nk.port = 80;\nbpf_map_lookup_elem(&m, &k);",
-        "programs with CAP_PERFMON may read unwritten stack from Linux 6.3 on",
+        "programs with CAP_PERFMON may read unwritten stack from Linux 6.3 on, and in Debian's 6.1.192",
     ),
     Page(
         "stack-bounds",
