@@ -41,6 +41,8 @@ def binary(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> Num:
     """`a op b` for an operation of isa.Alu, of 64 bits (`wide`) or 32."""
     if op in (_LSH, _RSH, _ARSH):
         return _shift(op, a, b, rules, wide=wide)
+    if not rules.of_unknown and op in (_MUL, _OR, _XOR) and b.mask & (U64 if wide else U32):
+        return UNKNOWN
     if op == _ADD:
         if not a.mask and not b.mask:
             return known(a.value + b.value if wide else (a.value + b.value) & U32)

@@ -12,11 +12,12 @@ class Rules:
 
     `deductions`: how often 64- and 32-bit bounds are brought to bear on each other. `crossing`: whether bounds that cross
     the sign are used. `sharp_add`: sums that overflow at both ends keep their bounds. `sharp_mul`: products of signed
-    bounds. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
-    together. `links_live`: of numbers that are not read any more nothing is learnt. `guesses_mended`: a fault on a path that a
-    processor only guesses is stopped by a barrier, not refused. `private_stack`: the types whose stack
-    is not counted with their callers'. `cpu_v4`: there are the instructions of cpu v4 (loads and moves that extend the sign,
-    signed division, bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight on.
+    bounds. `of_unknown`: products, | and ^ of an unknown number keep bounds. `tracks_neg`: what negation gives is known.
+    `linked_offsets`: numbers that differ by a constant are learnt of together. `links_live`: of numbers that are not read
+    any more nothing is learnt. `guesses_mended`: a fault on a path that a processor only guesses is stopped by a barrier,
+    not refused. `private_stack`: the types whose stack is not counted with their callers'. `cpu_v4`: there are the
+    instructions of cpu v4 (loads and moves that extend the sign, signed division, bswap, long jumps). `enters_loops`: a loop
+    may be entered in its middle, straight on.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Rules:
     guesses_mended: bool = True
     overlap: bool = True
     private_stack: bool = True
+    of_unknown: bool = True
     enters_loops: bool = True
     may_goto: bool = True
     load_acquire: bool = True
@@ -96,6 +98,7 @@ _ROWS: Final = (
         linked_differences=False,
         links_live=False,
         guesses_mended=False,
+        of_unknown=False,
         private_stack=False,
         enters_loops=False,
         may_goto=False,
