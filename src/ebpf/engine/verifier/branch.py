@@ -61,6 +61,8 @@ def decided(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> bool | None
         equal: bool | None = None
         if not am and not bm:
             equal = av == bv
+        elif wide and not rules.apart:
+            pass
         elif umin1 > umax2 or umax1 < umin2 or smin1 > smax2 or smax1 < smin2 or (rules.overlap and (av ^ bv) & ~(am | bm)):
             equal = False
         elif wide and (a.umin32 > b.umax32 or a.umax32 < b.umin32 or a.smin32 > b.smax32 or a.smax32 < b.smin32):

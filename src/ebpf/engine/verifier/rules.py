@@ -12,12 +12,12 @@ class Rules:
 
     `deductions`: how often 64- and 32-bit bounds are brought to bear on each other. `crossing`: whether bounds that cross
     the sign are used. `sharp_add`: sums that overflow at both ends keep their bounds. `sharp_mul`: products of signed
-    bounds. `of_unknown`: products, | and ^ of an unknown number keep bounds. `tracks_neg`: what negation gives is known.
-    `linked_offsets`: numbers that differ by a constant are learnt of together. `links_live`: of numbers that are not read
-    any more nothing is learnt. `guesses_mended`: a fault on a path that a processor only guesses is stopped by a barrier,
-    not refused. `private_stack`: the types whose stack is not counted with their callers'. `cpu_v4`: there are the
-    instructions of cpu v4 (loads and moves that extend the sign, signed division, bswap, long jumps). `enters_loops`: a loop
-    may be entered in its middle, straight on.
+    bounds. `of_unknown`: products, | and ^ of an unknown number keep bounds. `apart`: numbers of ranges that do not meet are
+    not equal. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
+    together. `links_live`: of numbers that are not read any more nothing is learnt. `guesses_mended`: a fault on a path that
+    a processor only guesses is stopped by a barrier, not refused. `private_stack`: the types whose stack is not counted with
+    their callers'. `cpu_v4`: there are the instructions of cpu v4 (loads and moves that extend the sign, signed division,
+    bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight on.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Rules:
     links_live: bool = True
     guesses_mended: bool = True
     overlap: bool = True
+    apart: bool = True
     private_stack: bool = True
     of_unknown: bool = True
     enters_loops: bool = True
@@ -94,6 +95,7 @@ _ROWS: Final = (
         splits_low_half=False,
         forgets_ranges=False,
         linked_offsets=False,
+        apart=False,
         overlap=False,
         linked_differences=False,
         links_live=False,
