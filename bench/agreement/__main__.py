@@ -34,7 +34,9 @@ def main() -> int:
     run.add_argument("--limit", type=float, default=20, help="seconds for a case")
     run.add_argument("--processes", type=int, default=2)
     run.add_argument(
-        "--list", default="", help="print the cases of a kind: false_accept, false_reject, unknown, crash, timeout, message, processed"
+        "--list",
+        default="",
+        help="print the cases of these kinds, with commas between: false_accept, false_reject, unknown, crash, timeout, message, processed",
     )
     run.add_argument("--by-stage", action="store_true")
     run.add_argument("--why", action="store_true", help="count the reasons of what is unknown or crashed")
@@ -45,7 +47,12 @@ def main() -> int:
     show.add_argument("--level", type=int, default=1)
     show.add_argument("--linux", default=_running())
     args = parser.parse_args()
-    return int(globals()[f"_{args.command}"](args) or 0)
+    try:
+        return int(globals()[f"_{args.command}"](args) or 0)
+    except FileNotFoundError as error:
+        step = "ask" if "/oracle/" in str(error.filename) else "make"
+        print(f"{error.filename}: no such file: `{step}` comes first", file=sys.stderr)
+        return 2
 
 
 def _running() -> str:
@@ -107,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
 
     found = list(pairs(_cases(args), args.linux, processes=args.processes, limit_s=args.limit))
     for pair in found:
-        if _is(pair, args.list):
+        if any(_is(pair, kind) for kind in args.list.split(",")):
             print(f"{pair.case.id}  [{pair.case.name}]\n    kernel: {_line(pair.theirs)}\n    ours:   {_line(pair.ours)}")
     table = table_of(found, by_stage=args.by_stage)
     print(table.text())

@@ -79,7 +79,8 @@ def load_job(kernel: "UserKernel", call: calls.ProgLoad) -> Job:
     """Loading a program."""
     kernel.alive("bpf(PROG_LOAD)")
     where = "bpf(PROG_LOAD)"
-    held = {fd: kernel.map_at(fd, where) for fd in loader.maps_named(call.insns)}
+    insns = loader.bytecode(call)
+    held = {fd: kernel.map_at(fd, where) for fd in loader.maps_named(insns)}
     btf = kernel.table.get(call.btf_fd, BtfObject, where) if call.btf_fd else None
 
     def finish(program: loader.LoadedProgram) -> calls.Loaded:
@@ -90,7 +91,7 @@ def load_job(kernel: "UserKernel", call: calls.ProgLoad) -> Job:
     return Job(
         kernel,
         [*held.values(), *([btf] if btf is not None else [])],
-        lambda: loader.load(call, maps, btf.btf if btf else None, types),
+        lambda: loader.load(call, insns, maps, btf.btf if btf else None, types),
         finish,
     )
 

@@ -111,7 +111,17 @@ class LoadedProgram:
         self.callbacks.clear()
 
 
-def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types: Mapping[int, Btf] | None = None) -> LoadedProgram:
+def bytecode(call: ProgLoad) -> Bytecode:
+    """The instructions of a program that is to be loaded. Raises KernelError if they are none."""
+    try:
+        return Bytecode(call.insns)
+    except FormatError as error:
+        raise KernelError(errno.EINVAL, "bpf(PROG_LOAD)", error.why) from error
+
+
+def load(
+    call: ProgLoad, insns: Bytecode, maps: Mapping[int, Map], btf: Btf | None = None, types: Mapping[int, Btf] | None = None
+) -> LoadedProgram:
     """Judge and compile a program. `maps` are those it names, by descriptor, `types` what is known of their elements.
 
     Raises KernelError with the verifier's log for a refusal, NotSupportedError for what user space does not have.
@@ -119,11 +129,8 @@ def load(call: ProgLoad, maps: Mapping[int, Map], btf: Btf | None = None, types:
     where = "bpf(PROG_LOAD)"
     try:
         kind = ProgType(call.prog_type)
-        insns = Bytecode(call.insns)
     except ValueError:
         raise KernelError(errno.EINVAL, where, f"there is no program type {call.prog_type}") from None
-    except FormatError as error:
-        raise KernelError(errno.EINVAL, where, error.why) from error
     if not insns or len(insns) > 1_000_000:
         raise KernelError(errno.E2BIG, where, f"a program of {len(insns)} instructions")
     if call.ifindex:
@@ -288,14 +295,9 @@ def source_lines(call: ProgLoad, btf: Btf | None) -> tuple[SourceLine, ...]:
     return tuple(out)
 
 
-def maps_named(insns: bytes) -> list[int]:
+def maps_named(insns: Bytecode) -> list[int]:
     """The descriptors of the maps that a program names, each once, in order."""
-    try:
-        code = Bytecode(insns)
-    except FormatError:
-        # Who loads it says so.
-        return []
-    return list(dict.fromkeys(code.imm(slot) for slot in code.slots(LD_IMM64, PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE)))
+    return list(dict.fromkeys(insns.imm(slot) for slot in insns.slots(LD_IMM64, PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE)))
 
 
 def show_ids(insns: tuple[Insn, ...], ids: Mapping[int, int]) -> bytes:
