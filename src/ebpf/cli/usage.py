@@ -236,12 +236,13 @@ needed, and ends when nothing is pinned or attached and nobody is connected.
 """
 _TEXTS["vm"] = """\
 Usage: {0} {1} run FILE.bin [--mem FILE] [--engine jit|interp] [--unchecked] [--limit N]
-       {0} {1} conformance [--engine jit|interp] [MEMORY_HEX]
+       {0} {1} conformance [--engine jit|interp] [--elf] [MEMORY_HEX]
 
 run carries out raw bytecode, r1 at the memory and r2 its size, and prints r0. Each access is checked; --limit ends loops, after
 so many jumps backwards and calls (instructions with --engine interp). --unchecked tests no access: it is the fastest, and a
 wild program ends the process.
-conformance speaks the plug-in protocol of bpf_conformance: bytecode as hex on standard input, r0 as hex on standard output.
+conformance speaks the plug-in protocol of bpf_conformance: bytecode (with --elf an object) as hex on standard input, r0 as hex on
+standard output. Its runner takes one file as the plug-in: a script of the line `exec {0} {1} conformance "$@"`.
 """
 # What `ebpf` offers beyond it.
 _MORE = {

@@ -4,7 +4,8 @@ import ctypes
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ebpf.cli.context import Context
 from ebpf.cli.jsonw import dumps
 from ebpf.cli.noun import Misuse, Verb, dispatch, help_verb
 from ebpf.cli.words import Words
+from ebpf.elf import read_elf
 from ebpf.engine.program import Prepared
 from ebpf.errors import EbpfError, FormatError, UsageError
 from ebpf.isa import OPCODES, Form, Insn, by_slot, decode, problem
@@ -25,6 +27,10 @@ _MOST_INSNS, _MOST_MEMORY = 1 << 20, 1 << 26
 _WORD = (1 << 64) - 1
 # The helper of the conformance suite that ends a program.
 _UNWIND = 5
+# The functions of the runtime that the suite's programs call stand behind its helpers.
+_RUNTIME = 1 << 16
+# SHF_EXECINSTR.
+_EXECUTABLE = 4
 
 
 def run(context: Context, argv: list[str]) -> int:
@@ -33,10 +39,10 @@ def run(context: Context, argv: list[str]) -> int:
 
 
 class _Options:
-    """What both commands take: --engine, --unchecked, --mem, --limit, and words."""
+    """What both commands take: --engine, --unchecked, --mem, --limit, and words; the suite's plug-in also --elf."""
 
-    def __init__(self, words: Words) -> None:
-        self.engine, self.mem, self.unchecked, self.limit = "jit", "", False, 0
+    def __init__(self, words: Words, *, suite: bool = False) -> None:
+        self.engine, self.mem, self.unchecked, self.limit, self.elf = "jit", "", False, 0, False
         self.rest: list[str] = []
         while words:
             word = words.take("word")
@@ -50,6 +56,8 @@ class _Options:
                 setattr(self, name[2:], int(value) if name == "--limit" else value)
             elif name == "--unchecked":
                 self.unchecked = True
+            elif word == "--elf" and suite:
+                self.elf = True
             elif word.startswith("--"):
                 raise UsageError(f"unrecognized option '{word}'; ebpf vm help")
             else:
@@ -79,12 +87,13 @@ def run_file(context: Context, words: Words) -> int:
 
 def conformance(context: Context, words: Words) -> int:
     """The plug-in protocol of bpf_conformance: bytecode as hex on standard input, memory as hex in the argument, r0 as hex out."""
-    options = _Options(words)
+    options = _Options(words, suite=True)
     try:
         if len(options.rest) > 1:
             raise UsageError(f"one argument of memory, not {len(options.rest)}")
         memory = _hex(" ".join(options.rest), "memory")
-        program = read_program(_hex(sys.stdin.read(), "the program"), "standard input")
+        code, path = _hex(sys.stdin.read(), "the program"), "standard input"
+        program = read_program(_text(code, path) if options.elf else code, path, _HELPERS)
         result, _ = _ENGINES[options.engine](program, memory, _HELPERS, options.limit)
     except EbpfError as error:
         context.note(str(error))
@@ -107,11 +116,22 @@ def _hex(text: str, what: str) -> bytes:
         raise UsageError(f"{what} is not hexadecimal: {error}") from error
 
 
-def read_program(data: bytes, path: str) -> Prepared:
-    """Bytecode as a program. Raises FormatError for what is no whole program."""
+def _text(data: bytes, path: str) -> bytes:
+    """The instructions of an object as the suite writes it: one section of code, and nothing to relocate."""
+    code = next((s.data for s in read_elf(data, path).sections if s.flags & _EXECUTABLE and s.data), None)
+    if code is None:
+        raise FormatError("has no section of code", path=path)
+    return code
+
+
+def read_program(data: bytes, path: str, helpers: Collection[int] = ()) -> Prepared:
+    """Bytecode as a program. Raises FormatError for what is no whole program.
+
+    A call of a function of the runtime that is among `helpers` (behind `_RUNTIME`) is a call of that helper.
+    """
     if not data or len(data) % 8:
         raise FormatError(f"{len(data)} bytes are no whole number of instructions (8 bytes each)", path=path)
-    insns = tuple(decode(data))
+    insns = tuple(_runtime_call(insn, helpers) for insn in decode(data))
     slots = by_slot(insns)
     starts = _functions(slots)
     for slot, insn in enumerate(slots):
@@ -120,6 +140,12 @@ def read_program(data: bytes, path: str) -> Prepared:
             if why:
                 raise FormatError(why, path=path, where=f"insn {slot}")
     return Prepared(insns, int(ProgType.UNSPEC), name=Path(path).stem)
+
+
+def _runtime_call(insn: Insn, helpers: Collection[int]) -> Insn:
+    if insn.opcode == CALL and insn.src == CallSrc.KFUNC_CALL and _RUNTIME + insn.imm in helpers:
+        return replace(insn, src=int(CallSrc.HELPER), imm=_RUNTIME + insn.imm)
+    return insn
 
 
 def _wrong(slot: int, insn: Insn, slots: list[Insn | None]) -> str:
@@ -220,8 +246,16 @@ def _same(space: _Space, a: int, b: int, c: int, d: int, e: int) -> int:
     return a
 
 
-# The helpers that the suite's programs call, by number.
-_HELPERS: Mapping[int, Helper] = {0: _gather, 1: _memfrob, 2: _nothing, 3: _root, 4: _compare, _UNWIND: _same}
+# What the suite's programs call, by number. Of its function of the runtime it only says that it gives 0.
+_HELPERS: Mapping[int, Helper] = {
+    0: _gather,
+    1: _memfrob,
+    2: _nothing,
+    3: _root,
+    4: _compare,
+    _UNWIND: _same,
+    _RUNTIME + 42: _nothing,
+}
 
 
 def _bind(helpers: Mapping[int, Helper], space: _Space) -> dict[int, Callable[[int, int, int, int, int], int]]:

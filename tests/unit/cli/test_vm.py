@@ -16,6 +16,7 @@ from fuzz.programs import make_bare, make_wild
 from fuzz.shapes import Made
 
 from ebpf.cli.vm import _ENGINES, _HELPERS, _run_unchecked, read_program
+from ebpf.elf.write import Out, OutSymbol, write_elf
 from ebpf.errors import EbpfError
 from ebpf.isa import Insn, asm, encode
 
@@ -194,18 +195,58 @@ def test_unchecked_programs_give_the_same_and_their_endless_loops_end() -> None:
             _run_unchecked(read_program(encode(asm(text)), "x"), bytes(8), {}, 1000)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_plug_in_speaks_the_suites_protocol(engine: str) -> None:
-    def plug_in(code: bytes, *words: str) -> subprocess.CompletedProcess[str]:
-        given_code = "".join(f"{byte:02x}  " for byte in code) + "\n"
-        return subprocess.run(
-            [*EBPF, "conformance", "--engine", engine, *words], input=given_code, capture_output=True, text=True, check=False
-        )
+def as_the_runner_writes(data: bytes) -> str:
+    return "".join(f"{byte:02x}  " for byte in data)
 
-    good = plug_in(encode(asm("r0 = *(u16 *)(r1 + 1)\nexit")), "aa  bb  cc  ", "")
+
+def plug_in(code: bytes, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*EBPF, "conformance", *words], input=as_the_runner_writes(code) + "\n", capture_output=True, text=True, check=False
+    )
+
+
+#: What the suite's runner puts on a plug-in's command line: memory first, if there is any, then the options, split at each space.
+COMMAND_LINES = [
+    ["--engine", "{}"],
+    ["--engine={}"],
+    ["", "--engine", "{}"],
+    ["--engine", "{}", ""],
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
+def test_the_plug_in_speaks_the_suites_protocol(engine: str, words: list[str]) -> None:
+    words = [word.format(engine) for word in words]
+    good = plug_in(encode(asm("r0 = *(u16 *)(r1 + 1)\nexit")), as_the_runner_writes(b"\xaa\xbb\xcc"), *words)
     assert (good.stdout, good.stderr, good.returncode) == ("ccbb\n", "", 0)
-    bad = plug_in(encode([Insn(0x85, src=2, imm=42), Insn(0x95)]), "", "")
+    without = plug_in(encode(asm("r0 = r2\nr0 -= 1\nexit")), *words)
+    assert (without.stdout, without.stderr, without.returncode) == ("ffffffffffffffff\n", "", 0)
+    bad = plug_in(encode([Insn(0x85, src=2, imm=41), Insn(0x95)]), *words)
     assert (bad.stdout, bad.returncode, bad.stderr.count("\n")) == ("", 1, 1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_plug_in_runs_an_object_of_the_suite(engine: str) -> None:
+    """Its section of code has local calls that nothing relocates."""
+    code = encode([Insn(0x85, src=1, imm=1), *asm("exit"), *asm("r0 = *(u8 *)(r1 + 2)\nexit")])
+    symbol = OutSymbol("main", 0, len(code), 2, 1, 1)
+    whole = write_elf({".text": Out(1, 6, 4, bytearray(code), len(code))}, [symbol], b"", b"")
+    good = plug_in(whole, as_the_runner_writes(b"\1\2\3"), "--engine", engine, "--elf")
+    assert (good.stdout, good.stderr, good.returncode) == ("3\n", "", 0)
+    for wrong, why in ((code, "is not an ELF object"), (write_elf({}, [], b"", b""), "has no section of code")):
+        bad = plug_in(wrong, "--elf")
+        assert (bad.stdout, bad.returncode) == ("", 1)
+        assert why in bad.stderr
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_suites_call_of_the_runtime_gives_0(engine: str) -> None:
+    """Its runner takes no error from a program whose error section is empty: it wants the result."""
+    good = plug_in(encode([*asm("r0 = 7"), Insn(0x85, src=2, imm=42), Insn(0x95)]), "--engine", engine)
+    assert (good.stdout, good.stderr, good.returncode) == ("0\n", "", 0)
+    bad = plug_in(encode([Insn(0x85, src=2, off=1, imm=42), Insn(0x95)]), "--engine", engine)
+    assert (bad.stdout, bad.returncode) == ("", 1)
 
 
 def test_a_file_is_run(tmp_path: Path) -> None:
