@@ -254,3 +254,18 @@ def test_without_the_kernels_types_nothing_is_said_of_its_objects() -> None:
     verdict = verify(code, rules=RULES["6.12"])
     assert not verdict.accepted
     assert verdict.unknown == "kernel objects without the types of Linux 6.12"
+
+
+@pytest.mark.parametrize(
+    ("last", "says"), [("r0 = 1", ""), ("r1 = 1; bpf_throw", "bpf_throw kfunc (insn 6) cannot be called from callback subprog 1")]
+)
+def test_what_is_run_on_an_exception_throws_none(last: str, says: str) -> None:
+    build = Builder()
+    number = build.integer("unsigned long long", 8)
+    proto = build.func_proto(number, [("cookie", number)])
+    main, handle = build.func("f", build.func_proto(number, []), linkage=0), build.func("handle", proto, linkage=1)
+    build.tag("exception_callback:handle", main)
+    text = f"r1 = 0; bpf_throw; r0 = 0; exit; r0 = 0; {last}; r0 = 0; exit".replace("bpf_throw", f"call kfunc#{FUNCTIONS['bpf_throw']}")
+    insns = asm(text.replace("; ", "\n"))
+    code = Code(insns, int(ProgType.SCHED_CLS), kernel_btf=KERNEL, btf=build.build(), functions=((0, main), (4, handle)))
+    assert verify(code, rules=RULES["6.18"]).says.split("\n")[-1] == says

@@ -21,6 +21,8 @@ PROGRAMS = {
     "a function that is refused": "r1 = 7; call pc+2; r0 = 0; exit; r0 = r7; exit",
     "proved twice": "call 7; r6 = 0; if r0 == 1 goto +1; r6 = 0; r0 = r6; r1 = r6; r2 = r6; r3 = r6; exit",
     "refused behind a branch": "call 7; if r0 == 1 goto +2; r0 = 0; exit; r0 = *(u64 *)(r0 + 0); exit",
+    # A path that a first call is still on keeps no state of the next call from being remembered.
+    "a function of many callers": "call 7; if r0 > 5 goto third; r1 = -1; call f; r1 = -2; call f; third:; r1 = -3; call f; r1 = -4; call f; r0 = 0; exit; f:; r2 = r10; r2 += r1; r3 = 0; r4 = 0; r0 = 0; r3 += 1; r4 += 1; if r3 != 1 goto +0; if r4 != 1 goto +0; *(u8 *)(r2 - 8) = 0; r0 = 0; exit",
     "what cannot be": "r0 = 5; if r0 == 5 goto +1; r0 = r9; r0 = 1; exit",
 }  # fmt: skip
 

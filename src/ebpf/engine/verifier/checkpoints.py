@@ -19,7 +19,7 @@ _INSNS_IN_LOOP: Final = 100
 
 
 class Checkpoints:
-    """The remembered states by slot. `jumps` and `processed` count what was walked, `made` the states, `kept` the most at once."""
+    """The remembered states, by slot and caller. `jumps`, `processed` count what was walked, `made` the states, `kept` the most at once."""
 
     def __init__(self, env: Env, log: Log) -> None:
         self.env = env
@@ -39,11 +39,14 @@ class Checkpoints:
         forced = slot in self.env.structure.forced
         jumps, insns = self.jumps - self._jumps_then, processed - self._processed_then
         add = forced or (jumps >= _JUMPS and insns >= _INSNS)
-        points = self.at.get(slot)
+        place = self._place(slot, state)
+        points = self.at.get(place)
         if points:
             dropped: list[Checkpoint] = []
             masks: list[int] = []
             for point in points:
+                if point.slot != slot:
+                    continue
                 if point.branches:
                     hit = self._loops(slot, point, state)
                     if not hit and not forced and jumps < _JUMPS_IN_LOOP and insns < _INSNS_IN_LOOP:
@@ -59,7 +62,7 @@ class Checkpoints:
                 if hit:
                     point.hits += 1
                     self._learn_from(point, state)
-                    self._drop(slot, dropped)
+                    self._drop(place, dropped)
                     return True
                 if add:
                     point.misses += 1
@@ -67,17 +70,21 @@ class Checkpoints:
                 if point.misses > point.hits * n + n:
                     dropped.append(point)
             self.most = max(self.most, len(points))
-            self._drop(slot, dropped)
+            self._drop(place, dropped)
         if add:
-            self._remember(slot, state, processed)
+            self._remember(slot, place, state, processed)
         return False
 
-    def _drop(self, slot: int, points: list[Checkpoint]) -> None:
+    def _place(self, slot: int, state: State) -> int:
+        """Where states of a slot are: as in Linux, those of another caller do not count as looked at in vain."""
+        return (slot ^ state.frames[-1].back & 0xFFFFFFFF) % len(self.env.structure.slots)
+
+    def _drop(self, place: int, points: list[Checkpoint]) -> None:
         """Forget states that are not worth keeping: what is forgotten is walked again."""
         if points:
             # One that a path still goes on from stays where Linux counts it.
             self._kept -= sum(not point.branches for point in points)
-            self.at[slot] = [point for point in self.at[slot] if point not in points]
+            self.at[place] = [point for point in self.at[place] if point not in points]
 
     def _live(self, slot: int, state: State) -> list[int]:
         """Per frame, a bit for each register that is still read."""
@@ -115,13 +122,13 @@ class Checkpoints:
             )
         return False
 
-    def _remember(self, slot: int, state: State, processed: int) -> None:
+    def _remember(self, slot: int, place: int, state: State, processed: int) -> None:
         self._jumps_then, self._processed_then = self.jumps, processed
         new = Checkpoint(slot, state.copy(), state.parent)
         self.made += 1
         self._kept += 1
         self.kept = max(self.kept, self._kept)
-        self.at.setdefault(slot, []).insert(0, new)
+        self.at.setdefault(place, []).insert(0, new)
         state.parent = new
         state.depth += 1
         for frame in state.frames:

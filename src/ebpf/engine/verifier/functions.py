@@ -403,9 +403,9 @@ def check_depth(env: Env, tail_calls: bool) -> None:
 
 
 def _check_throws(env: Env, chain: tuple[int, ...]) -> None:
-    """Check that nothing is thrown out of a function that a helper runs. Raises Refusal."""
+    """Check that nothing is thrown out of a function that a helper or an exception runs. Raises Refusal."""
     structure = env.structure
-    if not any(start in structure.called_back for start in chain):
+    if not any(start in structure.called_back or start == env.on_exception for start in chain):
         return
     for slot in range(chain[-1], structure.ends[chain[-1]]):
         insn = structure.slots[slot]
@@ -413,7 +413,7 @@ def _check_throws(env: Env, chain: tuple[int, ...]) -> None:
             raise Refusal(
                 "control-flow",
                 f"bpf_throw kfunc (insn {slot}) cannot be called from callback subprog {number_of(env, chain[-1])}",
-                "an exception is thrown out of a function that a helper runs",
+                "an exception is thrown out of a function that a helper runs, or an exception",
                 slot,
             )
 
