@@ -162,3 +162,23 @@ SEC("raw_tp/x") int BPF_PROG2(f, char, a, short, b, int, c, long, d, struct s2, 
 
 //// printk12
 SEC("kprobe/x") int f(void *ctx) { bpf_printk("%d %d %d %d %d %d %d %d %d %d %d %d", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12); return 0; }
+
+//// place
+SEC("raw_tp/x") int f(struct inner **ctx) { struct task_struct *t = container_of(ctx, struct task_struct, in);
+    return offsetof(struct task_struct, parent) + offsetof(struct inner, name) + bpf_core_read(&t, 8, t); }
+
+//// arrows10
+struct step { struct step *n; int v; };
+SEC("raw_tp/x") int f(struct step **ctx) { return BPF_CORE_READ(ctx[0], n, n, n, n, n, n, n, n, v); }
+
+//// likely
+SEC("raw_tp/x") int f(long *ctx) { return likely(ctx[0]) ? 1 : unlikely(ctx[1]) ? 2 : 3; }
+
+//// stream
+extern int bpf_stream_vprintk(int stream_id, const char *fmt__str, const void *args, __u32 len__sz) __weak __ksym;
+SEC("raw_tp/x") int f(long *ctx) { return bpf_stream_printk(1, "%ld %d", ctx[0], 2); }
+
+//// usdt_size
+#include <stdbool.h>
+#include <bpf/usdt.bpf.h>
+SEC("usdt") int f(struct pt_regs *ctx) { return bpf_usdt_arg_size(ctx, 1); }

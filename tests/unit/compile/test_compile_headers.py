@@ -21,7 +21,8 @@ BEFORE, *_REST = (Path(__file__).parent / "macros.c").read_text().split("\n//// 
 CASES = {name: text for name, _, text in (part.partition("\n") for part in _REST)}
 # A defined zero first; words loaded in another order; what libbpf 1.1 lacks, or finds out at load (whether system calls have wrappers);
 # ours reads registers by the layout of linux/ptrace.h, libbpf's asks for a relocation that no kernel can satisfy ("rdi").
-OTHER_CODE = {"bits2", "bits_written", "prog2", "pairs12", "loops", "ksyscall", "syscall_regs", "uprobe", "kfuncs", "probe_read", "usdt"}
+OTHER_CODE = {"bits2", "bits_written", "prog2", "pairs12", "loops", "ksyscall", "syscall_regs", "uprobe", "kfuncs", "probe_read"}
+OTHER_CODE |= {"usdt", "usdt_size", "likely", "stream"}
 
 
 def test_the_helpers_header_is_what_the_generator_writes() -> None:
@@ -38,6 +39,25 @@ def test_what_the_macros_give_compiles_without_a_warning(case: str) -> None:
     compiled = compile_c("a.c", text=BEFORE + CASES[case], flags=["-Wall", "-Werror"])
     programs = read_object(compiled.object).programs
     assert programs["f"].insns[-8:] == bytes.fromhex("9500000000000000") or case == "weak"
+
+
+def test_functions_that_are_to_be_inlined_are_although_linux_stddef_h_only_asks() -> None:
+    """They may take more arguments than a call can."""
+    text = """#include <linux/stddef.h>
+    #include <linux/bpf.h>
+    #include <bpf/bpf_helpers.h>
+    static __always_inline int many(long *a, long b, long c, long d, long e, long g) { return a[b] + a[c] + a[d] + a[e] + a[g]; }
+    SEC("raw_tp/x") int f(long *ctx) { return many(ctx, 0, 1, 2, 3, 4) + many(ctx, 4, 3, 2, 1, 0); }"""
+    assert [b"\x85" in program.insns[::8] for program in read_object(compile_c("a.c", text=text).object).programs.values()] == [False]
+
+
+def test_a_place_in_a_structure_of_the_kernel_is_found_out_at_load() -> None:
+    spec = read_object(compile_c("a.c", text="#include <stddef.h>\n" + BEFORE + CASES["place"]).object)
+    assert spec.btf is not None
+    assert [(spec.btf.name(relo.type_id), relo.access) for relo in spec.programs["f"].core_relocs] == [
+        ("task_struct", "0:2"),
+        ("task_struct", "0:1"),
+    ]
 
 
 def test_what_programs_include_of_the_c_library_has_a_meaning_without_one() -> None:

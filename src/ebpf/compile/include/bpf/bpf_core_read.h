@@ -100,6 +100,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define ___bpf_last7(a, b, c, d, e, f, g) g
 #define ___bpf_last8(a, b, c, d, e, f, g, h) h
 #define ___bpf_last9(a, b, c, d, e, f, g, h, i) i
+#define ___bpf_last10(a, b, c, d, e, f, g, h, i, j) j
 #define ___bpf_last(args...) ___bpf_concat(___bpf_last, ___bpf_narg(args))(args)
 
 #define ___bpf_but2(a, b) a
@@ -110,6 +111,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define ___bpf_but7(a, b, c, d, e, f, g) a, b, c, d, e, f
 #define ___bpf_but8(a, b, c, d, e, f, g, h) a, b, c, d, e, f, g
 #define ___bpf_but9(a, b, c, d, e, f, g, h, i) a, b, c, d, e, f, g, h
+#define ___bpf_but10(a, b, c, d, e, f, g, h, i, j) a, b, c, d, e, f, g, h, i
 #define ___bpf_but_last(args...) ___bpf_concat(___bpf_but, ___bpf_narg(args))(args)
 
 #define ___bpf_arrow2(a, b) a->b
@@ -120,8 +122,14 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define ___bpf_arrow7(a, b, c, d, e, f, g) a->b->c->d->e->f->g
 #define ___bpf_arrow8(a, b, c, d, e, f, g, h) a->b->c->d->e->f->g->h
 #define ___bpf_arrow9(a, b, c, d, e, f, g, h, i) a->b->c->d->e->f->g->h->i
+#define ___bpf_arrow10(a, b, c, d, e, f, g, h, i, j) a->b->c->d->e->f->g->h->i->j
 #define ___bpf_arrow(args...) ___bpf_concat(___bpf_arrow, ___bpf_narg(args))(args)
+/* Without const and volatile, where clang can say so: values are read into variables of it. */
+#if __clang_major__ >= 19
+#define ___bpf_type_of(args...) __typeof_unqual__(___bpf_arrow(args))
+#else
 #define ___bpf_type_of(args...) typeof(___bpf_arrow(args))
+#endif
 
 /* Follow all arrows but the last into the pointer __t, then read the last member with `last`. */
 #define ___bpf_into(mid, src, a) (void)mid(&__t, sizeof(__t), &((typeof(src))(src))->a)
@@ -136,6 +144,8 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
     ___bpf_hops6(mid, s, a, b, c, d, e); ___bpf_hop(mid, s, a, b, c, d, e, f)
 #define ___bpf_hops8(mid, s, a, b, c, d, e, f, g) \
     ___bpf_hops7(mid, s, a, b, c, d, e, f); ___bpf_hop(mid, s, a, b, c, d, e, f, g)
+#define ___bpf_hops9(mid, s, a, b, c, d, e, f, g, h) \
+    ___bpf_hops8(mid, s, a, b, c, d, e, f, g); ___bpf_hop(mid, s, a, b, c, d, e, f, g, h)
 #define ___bpf_hops(mid, args...) ___bpf_concat(___bpf_hops, ___bpf_narg(args))(mid, args)
 
 /* The cast is for members that are volatile: what they are read into is so too. */
@@ -170,10 +180,6 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define BPF_PROBE_READ_USER_STR_INTO(dst, src, a, args...) \
     ___bpf_core_read_into(bpf_probe_read_user_str, bpf_probe_read_user, dst, sizeof(*(dst)), src, a, ##args)
 
-/* What is read may be a const member: clang 21 warns of the variable that it is read into. */
-#if __has_warning("-Wdefault-const-init-var-unsafe")
-#pragma clang diagnostic ignored "-Wdefault-const-init-var-unsafe"
-#endif
 #define ___bpf_value(into, src, a, args...)                                                        \
     ({                                                                                             \
         ___bpf_type_of((src), a, ##args) __r;                                                      \

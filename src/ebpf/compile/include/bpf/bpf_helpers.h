@@ -14,9 +14,9 @@
 
 #define SEC(name) __attribute__((section(name), used))
 
-#ifndef __always_inline
+/* Not the kernel's own (linux/stddef.h), which only asks for it. */
+#undef __always_inline
 #define __always_inline inline __attribute__((always_inline))
-#endif
 #ifndef __noinline
 #define __noinline __attribute__((noinline))
 #endif
@@ -44,16 +44,21 @@
 #ifndef KERNEL_VERSION
 #define KERNEL_VERSION(major, minor, patch) (((major) << 16) + ((minor) << 8) + ((patch) > 255 ? 255 : (patch)))
 #endif
-#ifndef offsetof
-#define offsetof(type, member) __builtin_offsetof(type, member)
+#ifndef likely
+#define likely(x) (__builtin_expect(!!(x), 1))
 #endif
-#ifndef container_of
+#ifndef unlikely
+#define unlikely(x) (__builtin_expect(!!(x), 0))
+#endif
+/* Not clang's own (stddef.h): of a kernel structure the offset is found out at load, and __builtin_offsetof is a number already. */
+#undef offsetof
+#define offsetof(type, member) ((unsigned long)&((type *)0)->member)
+#undef container_of
 #define container_of(pointer, type, member)                         \
     ({                                                              \
         void *__inside = (void *)(pointer);                         \
         (type *)(__inside - offsetof(type, member));                \
     })
-#endif
 
 /* Keep the compiler from moving or merging what stands on either side. */
 #ifndef barrier
@@ -141,6 +146,15 @@ enum libbpf_tristate { TRI_NO = 0, TRI_YES = 1, TRI_MODULE = 2 };
         unsigned long long ___param[___bpf_narg(args)];                                            \
         ___bpf_fill(___param, args);                                                               \
         bpf_trace_vprintk(___fmt, sizeof(___fmt), ___param, sizeof(___param));                     \
+    })
+
+/* Into a stream of the program's own, where vmlinux.h declares the kernel's function. */
+#define bpf_stream_printk(stream_id, fmt, args...)                                                 \
+    ({                                                                                             \
+        static const char ___fmt[] = fmt;                                                          \
+        unsigned long long ___param[___bpf_narg(args)];                                            \
+        ___bpf_fill(___param, args);                                                               \
+        bpf_stream_vprintk(stream_id, ___fmt, ___param, sizeof(___param));                         \
     })
 
 #define ___bpf_pick_printk(...)                                                                    \

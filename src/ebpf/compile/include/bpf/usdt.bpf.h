@@ -137,12 +137,10 @@ __weak __hidden long bpf_usdt_cookie(struct pt_regs *ctx)
     return spec ? spec->usdt_cookie : 0;
 }
 
-/* The size of the argument in bytes, negative if it is signed. */
-__weak __hidden int bpf_usdt_arg_size(struct pt_regs *ctx, __u64 arg_num)
+/* The size of argument number `arg_num` in bytes, or an error. */
+static __always_inline int bpf_usdt_arg_size(struct pt_regs *ctx, __u64 arg_num)
 {
     struct __bpf_usdt_spec *spec = ___bpf_usdt_row(ctx);
-    struct __bpf_usdt_arg_spec *arg;
-    int size;
 
     if (!spec)
         return -ESRCH;
@@ -151,9 +149,7 @@ __weak __hidden int bpf_usdt_arg_size(struct pt_regs *ctx, __u64 arg_num)
     barrier_var(arg_num);
     if (arg_num >= spec->arg_cnt)
         return -ENOENT;
-    arg = &spec->args[arg_num];
-    size = (64 - arg->arg_bitshift) / 8;
-    return arg->arg_signed ? -size : size;
+    return (unsigned int)(64 - spec->args[arg_num].arg_bitshift) / 8;
 }
 
 /* BPF_USDT(name, args...): a program whose parameters are the probe's arguments. */
