@@ -16,6 +16,7 @@ MAKERS: Final[dict[str, Callable[[], Iterable[Case]]]] = {
     "verifier-6.12": lambda: objects.cases("verifier-6.12", "6.12", lambda name: name.startswith("verifier_")),
     "progs-6.12": lambda: objects.cases("progs-6.12", "6.12", lambda name: not name.startswith("verifier_")),
     "progs-6.1": lambda: objects.cases("progs-6.1", "6.1", lambda name: True),
+    "newer": lambda: objects.newer("newer", "6.12"),
     "project": corpus.project,
     "xdp-tools": corpus.xdp_tools,
     "embedded": corpus.embedded_programs,

@@ -21,13 +21,22 @@ _FLAGS = {"test_l4lb_noinline": ["-fno-inline"], "test_xdp_noinline": ["-fno-inl
 
 def cases(name: str, release: str, wanted: Callable[[str], bool]) -> Iterator[Case]:
     """The programs of those progs/*.c of a release whose name is wanted."""
-    tests = selftests(release)
-    build = cache() / "build" / release / "progs"
-    build.mkdir(parents=True, exist_ok=True)
-    _headers(release, tests, build.parent)
-    sources = [each for each in sorted((tests / "progs").glob("*.c")) if wanted(each.name)]
+    yield from _compiled(name, release, [each for each in (selftests(release) / "progs").glob("*.c") if wanted(each.name)], release)
+
+
+def newer(name: str, release: str) -> Iterator[Case]:
+    """The programs of src/newer/progs/*.c of the cache, if somebody put newer selftests there; the headers are a release's."""
+    yield from _compiled(name, release, (cache() / "src/newer/progs").glob("*.c"), "newer")
+
+
+def _compiled(name: str, release: str, files: Iterable[Path], folder: str) -> Iterator[Case]:
+    tests, sources = selftests(release), sorted(files)
+    headers, build = cache() / "build" / release, cache() / "build" / folder / "progs"
+    for each in (headers, build):
+        each.mkdir(parents=True, exist_ok=True)
+    _headers(tests, headers)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: _compile(source, tests, build), sources))
+        objects = list(pool.map(lambda source: _compile(source, tests, headers, build), sources))
     yield from recorded(name, zip((each.name for each in sources), objects, strict=True))
 
 
@@ -43,7 +52,7 @@ def recorded(name: str, objects: Iterable[tuple[str, Path | None]]) -> Iterator[
             yield from cases_of(kernel, name, file, path)
 
 
-def _headers(release: str, tests: Path, build: Path) -> None:
+def _headers(tests: Path, build: Path) -> None:
     top = tests.parents[3]
     defs, types = build / "bpf_helper_defs.h", build / "vmlinux.h"
     if not defs.exists():
@@ -54,18 +63,19 @@ def _headers(release: str, tests: Path, build: Path) -> None:
         types.write_bytes(subprocess.run(dump, check=True, capture_output=True).stdout)
 
 
-def _compile(source: Path, tests: Path, build: Path) -> Path | None:
+def _compile(source: Path, tests: Path, headers: Path, build: Path) -> Path | None:
     out = build / (source.stem + ".o")
-    if not out.exists():
+    if not out.exists() or out.stat().st_mtime < source.stat().st_mtime:
         clang = find_clang()
         tools = tests.parents[2]
         command = [
             *(*clang.command, "-target", "bpfel-freestanding", "-mcpu=v3", "-g", "-O2", "-w", "-c", *_FLAGS.get(source.stem, ())),
-            *("-D__TARGET_ARCH_x86", "-DENABLE_ATOMICS_TESTS", f"-I{build.parent}", f"-I{tests}", f"-I{tools / 'lib'}"),
+            *("-D__TARGET_ARCH_x86", "-DENABLE_ATOMICS_TESTS", f"-I{headers}", f"-I{tests}", f"-I{tools / 'lib'}"),
             *(f"-I{tools / 'include/uapi'}", *clang.isystem, *_LIBC, str(source), "-o", str(out)),
         ]
         said = subprocess.run(command, capture_output=True, text=True, check=False)
         if said.returncode:
+            out.unlink(missing_ok=True)
             (build / (source.stem + ".err")).write_text(said.stderr)
             return None
     return out
