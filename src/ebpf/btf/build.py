@@ -48,9 +48,9 @@ class Builder:
         """An enum of (name, value) enumerators, 4 bytes large."""
         return self._add(Kind.ENUM, name, 4, b"".join(struct.pack("<II", self.string(n), v) for n, v in values), len(values))
 
-    def tag(self, name: str, of: int) -> int:
-        """A tag on a declaration."""
-        return self._add(Kind.DECL_TAG, name, of, struct.pack("<i", -1))
+    def tag(self, name: str, of: int, part: int = -1) -> int:
+        """A tag on a declaration, or on one of its members or parameters."""
+        return self._add(Kind.DECL_TAG, name, of, struct.pack("<i", part))
 
     def typedef(self, name: str, of: int) -> int:
         """A typedef."""

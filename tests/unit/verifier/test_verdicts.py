@@ -92,6 +92,13 @@ ROWS = [
         "MAP; if r0 == 0 goto +1; r10 = load_acquire((u64 *)(r0 + 8)); r0 = 0; exit",
         "cannot be written",
     ),
+    Row("an ordered load from the context", "r0 = load_acquire((u32 *)(r1 + 0)); exit", "cannot be read"),
+    Row("an ordered store into the context", "r0 = 0; store_release((u32 *)(r1 + 0), r0); exit", "struct xdp_md"),
+    Row(
+        "an ordered store into a packet",
+        PACKET.format(3) + "r0 = 0; store_release((u8 *)(r2 + 0), w0); exit; r0 = 0; exit",
+        "changed atomically",
+    ),
     Row(
         "a number that cannot be moves a pointer",
         "MAP; if r0 == 0 goto +7; r6 = *(u64 *)(r0 + 0); r7 = *(u64 *)(r0 + 8); r6 <<= 40; if r7 >= r6 goto +3; if r6 > 47 goto +2;"

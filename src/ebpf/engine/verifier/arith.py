@@ -44,6 +44,7 @@ from ebpf.engine.verifier.reg import (
     SCALAR,
     STACK,
     TP_BUFFER,
+    UNTRUSTED,
     Reg,
     constant,
     number,
@@ -201,6 +202,9 @@ def _pointer(env: Env, insn: Insn, op: int, base: Reg, offset: Reg, *, wide: boo
             f"r{dst} may be null here: test it before moving it",
             register=dst,
         )
+    if base.kind == MEM and base.flags & UNTRUSTED:
+        # Where in such memory it points is not followed. Linux takes a number to which it is added for a number still.
+        return ANY if swapped else base
     constant_ = not by.mask
     still = base.kind == MAP_PTR and constant_ and not by.value and op == _ADD
     if base.kind not in _MOVABLE and not (base.kind == FLOW_KEYS and constant_) and not still:

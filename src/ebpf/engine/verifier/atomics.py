@@ -57,22 +57,22 @@ def _ordered(env: Env, insn: Insn, regs: list[Reg], size: int) -> None:
         raise env.refuse("invalid-instruction", f"BPF_ATOMIC uses invalid atomic opcode {insn.imm:02x}", "this Linux has no load-acquire")
     if insn.imm == Atomic.LOAD_ACQ:
         src = env.readable(insn.src)
-        _place(env, insn.src, src)
         if insn.dst == 10:
             raise _frame_pointer(env)
         value = memory.access(env, insn.src, insn.off, size, write=False, value=None, atomic=True)
+        _place(env, insn.src, src, "loads from")
         memory.same_kind(env, src.kind)
         regs[insn.dst] = value
         return
     value = env.readable(insn.src)
     dst = env.readable(insn.dst)
-    _place(env, insn.dst, dst)
     memory.access(env, insn.dst, insn.off, size, write=True, value=value, source=insn.src, atomic=True)
+    _place(env, insn.dst, dst)
     memory.same_kind(env, dst.kind)
 
 
-def _place(env: Env, at: int, reg: Reg) -> None:
+def _place(env: Env, at: int, reg: Reg, what: str = "stores into") -> None:
     if reg.kind in _FORBIDDEN:
         raise env.refuse(
-            "read-only", f"BPF_ATOMIC stores into R{at} {reg.name} is not allowed", f"a {reg.name} cannot be changed atomically"
+            "read-only", f"BPF_ATOMIC {what} R{at} {reg.name} is not allowed", f"a {reg.name} cannot be read or changed atomically"
         )

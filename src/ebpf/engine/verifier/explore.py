@@ -249,7 +249,7 @@ class Explorer:
             signed = opcode & 0xE0 == _MEMSX
             regs = state.frames[-1].regs
             value = memory.access(env, insn.src, insn.off, size, write=False, value=None, signed=signed)
-            memory.same_kind(env, src.kind)
+            memory.same_kind(env, src.kind, load=True)
             regs[insn.dst] = value
             return slot + 1
         if kind == _STX:

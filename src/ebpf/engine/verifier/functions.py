@@ -3,7 +3,7 @@
 from typing import Final
 
 from ebpf.btf import Btf, essential
-from ebpf.btf.types import Kind, Type
+from ebpf.btf.types import COMPOSITE, Kind, Type
 from ebpf.engine.program import Code
 from ebpf.engine.verifier import dynptrs, memory
 from ebpf.engine.verifier.arguments import expected
@@ -25,9 +25,11 @@ from ebpf.engine.verifier.reg import (
     PACKET,
     PACKET_META,
     RCU,
+    RDONLY,
     SCALAR,
     STACK,
     TRUSTED,
+    UNTRUSTED,
     Reg,
 )
 from ebpf.engine.verifier.state import Frame, State
@@ -40,7 +42,7 @@ _TAIL_CALL: Final = 12
 
 
 class Parameter:
-    """What a global function takes: `kind` is scalar, ctx, mem, dynptr or object; `size` in bytes is memory's, `type_id` an object's."""
+    """What a global function takes: `kind` is scalar, ctx, mem, dynptr, object or untrusted; `size` is memory's, `type_id` an object's."""
 
     __slots__ = ("kind", "nullable", "size", "type_id")
 
@@ -132,6 +134,8 @@ def _parameter(env: Env, btf: Btf, at: int, type_id: int, tags: set[str]) -> Par
         return Parameter("ctx")
     if "trusted" in tags and "nonnull" not in tags:
         return Parameter("object", nullable="nullable" in tags, type_id=named(env, essential(inner.name)))
+    if "untrusted" in tags and env.rules.untrusted_leaves:
+        return _untrusted(env, at, tags, inner)
     if tags & {"untrusted", "arena"}:
         raise Unjudged("arguments of global functions tagged " + ", ".join(sorted(tags)), env.slot)
     if tags & {"trusted", "nullable"}:
@@ -149,6 +153,26 @@ def _parameter(env: Env, btf: Btf, at: int, type_id: int, tags: set[str]) -> Par
             f"argument {at + 1} of a global function points to something of unknown size",
         )
     return Parameter("mem", size, nullable="nonnull" not in tags)
+
+
+def _untrusted(env: Env, at: int, tags: set[str], inner: Type) -> Parameter:
+    """A pointer to anything: what is there may be read, and reads as zero where nothing is."""
+    if len(tags) > 1:
+        raise env.refuse(
+            "function-arguments",
+            f"arg#{at} untrusted cannot be combined with any other tags",
+            f"the tags of argument {at + 1} do not go together",
+        )
+    if inner.kind in (Kind.VOID, Kind.INT, Kind.ENUM, Kind.ENUM64, Kind.FLOAT):
+        return Parameter("untrusted")
+    found = kernel(env).find(essential(inner.name), Kind.STRUCT)
+    if inner.kind not in COMPOSITE or found is None:
+        raise env.refuse(
+            "function-arguments",
+            f"arg#{at} reference type('{inner.kind.name} {inner.name}') has no matches",
+            f"argument {at + 1} must be a struct of the kernel's, or memory",
+        )
+    return Parameter("untrusted", type_id=found.id)
 
 
 def _size(btf: Btf, row: Type) -> int | None:
@@ -266,6 +290,8 @@ def call_global(env: Env, target: int) -> int:
 def _passes(env: Env, place: int, parameter: Parameter) -> None:
     at = place + 1
     reg = env.readable(at)
+    if parameter.kind == "untrusted":
+        return
     if parameter.kind == "scalar":
         if reg.kind != SCALAR:
             raise env.refuse("function-arguments", f"R{at} is not a scalar", f"argument {at} must be a number")
@@ -326,6 +352,10 @@ def enter_global(env: Env, start: int) -> State:
             regs[place + 1] = Reg(CTX)
         elif parameter.kind == "dynptr":
             regs[place + 1] = Reg(DYNPTR, id=env.new_id())
+        elif parameter.kind == "untrusted" and parameter.type_id:
+            regs[place + 1] = object_of(env, parameter.type_id, UNTRUSTED)
+        elif parameter.kind == "untrusted":
+            regs[place + 1] = Reg(MEM, flags=RDONLY | UNTRUSTED)
         elif parameter.kind == "object":
             regs[place + 1] = object_of(env, parameter.type_id, TRUSTED | (MAYBE_NULL if parameter.nullable else 0))
         elif parameter.nullable:

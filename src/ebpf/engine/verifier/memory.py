@@ -43,6 +43,8 @@ from ebpf.uapi.prog_types import WRITES_PACKETS
 MAX_OFFSET: Final = 1 << 29
 _SOCKETS: Final = frozenset((SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK))
 _SPECIAL: Final = frozenset((CTX, *_SOCKETS, BTF_ID))
+#: Loads from these may be one instruction: one that reads zero where nothing is.
+_PROBED: Final = frozenset((BTF_ID, MEM))
 _DESCRIPTIONS: Final = {
     FLOW_KEYS: "flow keys ",
     MAP_KEY: "key ",
@@ -100,7 +102,9 @@ def access(
             raise env.refuse("read-only", f"R{at} cannot write into {reg.name}", "this memory may only be read")
         if write:
             _leak(env, value, at, "mem", source)
-        if not reg.flags & UNTRUSTED:
+        if reg.flags & UNTRUSTED:
+            env.btf_loads.add(env.slot)
+        else:
             region(env, reg, at, off, size, reg.size)
     elif kind == MAP_KEY:
         if write:
@@ -165,12 +169,14 @@ def invalid(env: Env, reg: Reg, at: int) -> Exception:
     return env.refuse("not-a-pointer", says, cause, register=at)
 
 
-def same_kind(env: Env, kind: int) -> None:
+def same_kind(env: Env, kind: int, *, load: bool = False) -> None:
     """Context, socket and kernel pointers are rewritten where they are used: an instruction may not use them and others."""
     before = env.pointer_kinds.get(env.slot)
     if before is None:
         env.pointer_kinds[env.slot] = kind
     elif before != kind and (before in _SPECIAL or kind in _SPECIAL):
+        if load and env.rules.untrusted_leaves and {before, kind} <= _PROBED:
+            return
         raise env.refuse(
             "mixed-pointers",
             "same insn cannot be used with different pointers",

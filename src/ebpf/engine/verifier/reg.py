@@ -165,7 +165,7 @@ class Reg:
     def name(self) -> str:
         """Linux's name of the type."""
         text = _NAMES[self.kind]
-        for flag, prefix in _PREFIXES:
+        for flag, prefix in reversed(_PREFIXES):
             if self.flags & flag and self.kind != SCALAR:
                 text = prefix + text
         if self.flags & MAYBE_NULL:
