@@ -20,7 +20,7 @@ from ebpf.kernels import open_kernel
 from ebpf.object import Collection, Program
 from ebpf.uapi import AttachType
 from support import place, probes
-from support.lacking import need
+from support.lacking import need, raw_cookies
 
 pytestmark = pytest.mark.linux
 SOURCE = """
@@ -31,7 +31,9 @@ SOURCE = """
 char LICENSE[] SEC("license") = "GPL";
 long seen = 0, cookie = 0, sum = 0, wide = 0, pointed = 0, count = 0;
 const volatile int mine = 0;
+const volatile bool raw_cookies = false;
 #define OURS (bpf_get_current_pid_tgid() >> 32 == mine)
+#define RAW_COUNT(ctx) if (OURS) { __sync_fetch_and_add(&seen, 1); cookie = raw_cookies ? bpf_get_attach_cookie(ctx) : 0; } return 0
 #define COUNT(ctx) if (OURS) { __sync_fetch_and_add(&seen, 1); cookie = bpf_get_attach_cookie(ctx); } return 0
 SEC("tp") int on_tracepoint(void *ctx) { COUNT(ctx); }
 SEC("kprobe") int on_function(struct pt_regs *ctx) { COUNT(ctx); }
@@ -41,8 +43,8 @@ SEC("uprobe") int on_place(struct pt_regs *ctx) { COUNT(ctx); }
 SEC("uprobe.multi") int on_places(struct pt_regs *ctx) { COUNT(ctx); }
 SEC("uprobe.session") int on_both(struct pt_regs *ctx) { COUNT(ctx); }
 SEC("perf_event") int on_sample(struct bpf_perf_event_data *ctx) { COUNT(ctx); }
-SEC("raw_tp") int on_raw(struct bpf_raw_tracepoint_args *ctx) { if (ctx->args[1] != 121) return 0; COUNT(ctx); }
-SEC("tp_btf/sys_enter") int on_btf(u64 *ctx) { if (ctx[1] != 121) return 0; COUNT(ctx); }
+SEC("raw_tp") int on_raw(struct bpf_raw_tracepoint_args *ctx) { if (ctx->args[1] != 121) return 0; RAW_COUNT(ctx); }
+SEC("tp_btf/sys_enter") int on_btf(u64 *ctx) { if (ctx[1] != 121) return 0; RAW_COUNT(ctx); }
 SEC("usdt") int on_probe(struct pt_regs *ctx) {
     long a = 0, b = 0, c = 0;
     if (!OURS) return 0;
@@ -72,7 +74,8 @@ LIBC = next((line.split()[-1] for line in Path("/proc/self/maps").read_text().sp
 @pytest.fixture
 def held() -> Iterator[Collection]:
     """The programs above, each loaded when it is first needed."""
-    with open_kernel("linux") as kernel, Collection.load(read_object(OBJECT), kernel, load=False) as collection:
+    spec = read_object(OBJECT).with_variables({"raw_cookies": raw_cookies()})
+    with open_kernel("linux") as kernel, Collection.load(spec, kernel, load=False) as collection:
         yield collection
 
 
@@ -80,11 +83,16 @@ def value(held: Collection, name: str = "seen") -> int:
     return int(held.variables()[name])  # type: ignore[arg-type]
 
 
+def raw_cookie() -> int:
+    """What raw tracepoints are attached with."""
+    return 77 if raw_cookies() else 0
+
+
 #: name: program, how it is attached (with cookie 77 where the kernel has them), how often three calls of getpgid are seen.
 KINDS: dict[str, tuple[str, Callable[[Program], Link], int]] = {
     "tracepoint": ("on_tracepoint", lambda p: attach.tracepoint(p, "syscalls:sys_enter_getpgid", cookie=77), 3),
-    "raw_tracepoint": ("on_raw", lambda p: attach.raw_tracepoint(p, "sys_enter", cookie=77), 3),
-    "tp_btf": ("on_btf", lambda p: attach.trace(p, cookie=77), 3),
+    "raw_tracepoint": ("on_raw", lambda p: attach.raw_tracepoint(p, "sys_enter", cookie=raw_cookie()), 3),
+    "tp_btf": ("on_btf", lambda p: attach.trace(p, cookie=raw_cookie()), 3),
     "uprobe": ("on_place", lambda p: attach.uprobe(p, LIBC, "getpgid", cookie=77), 3),
     "uprobe-bare-name-and-pid": ("on_place", lambda p: attach.uprobe(p, "libc.so.6", "getpgid", cookie=77, pid=os.getpid()), 3),
     "uretprobe": ("on_place", lambda p: attach.uprobe(p, LIBC, "getpgid", ret=True, cookie=77), 3),
@@ -108,11 +116,27 @@ def test_a_program_sees_what_happens_until_its_link_is_closed(kind: str, held: C
             os.getpgid(0)
         assert link.info().prog_id == held.programs[name].info().id
     os.getpgid(0)
-    assert (value(held), value(held, "cookie")) == (expected, 77)
+    assert (value(held), value(held, "cookie")) == (expected, raw_cookie() if name in ("on_raw", "on_btf") else 77)
+
+
+@pytest.mark.parametrize(
+    "attach_it",
+    [
+        lambda h: attach.raw_tracepoint(h.programs["on_raw"], "sys_enter", cookie=77),
+        lambda h: attach.trace(h.programs["on_btf"], cookie=77),
+    ],
+    ids=["raw_tracepoint", "tp_btf"],
+)
+def test_a_kernel_without_cookies_for_raw_tracepoints_says_so(attach_it: Callable[[Collection], Link], held: Collection) -> None:
+    if raw_cookies():
+        pytest.skip("this kernel has cookies for raw tracepoints: a program that asks for its own was loaded")
+    with pytest.raises(NotSupportedError, match=r"a cookie: this kernel has none for .* \(Linux 6\.10\)"):
+        attach_it(held)
 
 
 @pytest.mark.skipif(not LIBC, reason="this process has no libc.so of which a function could be traced")
 def test_a_pattern_hooks_all_functions_of_that_name(held: Collection) -> None:
+    need("uprobe.multi")
     with attach.uprobe_multi(held.programs["on_places"], LIBC, "getpg?d") as link:
         assert link.info().detail["func_cnt"] == 1
         os.getpgid(0)

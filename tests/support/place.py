@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ebpf.sys.rtnetlink import ACK, CREATE, EXCL, NESTED, attribute, exchange, request
+
 _NEWNET = 0x40000000
+#: Of rtnetlink: a new interface, its name, its kind, the kind's own settings, and of netkit's the other end.
+_NEWLINK, _NAME, _LINKINFO, _KIND, _DATA, _NETKIT_PEER = 16, 3, 18, 1, 2, 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -29,11 +33,26 @@ def network() -> Iterator[None]:
             "link set v0 up",
             "link set v1 up",
         ):
-            subprocess.run(["ip", *words.split()], check=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
+            _ip(words)
         yield
     finally:
         _check(_LIBC.setns(home, _NEWNET))
         os.close(home)
+
+
+def netkit(primary: str, peer: str) -> None:
+    """A pair of netkit devices, which are up, in this network namespace; it goes with it."""
+    info = attribute(_KIND, b"netkit\0") + attribute(
+        _DATA | NESTED, attribute(_NETKIT_PEER | NESTED, bytes(16) + attribute(_NAME, peer.encode() + b"\0"))
+    )
+    body = bytes(16) + attribute(_NAME, primary.encode() + b"\0") + attribute(_LINKINFO | NESTED, info)
+    exchange(request(_NEWLINK, CREATE | EXCL | ACK, body), dump=False)
+    for name in (primary, peer):
+        _ip(f"link set {name} up")
+
+
+def _ip(words: str) -> None:
+    subprocess.run(["ip", *words.split()], check=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
 
 
 def cgroup_mount() -> str:

@@ -35,11 +35,11 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A way of attaching: how to try it, the kernel option it needs, and what works instead."""
+    """A way of attaching: how to try it, the first Linux and the kernel option that it needs, and what works instead."""
 
     name: str
     tries: "Callable[[_Trial], None]"
-    option: str = ""
+    needs: str = ""
     instead: str = ""
 
 
@@ -179,31 +179,39 @@ _ROWS = (
     _Row("raw_tp", _raw, "CONFIG_BPF_EVENTS", "tracepoint"),
     _Row("tp_btf", _tp_btf, "CONFIG_DEBUG_INFO_BTF", "raw_tp"),
     _Row("kprobe", lambda t: t.event(Kprobe(t.kernel.syscall_function("getpgid"))), "CONFIG_KPROBE_EVENTS", _KPROBE_INSTEAD),
-    _Row("kprobe.multi", _multi(_A.TRACE_KPROBE_MULTI), "CONFIG_FPROBE", "a kprobe for each function"),
-    _Row("kprobe.session", _multi(_A.TRACE_KPROBE_SESSION), "CONFIG_FPROBE", "a kprobe and a kretprobe"),
-    _Row("fentry", _traced(_T.TRACING, _A.TRACE_FENTRY, "bpf_fentry_test1"), "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS", "kprobe, tp_btf"),
-    _Row("fexit", _traced(_T.TRACING, _A.TRACE_FEXIT, "bpf_fentry_test1"), "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS", "kretprobe"),
-    _Row("fmod_ret", _traced(_T.TRACING, _A.MODIFY_RETURN, "bpf_modify_return_test"), "CONFIG_FUNCTION_ERROR_INJECTION", ""),
-    _Row("lsm", _traced(_T.LSM, _A.LSM_MAC, "bpf_lsm_file_open"), "CONFIG_BPF_LSM", "seccomp, or cgroup programs"),
+    _Row("kprobe.multi", _multi(_A.TRACE_KPROBE_MULTI), "Linux 5.18, CONFIG_FPROBE", "a kprobe for each function"),
+    _Row("kprobe.session", _multi(_A.TRACE_KPROBE_SESSION), "Linux 6.10, CONFIG_FPROBE", "a kprobe and a kretprobe"),
+    _Row(
+        "fentry",
+        _traced(_T.TRACING, _A.TRACE_FENTRY, "bpf_fentry_test1"),
+        "Linux 5.5, CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
+        "kprobe, tp_btf",
+    ),
+    _Row(
+        "fexit", _traced(_T.TRACING, _A.TRACE_FEXIT, "bpf_fentry_test1"), "Linux 5.5, CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS", "kretprobe"
+    ),
+    _Row("fmod_ret", _traced(_T.TRACING, _A.MODIFY_RETURN, "bpf_modify_return_test"), "Linux 5.7, CONFIG_FUNCTION_ERROR_INJECTION", ""),
+    _Row("lsm", _traced(_T.LSM, _A.LSM_MAC, "bpf_lsm_file_open"), "Linux 5.7, CONFIG_BPF_LSM", "seccomp, or cgroup programs"),
     _Row("uprobe", _uprobe, "CONFIG_UPROBE_EVENTS", ""),
-    _Row("uprobe.multi", _uprobe_multi(_A.TRACE_UPROBE_MULTI), "CONFIG_UPROBES", "a uprobe for each function"),
-    _Row("uprobe.session", _uprobe_multi(_A.TRACE_UPROBE_SESSION), "CONFIG_UPROBES", "a uprobe and a uretprobe"),
+    _Row("uprobe.multi", _uprobe_multi(_A.TRACE_UPROBE_MULTI), "Linux 6.6, CONFIG_UPROBES", "a uprobe for each function"),
+    _Row("uprobe.session", _uprobe_multi(_A.TRACE_UPROBE_SESSION), "Linux 6.13, CONFIG_UPROBES", "a uprobe and a uretprobe"),
     _Row("perf_event (clock)", _counter(1, 0), "CONFIG_PERF_EVENTS", ""),
     _Row("perf_event (cycles)", _counter(0, 0), "", "cpu-clock: this machine offers no counters"),
     _Row("perf_event (breakpoint)", _breakpoint, "CONFIG_HAVE_HW_BREAKPOINT", "uprobe"),
-    _Row("iter", lambda t: _loaded(t, _T.TRACING, _A.TRACE_ITER, t.target("bpf_iter_task")), "CONFIG_DEBUG_INFO_BTF", "/proc"),
+    _Row("iter", lambda t: _loaded(t, _T.TRACING, _A.TRACE_ITER, t.target("bpf_iter_task")), "Linux 5.8, CONFIG_DEBUG_INFO_BTF", "/proc"),
     _Row("xdp", _of_type(_T.XDP, _A.XDP, answer=2), "CONFIG_NET", ""),
-    _Row("tcx", _nowhere(_T.SCHED_CLS, _A.TCX_INGRESS, _NO_INTERFACE, errno.ENODEV), "CONFIG_NET_XGRESS", "filters of clsact"),
-    _Row("netkit", _nowhere(_T.SCHED_CLS, _A.NETKIT_PRIMARY, _NO_INTERFACE, errno.ENODEV), "CONFIG_NETKIT", "tcx on a veth"),
-    _Row("netfilter", _netfilter, "CONFIG_NETFILTER_BPF_LINK", "tcx"),
+    _Row("tcx", _nowhere(_T.SCHED_CLS, _A.TCX_INGRESS, _NO_INTERFACE, errno.ENODEV), "Linux 6.6, CONFIG_NET_XGRESS", "filters of clsact"),
+    _Row("netkit", _nowhere(_T.SCHED_CLS, _A.NETKIT_PRIMARY, _NO_INTERFACE, errno.ENODEV), "Linux 6.7, CONFIG_NETKIT", "tcx on a veth"),
+    _Row("netfilter", _netfilter, "Linux 6.4, CONFIG_NETFILTER_BPF_LINK", "tcx"),
     _Row("cgroup", _nowhere(_T.CGROUP_SKB, _A.CGROUP_INET_EGRESS, _NO_FD, errno.EBADF), "CONFIG_CGROUP_BPF", ""),
     _Row("socket filter", _socket_filter, "CONFIG_NET", ""),
     _Row("sockmap (sk_msg, sk_skb)", _sockmap, "CONFIG_BPF_STREAM_PARSER", ""),
-    _Row("sk_lookup", _nowhere(_T.SK_LOOKUP, _A.SK_LOOKUP, _NO_FD, errno.EBADF, errno.EINVAL), "CONFIG_INET", ""),
+    _Row("sockmap (link)", _nowhere(_T.SK_MSG, _A.SK_MSG_VERDICT, _NO_FD, errno.EBADF), "Linux 6.10", "sockmap without a link"),
+    _Row("sk_lookup", _nowhere(_T.SK_LOOKUP, _A.SK_LOOKUP, _NO_FD, errno.EBADF, errno.EINVAL), "Linux 5.9, CONFIG_INET", ""),
     _Row("flow_dissector", _nowhere(_T.FLOW_DISSECTOR, _A.FLOW_DISSECTOR, _NO_FD, errno.EBADF, errno.EINVAL), "CONFIG_NET", ""),
     _Row("sk_reuseport", _of_type(_T.SK_REUSEPORT, _A.SK_REUSEPORT_SELECT, answer=1), "CONFIG_INET", ""),
-    _Row("struct_ops", _struct_ops, "CONFIG_BPF_JIT", ""),
-    _Row("syscall", _of_type(_T.SYSCALL, flags=1 << 4), "CONFIG_BPF_SYSCALL", ""),
+    _Row("struct_ops", _struct_ops, "Linux 5.6, CONFIG_BPF_JIT", ""),
+    _Row("syscall", _of_type(_T.SYSCALL, flags=1 << 4), "Linux 5.14, CONFIG_BPF_SYSCALL", ""),
 )
 
 
@@ -231,4 +239,4 @@ def _reason(row: _Row, error: KernelError) -> str:
     if error.errno == errno.EPERM and row.name in ("fentry", "fexit", "fmod_ret", "lsm"):
         return _FORBIDDEN
     name = errno.errorcode.get(error.errno, str(error.errno))
-    return f"{error.call} gives {name}" + (f": needs {row.option}" if row.option else "")
+    return f"{error.call} gives {name}" + (f": needs {row.needs}" if row.needs else "")

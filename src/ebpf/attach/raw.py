@@ -23,13 +23,20 @@ def raw_tracepoint(program: Attachable, name: str, *, cookie: int = 0) -> Link:
             code = [prefix.mov(6, 1), *prefix.in_scope(scope), prefix.mov(1, 6)]
             fd = prefix.load_prefixed(program, code, ProgType(program.spec.type))
             stack.callback(kernel.close, fd)
-        link = kernel.bpf(RawTracepointOpen(name, fd, cookie))
+        try:
+            link = kernel.bpf(RawTracepointOpen(name, fd, cookie))
+        except KernelError as error:
+            if cookie and error.errno == errno.EINVAL:
+                raise _no_cookie("raw_tracepoint", _RAW_COOKIES) from error
+            raise
         stack.callback(kernel.close, link)
         undo = stack.pop_all().close
     return Link("raw_tracepoint", name, undo, kernel=kernel, fds=(link,))
 
 
 _NOT_TRACING = ("the program was not loaded for something that is traced", 'its section is SEC("tp_btf/...") or SEC("fentry/...")')
+#: The first Linux that has cookies for raw tracepoints.
+_RAW_COOKIES = "6.10"
 _TRACED = frozenset({ProgType.TRACING, ProgType.LSM})
 _WHY = {
     errno.EINVAL: _NOT_TRACING,
@@ -54,6 +61,9 @@ def trace(program: Attachable, *, cookie: int = 0) -> Link:
         raise
     except KernelError as error:
         if cookie and attach is not None and error.errno == errno.EINVAL:
-            since = "6.10" if attach == AttachType.TRACE_RAW_TP else "5.19"
-            raise NotSupportedError("a cookie", f"this kernel has none for {kind} (Linux {since})") from error
+            raise _no_cookie(kind, _RAW_COOKIES if attach == AttachType.TRACE_RAW_TP else "5.19") from error
         raise refused(error, kind, target, _WHY) from error
+
+
+def _no_cookie(kind: str, since: str) -> NotSupportedError:
+    return NotSupportedError("a cookie", f"this kernel has none for {kind} (Linux {since})")

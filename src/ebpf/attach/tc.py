@@ -16,9 +16,12 @@ _WHY_TCX = {
     errno.ERANGE: ("too many programs are there", "detach one"),
 }
 _WHY_NETKIT = {
-    errno.EINVAL: ("the interface is no netkit device, or the program is not SEC(netkit/...)", "make one: ip link add nk0 type netkit"),
+    errno.EINVAL: (
+        "this kernel has no netkit devices (Linux 6.7, CONFIG_NETKIT), or the program is not SEC(netkit/...)",
+        "use tcx on a veth",
+    ),
     errno.EACCES: ("the interface is not the primary one of its pair", "attach to the other end"),
-    errno.ENODEV: ("the interface is no netkit device", "make one: ip link add nk0 type netkit"),
+    errno.ENXIO: ("the interface is no netkit device", "make one: ip link add nk0 type netkit"),
 }
 _WHY_FILTER = {
     errno.EEXIST: ("there is a filter with this priority and handle already", "choose another priority or handle"),

@@ -302,6 +302,8 @@ def _refusal(kernel: Kernel, spec: ProgramSpec, insns: bytes, call: ProgLoad, fi
                 continue
             log, why = error.log, error.why or why
         break
+    if not log and first.errno == errno.EINVAL and spec.type not in _BY_BTF and not _knows(kernel, call):
+        why = f"this kernel has no programs of SEC({spec.section.removeprefix('?').partition('/')[0]})"
     cause, slot = why, _last_insn(log)
     said = _last_words(log)
     # Linux's calls say only which program it is.
@@ -310,6 +312,19 @@ def _refusal(kernel: Kernel, spec: ProgramSpec, insns: bytes, call: ProgLoad, fi
     line = next((i for i in reversed(spec.line_infos) if i.slot <= slot), None) if slot >= 0 else None
     source = f"{line.path}:{line.line}" if line is not None else ""
     return VerifierError(spec.name, cause, insn=slot, source=source, log=log, errno=first.errno)
+
+
+def _knows(kernel: Kernel, call: ProgLoad) -> bool:
+    """Whether the kernel's verifier looks at programs of this type and attachment at all: at one that does nothing."""
+    from ebpf.isa import asm, encode
+
+    code = encode(asm("r0 = 1\nexit"))
+    nothing = ProgLoad(call.prog_type, code, call.license, flags=call.flags, expected_attach_type=call.expected_attach_type, log_level=1)
+    try:
+        kernel.close(kernel.bpf(nothing).fd)
+    except KernelError as error:
+        return error.errno != errno.EINVAL or bool(error.log)
+    return True
 
 
 def _last_words(log: str) -> str:
