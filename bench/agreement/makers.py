@@ -3,12 +3,19 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from bench.agreement import arrays, corpus, fuzz, objects, permitted
+from bench.agreement import arrays, corpus, fuzz, hooks, objects, permitted
 from bench.agreement.case import Case
 from bench.agreement.generate import KINDS
 
 #: How many of each kind of generated programs.
 _PROGRAMS, _LOOPS = 600, 60
+#: How many of each kind follow in the sets of more.
+_MORE, _MORE_LOOPS = 2000, 200
+
+
+def _seeds_of_more(kind: str) -> range:
+    return range(_LOOPS, _LOOPS + _MORE_LOOPS) if kind == "loop" else range(_PROGRAMS, _PROGRAMS + _MORE)
+
 
 MAKERS: Final[dict[str, Callable[[], Iterable[Case]]]] = {
     "arrays-6.1": lambda: arrays.cases("6.1"),
@@ -22,6 +29,9 @@ MAKERS: Final[dict[str, Callable[[], Iterable[Case]]]] = {
     "embedded": corpus.embedded_programs,
     "bcc-tools": corpus.bcc_tools,
     "permitted": permitted.cases,
+    "hooks": hooks.cases,
     "generated": lambda: (KINDS[kind](seed) for kind in KINDS for seed in range(_LOOPS if kind == "loop" else _PROGRAMS)),
     "mutated": lambda: fuzz.cases("mutated", 0, _PROGRAMS),
+    "generated-more": lambda: (KINDS[kind](seed) for kind in KINDS for seed in _seeds_of_more(kind)),
+    "mutated-more": lambda: fuzz.cases("mutated", _PROGRAMS, _MORE),
 }
