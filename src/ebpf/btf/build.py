@@ -44,6 +44,11 @@ class Builder:
         extra = b"".join(struct.pack("<III", self.string(n), t, o * 8) for n, t, o in members)
         return self._add(Kind.STRUCT, name, size, extra, len(members))
 
+    def union(self, name: str, size: int, members: "list[tuple[str, int]]") -> int:
+        """A union of (name, type) members."""
+        extra = b"".join(struct.pack("<III", self.string(n), t, 0) for n, t in members)
+        return self._add(Kind.UNION, name, size, extra, len(members))
+
     def enum(self, name: str, values: "list[tuple[str, int]]") -> int:
         """An enum of (name, value) enumerators, 4 bytes large."""
         return self._add(Kind.ENUM, name, 4, b"".join(struct.pack("<II", self.string(n), v) for n, v in values), len(values))

@@ -22,7 +22,7 @@ _CGROUPS: Final = frozenset(
     {ProgType.CGROUP_DEVICE, ProgType.CGROUP_SOCK, ProgType.CGROUP_SOCK_ADDR, ProgType.CGROUP_SOCKOPT, ProgType.CGROUP_SYSCTL}
 )
 _RAW: Final = frozenset({ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE})
-_TRACING: Final = _RAW | {ProgType.KPROBE, ProgType.TRACEPOINT, ProgType.PERF_EVENT, ProgType.TRACING}
+_TRACING: Final = _RAW | {ProgType.KPROBE, ProgType.TRACEPOINT, ProgType.PERF_EVENT, ProgType.TRACING, ProgType.LSM}
 _MSG: Final = frozenset({ProgType.SK_MSG})
 
 #: Helpers, since when, and to which types (later rows are of older kernels and do not contradict).

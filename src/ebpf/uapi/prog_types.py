@@ -52,6 +52,19 @@ _TRACING: Final = frozenset(
     """.split()
 )
 
+#: What programs on what the kernel's types name may call.
+_BY_BTF: Final = (
+    _BASE
+    | _TRACING
+    | _names(
+        """
+    d_path get_socket_cookie sk_storage_delete sk_storage_get skb_output skc_to_mptcp_sock skc_to_tcp6_sock
+    skc_to_tcp_request_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_udp6_sock skc_to_unix_sock
+    sock_from_file xdp_get_buff_len xdp_output
+    """
+    )
+)
+
 #: What tc programs may call besides.
 _SKB: Final = frozenset(
     """
@@ -281,15 +294,16 @@ _ROWS: Final = (
         ProgType.TRACING,
         "tracing",
         "",
-        helpers=_BASE
-        | _TRACING
-        | _names(
-            "d_path get_socket_cookie sk_storage_delete sk_storage_get skb_output skc_to_mptcp_sock skc_to_tcp6_sock skc_to_tcp_request_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_udp6_sock skc_to_unix_sock sock_from_file xdp_get_buff_len xdp_output"
-        ),
+        helpers=_BY_BTF,
     ),
     ProgramType(ProgType.STRUCT_OPS, "struct_ops", ""),
     ProgramType(ProgType.EXT, "ext", ""),
-    ProgramType(ProgType.LSM, "lsm", ""),
+    ProgramType(
+        ProgType.LSM,
+        "lsm",
+        "",
+        helpers=_BY_BTF | _names("bprm_opts_set ima_inode_hash ima_file_hash inode_storage_get inode_storage_delete"),
+    ),
     ProgramType(
         ProgType.SK_LOOKUP,
         "sk_lookup",

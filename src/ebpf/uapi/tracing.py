@@ -100,10 +100,14 @@ ATTACH_HELPERS: Final[Mapping[int, frozenset[str]]] = {
     AttachType.TRACE_FENTRY: _OF_FUNCTIONS,
     AttachType.TRACE_FEXIT: _OF_FUNCTIONS,
     AttachType.MODIFY_RETURN: _OF_FUNCTIONS,
+    AttachType.LSM_MAC: _OF_FUNCTIONS,
 }
 
-#: Helpers of tracing programs that those of an attach type may not call.
-DENIED_HELPERS: Final[Mapping[int, frozenset[str]]] = {AttachType.TRACE_ITER: frozenset({"get_attach_cookie"})}
+#: Helpers of tracing and LSM programs that those of an attach type may not call.
+DENIED_HELPERS: Final[Mapping[int, frozenset[str]]] = {
+    AttachType.TRACE_ITER: frozenset({"get_attach_cookie"}),
+    AttachType.LSM_CGROUP: frozenset({"get_attach_cookie"}),
+}
 
 #: Helpers of programs that iterate over these.
 ITERATOR_HELPERS: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(("tcp", "unix"), frozenset({"setsockopt", "getsockopt"}))

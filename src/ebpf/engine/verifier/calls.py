@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from ebpf.engine.verifier import arguments, dynptrs, map_arguments, memory_arguments, object_arguments
+from ebpf.engine.verifier import arguments, dynptrs, map_arguments, memory_arguments, object_arguments, targets
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import (
@@ -23,6 +23,9 @@ from ebpf.engine.verifier.sections import helper_sleeps
 from ebpf.uapi import HELPERS, PERFMON_HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, ProgType
 from ebpf.uapi.later_helpers import helper_since
 from ebpf.uapi.tracing import ATTACH_HELPERS, DENIED_HELPERS, ITERATOR_HELPERS
+
+#: Helpers that LSM programs have of a cgroup's.
+_OF_CGROUPS: Final = frozenset({"get_local_storage", "get_retval", "set_retval"})
 
 
 def helper(env: Env, id_: int) -> Call:
@@ -62,9 +65,13 @@ def _as_this_type_has_it(env: Env, row: Helper) -> Helper:
 def _of_attach_type(env: Env, row: Helper) -> bool:
     """Whether a program may call what only those of its attach type may."""
     code = env.code
+    if code.prog_type == ProgType.LSM:
+        of_cgroup = code.attach_type == AttachType.LSM_CGROUP
+        if of_cgroup and (row.name in _OF_CGROUPS or (row.name in ("getsockopt", "setsockopt") and targets.sockopt_hook(env))):
+            return True
     if code.prog_type == ProgType.CGROUP_SOCKOPT:
         return code.attach_type == AttachType.CGROUP_SETSOCKOPT and row.name in ("getsockopt", "setsockopt")
-    if code.prog_type != ProgType.TRACING:
+    if code.prog_type not in (ProgType.TRACING, ProgType.LSM):
         return False
     if code.attach_type == AttachType.TRACE_ITER and row.name in ITERATOR_HELPERS.get(code.attach_to, ()):
         return True
@@ -96,7 +103,7 @@ def _row(env: Env, id_: int) -> Helper:
         raise Unjudged(f"helpers of {kind.name} programs", env.slot)
     since = helper_since(row.name, env.code.prog_type, env.code.attach_type)
     later = bool(since) and not env.rules.has(since)
-    denied = env.code.prog_type == ProgType.TRACING and row.name in DENIED_HELPERS.get(env.code.attach_type, ())
+    denied = row.name in DENIED_HELPERS.get(env.code.attach_type, ()) and env.code.prog_type in (ProgType.TRACING, ProgType.LSM)
     if later or denied or (row.name not in kind.helpers and not _of_attach_type(env, row)):
         raise env.refuse(
             "helper-not-allowed",
@@ -118,6 +125,20 @@ def _row(env: Env, id_: int) -> Helper:
             f"bpf_{row.name} is of no use to programs that cannot fail what they see; others name what they are attached to",
             helper=id_,
         )
+    if row.gpl and not env.code.gpl:
+        raise env.refuse(
+            "licence",
+            "cannot call GPL-restricted function from non-GPL compatible program",
+            f"bpf_{row.name} is for programs with a GPL-compatible licence",
+            helper=id_,
+        )
+    if not targets.allows(env, row.name):
+        raise env.refuse(
+            "helper-not-allowed",
+            "helper call is not allowed in probe",
+            f"bpf_{row.name} cannot be called where this program is attached",
+            helper=id_,
+        )
     if row.name in SLEEPS and not env.code.sleepable:
         raise env.refuse(
             "helper-not-allowed",
@@ -127,13 +148,6 @@ def _row(env: Env, id_: int) -> Helper:
         )
     if row.name in SLEEPS:
         helper_sleeps(env, row.name, id_)
-    if row.gpl and not env.code.gpl:
-        raise env.refuse(
-            "licence",
-            "cannot call GPL-restricted function from non-GPL compatible program",
-            f"bpf_{row.name} is for programs with a GPL-compatible licence",
-            helper=id_,
-        )
     if row.args is None:
         raise Unjudged(f"helper bpf_{row.name}", env.slot)
     held = env.state.held

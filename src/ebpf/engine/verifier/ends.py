@@ -1,7 +1,6 @@
 """The ends of functions and programs: what may be returned, and that nothing is left behind."""
 
-from ebpf.engine.program import Code
-from ebpf.engine.verifier import loops
+from ebpf.engine.verifier import loops, targets
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import FIXED_ONE
 from ebpf.engine.verifier.refusal import Refusal
@@ -40,15 +39,15 @@ def leave(env: Env, state: State) -> int:
                 "a global function must return a number",
             )
         return -1
-    allowed = _allowed(code)
+    allowed = _allowed(env)
     if allowed is not None:
-        _in_range(env, reg, allowed, "At program exit")
+        _in_range(env, reg, allowed, "At program exit", half=code.prog_type == ProgType.LSM)
     return -1
 
 
 def thrown(env: Env) -> None:
     """An exception ends the program: nothing may be left behind, in no function. Raises Refusal."""
-    allowed = _allowed(env.code)
+    allowed = _allowed(env)
     if env.on_exception < 0 and allowed is not None:
         # Then what is thrown is what the program returns.
         _in_range(env, env.readable(1), allowed, "At program exit", at=1)
@@ -77,17 +76,20 @@ def at_once(env: Env, result: Reg, after: Reg) -> tuple[int, State]:
     return back + 1, other
 
 
-def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str, *, at: int = 0) -> None:
+def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str, *, at: int = 0, half: bool = False) -> None:
+    """Check what is returned; of `half` a number the low 32 bits matter."""
     if reg.kind != SCALAR:
         raise env.refuse("return-value", f"{where} the register R{at} is not a known value ({reg.name})", "the program returns a pointer")
     env.precise(at)
     num = reg.num
-    if allowed[0] <= num.smin and num.smax <= allowed[1]:
+    low, high = (num.smin32, num.smax32) if half and env.rules.hook_ranges else (num.smin, num.smax)
+    if allowed[0] <= low and high <= allowed[1]:
         return
     known_ = (f" smin={num.smin}" if num.smin > -(1 << 63) else "") + (f" smax={num.smax}" if num.smax < (1 << 63) - 1 else "")
+    note = "\nNote, BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!" if half and targets.lets_hook_be(env) else ""
     raise env.refuse(
         "return-value",
-        f"{where} the register R{at} has{known_ or ' unknown scalar value'} should have been in [{allowed[0]}, {allowed[1]}]",
+        f"{where} the register R{at} has{known_ or ' unknown scalar value'} should have been in [{allowed[0]}, {allowed[1]}]{note}",
         f"the program may return {num.smin} to {num.smax}; only {allowed[0]} to {allowed[1]} mean something",
         low=num.smin,
         high=num.smax,
@@ -122,9 +124,11 @@ def _return(env: Env, state: State) -> int:
     return frame.back + 1
 
 
-def _allowed(code: Code) -> tuple[int, int] | None:
+def _allowed(env: Env) -> tuple[int, int] | None:
     """What a program may return; None if anything."""
-    kind, attach = ProgType(code.prog_type), code.attach_type
+    kind, attach = ProgType(env.code.prog_type), env.code.attach_type
+    if kind == ProgType.LSM:
+        return targets.hook_returns(env)
     if kind == ProgType.CGROUP_SOCK_ADDR:
         if attach in FIXED_ONE:
             return (1, 1)

@@ -18,6 +18,7 @@ from ebpf.engine.verifier import (
     loops,
     memory,
     packet_loads,
+    targets,
 )
 from ebpf.engine.verifier.checkpoints import Checkpoints
 from ebpf.engine.verifier.env import NO_NOTE, Env
@@ -101,7 +102,7 @@ class Explorer:
 
     def run(self) -> None:
         """Walk all paths of the program, then of each global function that it calls."""
-        functions.check_sleepable(self.env)
+        targets.check(self.env)
         immediates.check_maps(self.env)
         functions.check_abnormal_returns(self.env)
         regs = [NOTHING] * 11

@@ -33,7 +33,7 @@ from ebpf.engine.verifier.reg import (
     Reg,
 )
 from ebpf.engine.verifier.state import Frame, State
-from ebpf.uapi import AttachType, ProgType
+from ebpf.uapi import ProgType
 
 FRAMES: Final = 8
 STACK_BYTES: Final = 512
@@ -184,27 +184,6 @@ def _size(btf: Btf, row: Type) -> int | None:
         inner = _size(btf, btf.resolve(row.ref))
         return None if inner is None else inner * row.info
     return None
-
-
-_SLEEPABLE: Final = frozenset({AttachType.TRACE_FENTRY, AttachType.TRACE_FEXIT, AttachType.MODIFY_RETURN, AttachType.TRACE_ITER})
-
-
-def check_sleepable(env: Env) -> None:
-    """Check that programs which may sleep are of a type that may, and the other way round. Raises Refusal."""
-    code = env.code
-    kind = ProgType(code.prog_type)
-    if kind == ProgType.SYSCALL:
-        if not code.sleepable:
-            raise Refusal("missing-information", "Syscall programs can only be sleepable", "a syscall program must be loaded as sleepable")
-        return
-    may = kind in (ProgType.KPROBE, ProgType.STRUCT_OPS) or (kind == ProgType.TRACING and code.attach_type in _SLEEPABLE)
-    may = may or (kind == ProgType.LSM and code.attach_type != AttachType.LSM_CGROUP)
-    if code.sleepable and not may:
-        raise Refusal(
-            "missing-information",
-            "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable",
-            "programs of this type cannot sleep",
-        )
 
 
 def check_abnormal_returns(env: Env) -> None:

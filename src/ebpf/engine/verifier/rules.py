@@ -10,14 +10,16 @@ from typing import Final
 class Rules:
     """A version's rules.
 
-    `deductions`: how often 64- and 32-bit bounds are brought to bear on each other. `crossing`: whether bounds that cross
-    the sign are used. `sharp_add`: sums that overflow at both ends keep their bounds. `sharp_mul`: products of signed
-    bounds. `of_unknown`: products, | and ^ of an unknown number keep bounds. `apart`: numbers of ranges that do not meet are
-    not equal. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
+    `deductions`: how often 64- and 32-bit bounds are brought to bear on each other. `crossing`: whether bounds that cross the
+    sign are used. `sharp_add`: sums that overflow at both ends keep their bounds. `sharp_mul`: products of signed bounds.
+    `of_unknown`: products, | and ^ of an unknown number keep bounds. `apart`: numbers of ranges that do not meet are not
+    equal. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
     together. `links_live`: of numbers that are not read any more nothing is learnt. `guesses_mended`: a fault on a path that
     a processor only guesses is stopped by a barrier, not refused. `private_stack`: the types whose stack is not counted with
-    their callers'. `cpu_v4`: there are the instructions of cpu v4 (loads and moves that extend the sign, signed division,
-    bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight on.
+    their callers'. `tells_sleepers`: of tracing programs those alone may sleep that run before or after a function, or
+    iterate. `hook_ranges`: LSM programs return 0 or an error. `cpu_v4`: there are the instructions of cpu v4 (loads and moves
+    that extend the sign, signed division, bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight
+    on.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Rules:
     kernel_functions: bool = True
     global_in_sections: bool = True
     trusted_arguments: bool = True
+    tells_sleepers: bool = True
+    hook_ranges: bool = True
 
     def has(self, since: str) -> bool:
         """Whether this Linux has what there is since version `since`."""
@@ -113,6 +117,8 @@ _ROWS: Final = (
         global_in_sections=False,
         trusted_arguments=False,
         kernel_functions=False,
+        tells_sleepers=False,
+        hook_ranges=False,
     ),
 )
 RULES: Final[Mapping[str, Rules]] = {row.name: row for row in _ROWS}
