@@ -49,12 +49,19 @@ def helper(env: Env, id_: int) -> Call:
         if call.released:
             release(env, call.released)
     _special(env, call)
-    if row.moves_packet or (row.name == "dynptr_write" and call.dynptr is not None and call.dynptr.what in _OF_SKB):
+    if (row.moves_packet and not _failed_tail_call(env, row)) or (
+        row.name == "dynptr_write" and call.dynptr is not None and call.dynptr.what in _OF_SKB
+    ):
         forget_packets(env)
     for at in range(1, 6):
         regs[at] = NOTHING
     regs[0] = result(env, call)
     return call
+
+
+def _failed_tail_call(env: Env, row: Helper) -> bool:
+    """Whether what follows in this function is reached only where nothing was jumped to, and nothing happened."""
+    return row.name == "tail_call" and env.rules.failed_tail_calls and not env.frame.callback
 
 
 def _as_this_type_has_it(env: Env, row: Helper) -> Helper:

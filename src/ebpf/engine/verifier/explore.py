@@ -387,7 +387,9 @@ class Explorer:
             self._tail_calls = True
             if len(state.frames) > 1 and not state.frames[-1].callback:
                 # The program that is jumped to returns to this function's caller.
-                return self._return_at_once(slot, ANY, NOTHING)
+                following = self._return_at_once(slot, ANY, NOTHING)
+                forget_packets(env)
+                return following
         if call.function >= 0:
             self.structure.called_back.add(call.function)
             self.log.called_back()

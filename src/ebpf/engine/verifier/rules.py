@@ -18,8 +18,8 @@ class Rules:
     a processor only guesses is stopped by a barrier, not refused. `private_stack`: the types whose stack is not counted with
     their callers'. `tells_sleepers`: of tracing programs those alone may sleep that run before or after a function, or
     iterate. `hook_ranges`: LSM programs return 0 or an error. `cpu_v4`: there are the instructions of cpu v4 (loads and moves
-    that extend the sign, signed division, bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight
-    on.
+    that extend the sign, signed division, bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight on.
+    `failed_tail_calls`: packets did not move where a tail call comes back.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Rules:
     untrusted_leaves: bool = True
     kernel_functions: bool = True
     global_in_sections: bool = True
+    failed_tail_calls: bool = True
     trusted_arguments: bool = True
     tells_sleepers: bool = True
     hook_ranges: bool = True
@@ -85,6 +86,7 @@ _ROWS: Final = (
         nonnull_array=False,
         untrusted_leaves=False,
         global_in_sections=False,
+        failed_tail_calls=False,
         trusted_arguments=False,
     ),
     Rules(
@@ -115,6 +117,7 @@ _ROWS: Final = (
         nonnull_array=False,
         untrusted_leaves=False,
         global_in_sections=False,
+        failed_tail_calls=False,
         trusted_arguments=False,
         kernel_functions=False,
         tells_sleepers=False,
