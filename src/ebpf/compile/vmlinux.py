@@ -21,7 +21,7 @@ _HINT = "Set EBPF_BTF to a file with a kernel's BTF (a copy of /sys/kernel/btf/v
 _OF_HEADERS = frozenset({"pt_regs", "user_pt_regs", "bpf_iter_num"})
 _NO_NAMES = (Kind.FUNC, Kind.VAR, Kind.DECL_TAG)
 _VALUED = ("-I", "-iquote", "-isystem", "-idirafter")
-_VERSION = "1"
+_VERSION = "2"
 
 
 def program_text(
@@ -50,13 +50,14 @@ def header_folder(clang: Clang, text: Text, *, whole: bool = False) -> Path:
     path = os.environ.get("EBPF_BTF") or VMLINUX
     whole = whole or text.pasted
     key = sha256()
-    words = [] if whole else [*sorted(text.words | text.tagged), "", *sorted(text.defined)]
+    words = [] if whole else [*sorted(text.words | text.tagged), "", *sorted(text.defined), ""]
+    words += sorted(text.declared)
     for part in (_VERSION, _identity(path), clang.version, *words):
         key.update(part.encode() + b"\0")
     folder = cache_folder("vmlinux", key.hexdigest()[:32])
     if not (folder / NAME).is_file():
         btf = open_types(_bytes(path), path)
-        write_atomically(folder / NAME, (_whole(btf) if whole else _part(btf, clang, text)).encode())
+        write_atomically(folder / NAME, (_whole(btf, text) if whole else _part(btf, clang, text)).encode())
     return folder
 
 
@@ -79,8 +80,13 @@ def _bytes(path: str) -> bytes:
         raise NotSupportedError(NAME, f"{path} cannot be read ({(error.strerror or '').lower()})", hint=_HINT) from error
 
 
-def _whole(btf: Btf) -> str:
-    return "".join(c_header(btf, in_order(btf), kfuncs(btf)))
+def _whole(btf: Btf, text: Text) -> str:
+    return "".join(c_header(btf, in_order(btf), _callable(btf, text)))
+
+
+def _callable(btf: Btf, text: Text) -> dict[int, set[str]]:
+    """The kernel's functions that programs may call, but for those that the text declares: from version to version they differ."""
+    return {id_: tags for id_, tags in kfuncs(btf).items() if btf.name(id_) not in text.declared}
 
 
 def _part(btf: Btf, clang: Clang, text: Text) -> str:
@@ -89,8 +95,8 @@ def _part(btf: Btf, clang: Clang, text: Text) -> str:
     defines, used = macros.definitions(clang, _undefined(btf, text.words - text.defined - ours))
     words = text.words | used | ours
     chosen = select(btf, words | _OF_HEADERS, text.tagged | _OF_HEADERS, text.words)
-    tags = kfuncs(btf)
-    header = c_header(btf, chosen.types, {id_: tags[id_] for id_ in chosen.functions}, enums=chosen.enums)
+    functions = {id_: tags for id_, tags in _callable(btf, text).items() if id_ in chosen.functions}
+    header = c_header(btf, chosen.types, functions, enums=chosen.enums)
     return "".join(header) + ("\n" + defines if defines else "")
 
 

@@ -14,20 +14,25 @@ _TAGGED = re.compile(r"\b(?:struct|union|enum)\s+([A-Za-z_]\w*)")
 _PASTED = re.compile(r"\b(?:struct|union|enum)\s+(?:\w+\s*)?##")
 _DEFINED = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)|\b([A-Za-z_]\w*)\s*=(?!=)", re.MULTILINE)
 _ENUMERATORS = re.compile(r"\benum\b[^{};()]*\{([^}]*)\}")
+_DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.)*", re.MULTILINE | re.DOTALL)
+_CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
+_NAMED = re.compile(r"\w[\s*]+([A-Za-z_]\w*)\s*\(")
 _PLACED = re.compile(r"\b(\w+)\s*(?:\[[^\]]*\]\s*)*SEC\s*\(")
 _LARGEST = 1 << 24
 
 
 @dataclass(slots=True)
 class Text:
-    """What was found: all words, those after struct, union or enum, those that the text gives a value itself, what it includes.
+    """What was found: all words, those after struct, union or enum, those that the text gives a meaning itself, what it includes.
 
-    `missing` are the headers that no folder of the user's has; `pasted` says that names of types are put together by macros.
+    `declared` are functions of the kernel's (`__ksym`) that the text declares itself, `missing` the headers that no folder of the
+    user's has; `pasted` says that names of types are put together by macros.
     """
 
     words: set[str] = field(default_factory=set)
     tagged: set[str] = field(default_factory=set)
     defined: set[str] = field(default_factory=set)
+    declared: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
     pasted: bool = False
 
@@ -38,6 +43,12 @@ class Text:
         self.tagged.update(_TAGGED.findall(code))
         self.defined.update(a or b for a, b in _DEFINED.findall(code))
         self.defined.update(_PLACED.findall(code))
+        parts = re.split(r"([;{}])", _DIRECTIVE.sub("", code))
+        for statement, end in zip(parts[::2], parts[1::2], strict=False):
+            if end == "{":
+                self.defined.update(_NAMED.findall(statement))
+            elif "__ksym" in statement and (name := _CALLED.search(statement)):
+                self.declared.add(name[1])
         for body in _ENUMERATORS.findall(code):
             self.defined.update(_WORD.findall(body))
         self.pasted = self.pasted or bool(_PASTED.search(code))

@@ -70,6 +70,16 @@ def test_what_programs_include_of_the_c_library_has_a_meaning_without_one() -> N
     assert not read_object(compiled.object).programs["f"].relocs
 
 
+def test_linuxs_headers_have_the_sizes_of_bpf() -> None:
+    text = """#include <linux/types.h>
+    #include <linux/aio_abi.h>
+    _Static_assert(sizeof(__kernel_size_t) == 8 && sizeof(__kernel_ssize_t) == 8 && sizeof(__kernel_fsid_t) == 8, "");
+    _Static_assert(__BITS_PER_LONG == 64, "");
+    typedef __kernel_ulong_t __kernel_size_t; /* as the kernel's BTF has it */
+    int x;"""
+    compile_c("a.c", text=text, flags=["-Wall", "-Werror"])
+
+
 @has_peer
 @pytest.mark.parametrize("case", [case for case in CASES if case not in OTHER_CODE])
 def test_the_same_code_comes_out_as_with_libbpfs_headers(case: str, tmp_path: Path) -> None:

@@ -74,10 +74,34 @@ def test_the_kernels_functions_have_prototypes_and_what_they_return_has_members(
     assert "hidden_function" not in made(header)[0]
 
 
+def test_a_function_of_the_kernels_that_the_program_declares_is_as_it_says(header: Path) -> None:
+    """Prototypes differ between kernels; what the program was written for is what it was compiled with elsewhere."""
+    body = """#define KEPT(x) \\
+        (x)
+    extern int bpf_find(const char *name, __u64 flags) __ksym;
+    SEC("raw_tp/x") int f(void *ctx) { return KEPT(bpf_find("a", 1)); }"""
+    assert built(body).programs["f"].relocs
+    (text,) = made(header)
+    assert "bpf_find" not in text
+    (header / "mine.h").write_text("struct file *bpf_find(int pid, int more) __weak __ksym;")
+    built('#include "mine.h"\nSEC("raw_tp/x") int f(void *ctx) { return !bpf_find(1, 2); }', includes=[header])
+    built("#define MADE(x) struct x##_of\n" + body)  # whose vmlinux.h has all types
+    assert ["bpf_find" in text for text in made(header)] == [False, False, False]
+
+
 def test_macros_that_a_kernels_types_do_not_have_are_there_when_the_program_does_not_define_them(header: Path) -> None:
     built('_Static_assert(ETH_P_IP == 0x800 && AF_INET6 == 10 && MINOR(3) == 3 && S_ISREG(0100000) && EPERM == 1, "");')
     built('#define AF_INET 77\nenum { ETH_P_IP = 3, AF_UNIX };\n_Static_assert(AF_INET == 77 && ETH_P_IP == 3 && AF_UNIX == 4, "");')
     built('_Static_assert(AF_INET == 5, "");', defines=["AF_INET=5"])
+
+
+def test_a_function_of_the_programs_that_has_the_name_of_such_a_macro_is_no_macro(header: Path) -> None:
+    built("""static inline int IS_ERR(const void *pointer)
+    {
+        return !pointer;
+    }
+    static __always_inline unsigned long *BIT(unsigned long (*of)(int), int nr) { return nr > 1 && of ? (void *)8 : 0; }
+    SEC("raw_tp/x") int f(void *ctx) { if (IS_ERR(ctx)) { return ARRAY_SIZE(((struct task_struct *)0)->comm); } return !BIT(0, 1); }""")
 
 
 def test_a_type_whose_name_a_macro_makes_is_found(header: Path) -> None:
