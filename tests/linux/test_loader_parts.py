@@ -9,7 +9,7 @@ import pytest
 from ebpf import attach
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
-from ebpf.errors import AttachError, EbpfError, FormatError, KernelError, NotFoundError, UsageError
+from ebpf.errors import AttachError, EbpfError, FormatError, KernelError, NotFoundError, NotSupportedError, UsageError
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection, Map
 from ebpf.spec import ObjectSpec
@@ -65,6 +65,17 @@ def test_variables_of_an_arena_are_memory_of_both(kernel: Kernel) -> None:
         held.set_variable("number", 100)
         assert held.programs["add"].run().retval == 101
         assert (held.variables()["number"], held.variables()["other"]) == (101, 44)
+
+
+def test_an_arena_may_say_at_which_address_it_is(kernel: Kernel) -> None:
+    text = ARENA.replace("__uint(max_entries, 10);", "__uint(max_entries, 10); __ulong(map_extra, 0x3ull << 43);")
+    with Collection.load(read(text), kernel) as held:
+        held.set_variable("number", 100)
+        assert held.programs["add"].run().retval == 101
+        assert f"{3 << 43:x}-{(3 << 43) + 10 * 4096:x} rw-s" in Path("/proc/self/maps").read_text()
+        with pytest.raises(NotSupportedError, match="file exists"):
+            Collection.load(read(text), kernel)
+    assert f"{3 << 43:x}-" not in Path("/proc/self/maps").read_text()
 
 
 def test_a_program_that_throws_ends_with_what_its_callback_says(kernel: Kernel) -> None:

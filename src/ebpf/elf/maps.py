@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from ebpf.btf import Btf, Kind, SectionVar
 from ebpf.btf import Type as BtfType
+from ebpf.btf.types import ENUMS
 from ebpf.elf.externs import KCONFIG, kconfig_size
 from ebpf.elf.file import ElfFile, Section
 from ebpf.errors import FormatError
@@ -13,7 +14,7 @@ from ebpf.spec import DataVar, Extern, ExternKind, MapSpec
 from ebpf.uapi import MapFlag, MapType
 
 _NAME_LEN = 15
-_U32 = 0xFFFFFFFF
+_U32, _U64 = 0xFFFFFFFF, (1 << 64) - 1
 _DATA = (".data", ".rodata", ".bss")
 
 
@@ -165,8 +166,10 @@ def _slot(btf: Btf, variable: SectionVar, offset: int) -> tuple[str, int]:
 
 
 def _number(btf: Btf, type_id: int, where: str, path: str) -> int:
-    """__uint(x, N) is a pointer to an array of N ints: the length is the number."""
+    """__uint(x, N) is a pointer to an array of N ints: the length is the number. __ulong(x, N) is an enum of that one number."""
     pointer = btf.resolve(type_id)
+    if pointer.kind in ENUMS and len(pointer.enumerators) == 1:
+        return pointer.enumerators[0].value & _U64
     array = btf.resolve(pointer.ref) if pointer.kind == Kind.PTR else pointer
     if array.kind != Kind.ARRAY:
         raise FormatError("is not written with __uint()", path=path, where=where)
@@ -208,7 +211,7 @@ def _definition(btf: Btf, name: str, struct: BtfType, path: str, *, inner: bool 
             numbers.setdefault("value_size", 4)
         else:
             raise FormatError("is no field of a map definition", path=path, where=where)
-    if max(numbers.values(), default=0) > _U32:
+    if any(number > _U32 for name, number in numbers.items() if name != "map_extra"):
         raise FormatError("a key or value larger than 4 GiB", path=path, where=f"map {name!r}")
     if "type" not in numbers:
         raise FormatError("has no type", path=path, where=f"map {name!r}")

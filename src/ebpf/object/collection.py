@@ -178,7 +178,7 @@ class Collection:
 
     def _map_arena(self, held: Map) -> None:
         """An arena is memory of this process as well: its variables begin there, and programs see what is written to it."""
-        held.memory = self.kernel.mmap(held.fd, held.spec.max_entries * mmap.PAGESIZE, writable=True)
+        held.memory = self.kernel.mmap(held.fd, held.spec.max_entries * mmap.PAGESIZE, writable=True, at=held.spec.map_extra)
         self._stack.callback(held.memory.close)
         if held.spec.initial is not None:
             held.memory.view[: len(held.spec.initial)] = held.spec.initial

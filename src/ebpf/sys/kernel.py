@@ -139,8 +139,11 @@ class Kernel(Protocol):
     def close(self, fd: int) -> None:
         """Close a descriptor that this kernel gave out; what only it held goes."""
 
-    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
-        """Map a map's memory (array with MMAPABLE, ring buffer, perf buffer: Linux's page layout)."""
+    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0, at: int = 0) -> Buffer:
+        """Map a map's memory (array with MMAPABLE, ring buffer, perf buffer: Linux's page layout).
+
+        With `at` it begins at that address (an arena that was made for one): NotSupportedError if something else is there.
+        """
 
     def wait(self, fds: Sequence[int], timeout_s: float | None) -> list[int]:
         """Block until one of the descriptors (ring buffer map, perf event, trace) has something to read.

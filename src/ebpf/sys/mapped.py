@@ -4,17 +4,21 @@ import ctypes
 import mmap
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ebpf.errors import NotSupportedError
 
-_FIXED = 0x10
+_FIXED, _FIXED_NOREPLACE = 0x10, 0x100000
 _FAILED = ctypes.c_void_p(-1).value
 
 
 class Stretch:
-    """One stretch of addresses, made of pieces of files: (fd, offset, length, writable), fd -1 for memory of no file."""
+    """One stretch of addresses, made of pieces of files: (fd, offset, length, writable), fd -1 for memory of no file.
 
-    def __init__(self, pieces: Sequence[tuple[int, int, int, bool]]) -> None:
+    With `at` it begins there, where nothing else may be.
+    """
+
+    def __init__(self, pieces: Sequence[tuple[int, int, int, bool]], at: int = 0) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.mmap.restype = ctypes.c_void_p
         libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
@@ -22,7 +26,7 @@ class Stretch:
         self._libc = libc
         self.size = sum(length for _, _, length, _ in pieces)
         self._closed = False
-        base = libc.mmap(None, self.size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+        base = libc.mmap(at or None, self.size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_FIXED_NOREPLACE if at else 0), -1, 0)
         if base in (None, _FAILED):
             raise NotSupportedError("mapped memory", os.strerror(ctypes.get_errno()).lower())
         self.address: int = base
@@ -45,3 +49,22 @@ class Stretch:
         if not self._closed:
             self._closed = True
             self._libc.munmap(self.address, self.size)
+
+
+class Mapped:
+    """A stretch as the memory that mmap gives."""
+
+    def __init__(self, stretch: Stretch, length: int) -> None:
+        self._stretch = stretch
+        self._view = stretch.view(0, length)
+
+    @property
+    def view(self) -> memoryview:
+        """The memory."""
+        return self._view
+
+    def close(self) -> None:
+        """Unmap it, unless somebody still looks at it."""
+        with suppress(BufferError):
+            self._view.release()
+            self._stretch.close()

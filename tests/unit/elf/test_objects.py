@@ -57,6 +57,15 @@ def test_maps_have_their_shape(data: bytes) -> None:
     assert (maps[".rodata"].frozen, maps[".data"].initial) == (True, (3).to_bytes(4, "little") + (4).to_bytes(4, "little"))
 
 
+@pytest.mark.parametrize("number", [16, 1 << 44, (1 << 64) - 4096, "-1"])
+def test_a_number_of_64_bits_is_read_where_a_map_takes_one(number: int | str) -> None:
+    text = f"""#include <linux/bpf.h>
+    #include <bpf/bpf_helpers.h>
+    struct {{ __uint(type, BPF_MAP_TYPE_ARENA); __uint(map_flags, BPF_F_MMAPABLE); __uint(max_entries, 10); __ulong(map_extra, {number}); }}
+        arena SEC(".maps");"""
+    assert read_object(compile_c("a.c", text=text).object).maps["arena"].map_extra == int(number) & (1 << 64) - 1
+
+
 def test_subprograms_are_appended_and_their_calls_lead_to_them(data: bytes) -> None:
     first = read_object(data, "thing.bpf.o").programs["first"]
     slots = by_slot(decode(first.insns))

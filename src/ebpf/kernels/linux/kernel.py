@@ -86,8 +86,12 @@ class LinuxKernel:
         except OSError as error:
             raise KernelError(error.errno or errno.EBADF, "close", f"descriptor {fd}") from error
 
-    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
+    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0, at: int = 0) -> Buffer:
         """Map a map's or perf event's memory."""
+        if at:
+            from ebpf.sys import mapped
+
+            return mapped.Mapped(mapped.Stretch([(fd, offset, length, writable)], at), length)
         access = mapping.PROT_READ | (mapping.PROT_WRITE if writable else 0)
         try:
             return Mapped(mapping.mmap(fd, length, flags=mapping.MAP_SHARED, prot=access, offset=offset))

@@ -19,7 +19,6 @@ from ebpf.sys.kernel import FUNCTIONS, VMLINUX, Buffer, Command, PerfSource, Pro
 
 if TYPE_CHECKING:
     from ebpf.sys.capture import Capture
-    from ebpf.sys.mapped import Stretch
 
 # Several may wait for one ring buffer, and the first takes the wake-up of all: look again this often.
 _LOOK_S = 0.25
@@ -90,14 +89,16 @@ class RemoteKernel(LinuxOnly):
             os.close(event)
         self._ask("close", fd)
 
-    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
+    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0, at: int = 0) -> Buffer:
         """Map a map's or perf event's memory, which is shared with the daemon."""
+        if at:
+            raise NotSupportedError("mmap", "a map whose memory has an address of its own")
         pieces, fds = self._call("mmap", fd, length, offset)
         try:
             if len(pieces) != len(fds):
                 raise KernelError(errno.EPROTO, "mmap", "ebpfd sent other descriptors than it says")
-            layout = [(file, int(at), int(size), bool(may) and writable) for file, (at, size, may) in zip(fds, pieces, strict=True)]
-            from ebpf.sys.mapped import Stretch
+            layout = [(file, int(begin), int(size), bool(may) and writable) for file, (begin, size, may) in zip(fds, pieces, strict=True)]
+            from ebpf.sys.mapped import Mapped, Stretch
 
             return Mapped(Stretch(layout), length)
         finally:
@@ -227,26 +228,6 @@ class RemoteKernel(LinuxOnly):
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.shutdown()
-
-
-class Mapped:
-    """Memory of the daemon's that is mapped here."""
-
-    def __init__(self, stretch: "Stretch", length: int) -> None:
-        self._stretch = stretch
-        view = stretch.view(0, length)
-        self._view = view
-
-    @property
-    def view(self) -> memoryview:
-        """The memory."""
-        return self._view
-
-    def close(self) -> None:
-        """Unmap it, unless somebody still looks at it."""
-        with suppress(BufferError):
-            self._view.release()
-            self._stretch.close()
 
 
 class RemoteLab:

@@ -121,8 +121,10 @@ class UserKernel(LinuxOnly):
         for finder in self._finders.pop(fd, ()):
             close_finder(finder)
 
-    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0) -> Buffer:
+    def mmap(self, fd: int, length: int, *, writable: bool, offset: int = 0, at: int = 0) -> Buffer:
         """Map a map's or perf event's memory."""
+        if at:
+            raise NotSupportedError("mmap", "a map whose memory has an address of its own")
         return window.mmap(self, fd, length, writable=writable, offset=offset)
 
     def files(self, fd: int, length: int, offset: int) -> list[tuple[int, int, int, bool]]:
