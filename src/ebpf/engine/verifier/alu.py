@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ebpf.engine.verifier import bits
+from ebpf.engine.verifier import bits, old_bounds
 from ebpf.engine.verifier.num import (
     S32_MAX,
     S32_MIN,
@@ -17,6 +17,7 @@ from ebpf.engine.verifier.num import (
     s32,
     s64,
     settle,
+    sized,
 )
 from ebpf.engine.verifier.rules import Rules
 from ebpf.isa.opcodes import Alu
@@ -30,6 +31,7 @@ _LSH: Final = int(Alu.LSH)
 _RSH: Final = int(Alu.RSH)
 _XOR: Final = int(Alu.XOR)
 _ARSH: Final = int(Alu.ARSH)
+_BOUNDED: Final = (_ADD, _SUB, _MUL, _OR, _AND, _LSH, _RSH, _XOR, _ARSH)
 _Range = tuple[int, int]
 _S64: Final = (S64_MIN, S64_MAX)
 _U64: Final = (0, U64)
@@ -39,10 +41,13 @@ _U32: Final = (0, U32)
 
 def binary(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> Num:
     """`a op b` for an operation of isa.Alu, of 64 bits (`wide`) or 32."""
+    if rules.old_bounds:
+        if old_bounds.contradicts(b, wide=wide) or (op not in (_ADD, _SUB, _AND) and b.mask & (U64 if wide else U32)):
+            return UNKNOWN
+        if op not in _BOUNDED or (op in (_LSH, _RSH, _ARSH) and b.umax >= (64 if wide else 32)):
+            return UNKNOWN if wide else sized(4)
     if op in (_LSH, _RSH, _ARSH):
         return _shift(op, a, b, rules, wide=wide)
-    if not rules.of_unknown and op in (_MUL, _OR, _XOR) and b.mask & (U64 if wide else U32):
-        return UNKNOWN
     if op == _ADD:
         if not a.mask and not b.mask:
             return known(a.value + b.value if wide else (a.value + b.value) & U32)
@@ -75,9 +80,9 @@ def binary(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> Num:
         if not m:
             return known(v if wide else v & U32)
         x, y = s64(unsigned[0]), s64(unsigned[1])
-        signed = (x, y) if x <= y else _S64
+        signed = (x, y) if x <= y and not (rules.old_bounds and (a.smin < 0 or b.smin < 0)) else _S64
         x, y = s32(low_u[0]), s32(low_u[1])
-        low_s = (x, y) if x <= y else _S32
+        low_s = (x, y) if x <= y and not (rules.old_bounds and (a.smin32 < 0 or b.smin32 < 0)) else _S32
         if not m & U32:
             low_s, low_u = (s32(v), s32(v)), (v & U32, v & U32)
     else:

@@ -21,6 +21,7 @@ from ebpf.engine.verifier.num import (
     sized,
     zero_extend,
 )
+from ebpf.engine.verifier.old_bounds import contradicts
 from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import (
     ANY,
@@ -188,7 +189,7 @@ def _pointer(env: Env, insn: Insn, op: int, base: Reg, offset: Reg, *, wide: boo
     """A pointer plus or minus a number; `swapped`: the number stood on the left."""
     by, linked = offset.num, offset.off
     dst = insn.dst
-    if not by.mask and (by.smin != by.smax or by.umin != by.umax):
+    if contradicts(by, wide=True):
         # Bits and bounds contradict each other: this path cannot be.
         return ANY
     if not wide:

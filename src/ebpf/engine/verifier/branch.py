@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from ebpf.engine.verifier import old_bounds
 from ebpf.engine.verifier.num import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32, U64, Num, of_bits, s32, s64, settle
 from ebpf.engine.verifier.rules import Rules
 from ebpf.isa.opcodes import Jmp
@@ -49,6 +50,8 @@ SWAPPED: Final = {
 
 def decided(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> bool | None:
     """Whether `a op b` is always true, never (False), or depends (None)."""
+    if rules.old_bounds:
+        return old_bounds.decided(op, a, b, wide=wide)
     if wide:
         av, am, bv, bm = a.value, a.mask, b.value, b.mask
         umin1, umax1, smin1, smax1 = a.umin, a.umax, a.smin, a.smax
@@ -61,8 +64,6 @@ def decided(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> bool | None
         equal: bool | None = None
         if not am and not bm:
             equal = av == bv
-        elif wide and not rules.apart:
-            pass
         elif umin1 > umax2 or umax1 < umin2 or smin1 > smax2 or smax1 < smin2 or (rules.overlap and (av ^ bv) & ~(am | bm)):
             equal = False
         elif wide and (a.umin32 > b.umax32 or a.umax32 < b.umin32 or a.smin32 > b.smax32 or a.smax32 < b.smin32):
@@ -96,6 +97,8 @@ def decided(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> bool | None
 
 def refine(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, Num]:
     """What the two numbers are where `a op b` holds; give OPPOSITE[op] for where it does not."""
+    if rules.old_bounds:
+        return _refine_old(op, a, b, wide=wide)
     if op in (_JGT, _JGE, _JSGT, _JSGE):
         y, x = refine(SWAPPED[op], b, a, rules, wide=wide)
         return x, y
@@ -150,11 +153,22 @@ def refine(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, N
     )
 
 
+def _refine_old(op: int, a: Num, b: Num, *, wide: bool) -> tuple[Num, Num]:
+    """Only one of two numbers learns, from the other one, which is a constant; or both, that they are equal."""
+    if _known(b, wide=wide):
+        return old_bounds.learnt(op, a, b.value, wide=wide), b
+    if _known(a, wide=wide):
+        return a, old_bounds.learnt(SWAPPED.get(op, op), b, a.value, wide=wide)
+    return old_bounds.equal(a, b) if wide and op == _JEQ else (a, b)
+
+
 def refine_itself(op: int, n: Num, rules: Rules, *, wide: bool) -> Num:
     """What a number is where it stands in relation `op` to itself.
 
     It cannot be less or more than itself, but Linux goes this way too, and narrows both ends; and it settles both sides.
     """
+    if rules.old_bounds:
+        return _refine_old(op, n, n, wide=wide)[0]
     smin, smax, umin, umax = n.smin, n.smax, n.umin, n.umax
     smin32, smax32, umin32, umax32 = n.smin32, n.smax32, n.umin32, n.umax32
     if op in (_JLT, _JGT):

@@ -238,7 +238,7 @@ class Explorer:
         opcode = insn.opcode
         kind = opcode & 7
         if kind in (_ALU, _ALU64):
-            if opcode & 0xF0 in _FORKS:
+            if opcode & 0xF0 in _FORKS and env.rules.splits:
                 self._split(slot, insn, state)
             arith.execute(env, insn)
             return slot + 1
@@ -287,7 +287,7 @@ class Explorer:
         num = reg.num
         if num.smin == -1 and num.smax == 0:
             zero, ones = ZERO, known(-1)
-        elif num.smin32 == -1 and num.smax32 == 0 and env.rules.splits_low_half:
+        elif num.smin32 == -1 and num.smax32 == 0:
             zero, ones = with_low_half(num, 0, env.rules), with_low_half(num, U32, env.rules)
         else:
             return

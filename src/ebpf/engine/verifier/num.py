@@ -177,6 +177,10 @@ def _settled(
     umax32: int,
     rules: Rules,
 ) -> Num:
+    if rules.old_bounds:
+        from ebpf.engine.verifier.old_bounds import settled
+
+        return settled(value, mask, smin, smax, umin, umax, smin32, smax32, umin32, umax32)
     for last in (False, True):
         # The bits bound the number.
         low_v, low_m = value & U32, mask & U32
@@ -367,7 +371,7 @@ def zero_extend(n: Num, rules: Rules = NEWEST) -> Num:
     """The low 32 bits of a number."""
     if n.umax <= U32 and n.umin == n.umin32 and n.umax == n.umax32 and n.smin >= 0 and not n.mask >> 32:
         return n
-    if not n.mask & U32:
+    if not n.mask & U32 and not rules.old_bounds:
         return known(n.value & U32)
     if n.smin32 >= 0 and n.smax32 >= 0:
         smin, smax = n.smin32, n.smax32
@@ -380,6 +384,10 @@ def cast(n: Num, size: int, rules: Rules = NEWEST) -> Num:
     """The low `size` bytes of a number, as a load of so many gives them."""
     if size == 8:
         return n
+    if rules.old_bounds:
+        from ebpf.engine.verifier import old_bounds
+
+        return old_bounds.cast(n, size)
     top = (1 << 8 * size) - 1
     if not n.mask & top:
         return known(n.value & top)

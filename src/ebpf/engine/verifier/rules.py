@@ -8,51 +8,65 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A version's rules.
-
-    `deductions`: how often 64- and 32-bit bounds are brought to bear on each other. `crossing`: whether bounds that cross the
-    sign are used. `sharp_add`: sums that overflow at both ends keep their bounds. `sharp_mul`: products of signed bounds.
-    `of_unknown`: products, | and ^ of an unknown number keep bounds. `apart`: numbers of ranges that do not meet are not
-    equal. `tracks_neg`: what negation gives is known. `linked_offsets`: numbers that differ by a constant are learnt of
-    together. `links_live`: of numbers that are not read any more nothing is learnt. `guesses_mended`: a fault on a path that
-    a processor only guesses is stopped by a barrier, not refused. `private_stack`: the types whose stack is not counted with
-    their callers'. `tells_sleepers`: of tracing programs those alone may sleep that run before or after a function, or
-    iterate. `hook_ranges`: LSM programs return 0 or an error. `cpu_v4`: there are the instructions of cpu v4 (loads and moves
-    that extend the sign, signed division, bswap, long jumps). `enters_loops`: a loop may be entered in its middle, straight on.
-    `failed_tail_calls`: packets did not move where a tail call comes back.
-    """
+    """A version's rules, those of the newest by default: some only say that it knows more."""
 
     name: str
+    #: Numbers are bounded as by old_bounds.py.
+    old_bounds: bool = False
+    #: How often 64- and 32-bit bounds are brought to bear on each other.
     deductions: int = 3
+    #: Whether bounds that cross the sign are used.
     crossing: bool = True
+    #: Sums that overflow at both ends keep their bounds.
     sharp_add: bool = True
+    #: Products of signed bounds.
     sharp_mul: bool = True
+    #: What negation gives is known.
     tracks_neg: bool = True
+    #: What swapping bytes gives is known.
     tracks_swaps: bool = True
+    #: Bits and bounds that leave one number make it known.
     sharp_bits: bool = True
-    splits_low_half: bool = True
+    #: A number that is 0 or -1 is walked as both before & and |.
+    splits: bool = True
+    #: Where none of some bits is set, bits alone are kept.
     forgets_ranges: bool = True
+    #: Numbers that differ by a constant are learnt of together.
     linked_offsets: bool = True
+    #: Numbers may differ by subtraction, in 32 bits, and by what is negative, too.
     linked_differences: bool = True
+    #: Of numbers that are not read any more nothing is learnt.
     links_live: bool = True
+    #: A fault on a path that a processor only guesses is stopped by a barrier, not refused.
     guesses_mended: bool = True
+    #: Bits that differ tell that numbers are not equal.
     overlap: bool = True
-    apart: bool = True
+    #: The types whose stack is not counted with their callers'.
     private_stack: bool = True
-    of_unknown: bool = True
+    #: A loop may be entered in its middle, straight on.
     enters_loops: bool = True
     may_goto: bool = True
     load_acquire: bool = True
     iterators: bool = True
+    #: There are the instructions of cpu v4 (loads and moves that extend the sign, signed division, bswap, long jumps).
     cpu_v4: bool = True
+    #: An array has a value under every key in its range.
     nonnull_array: bool = True
+    #: Static functions may be called while a lock is held.
     locked_calls: bool = True
+    #: A pointer to a number, read from a kernel object, is memory that may be probed.
     untrusted_leaves: bool = True
+    #: Programs call functions of the kernel.
     kernel_functions: bool = True
+    #: Global functions may be called with preemption off.
     global_in_sections: bool = True
+    #: Packets did not move where a tail call comes back.
     failed_tail_calls: bool = True
+    #: Functions of the kernel take trusted pointers alone.
     trusted_arguments: bool = True
+    #: Of tracing programs those alone may sleep that run before or after a function, or iterate.
     tells_sleepers: bool = True
+    #: LSM programs return 0 or an error.
     hook_ranges: bool = True
 
     def has(self, since: str) -> bool:
@@ -91,22 +105,19 @@ _ROWS: Final = (
     ),
     Rules(
         "6.1",
-        deductions=1,
-        crossing=False,
+        old_bounds=True,
         sharp_add=False,
         sharp_mul=False,
         tracks_neg=False,
         tracks_swaps=False,
         sharp_bits=False,
-        splits_low_half=False,
+        splits=False,
         forgets_ranges=False,
         linked_offsets=False,
-        apart=False,
         overlap=False,
         linked_differences=False,
         links_live=False,
         guesses_mended=False,
-        of_unknown=False,
         private_stack=False,
         enters_loops=False,
         may_goto=False,
