@@ -110,11 +110,13 @@ KFUNCS: Final[Mapping[str, Kfunc]] = {
         Says.NOTHING,
         """
         __bpf_trap bpf_cast_to_kern_ctx bpf_dynptr_adjust bpf_dynptr_clone bpf_dynptr_copy bpf_dynptr_is_null
-        bpf_dynptr_is_rdonly bpf_dynptr_memset bpf_dynptr_size bpf_get_kmem_cache bpf_modify_return_test_tp
-        bpf_preempt_disable bpf_preempt_enable bpf_probe_read_kernel_dynptr bpf_probe_read_kernel_str_dynptr
-        bpf_probe_read_user_dynptr bpf_probe_read_user_str_dynptr bpf_rcu_read_lock bpf_rcu_read_unlock
-        bpf_rdonly_cast bpf_strcasecmp bpf_strchr bpf_strchrnul bpf_strcmp bpf_strcspn bpf_strlen bpf_strnchr
-        bpf_strnlen bpf_strnstr bpf_strrchr bpf_strspn bpf_strstr bpf_throw
+        bpf_dynptr_is_rdonly bpf_dynptr_memset bpf_dynptr_size bpf_get_kmem_cache bpf_local_irq_restore
+        bpf_local_irq_save bpf_modify_return_test_tp bpf_preempt_disable bpf_preempt_enable
+        bpf_probe_read_kernel_dynptr bpf_probe_read_kernel_str_dynptr bpf_probe_read_user_dynptr
+        bpf_probe_read_user_str_dynptr bpf_rcu_read_lock bpf_rcu_read_unlock bpf_rdonly_cast bpf_res_spin_lock
+        bpf_res_spin_lock_irqsave bpf_res_spin_unlock bpf_res_spin_unlock_irqrestore bpf_strcasecmp bpf_strchr
+        bpf_strchrnul bpf_strcmp bpf_strcspn bpf_strlen bpf_strnchr bpf_strnlen bpf_strnstr bpf_strrchr bpf_strspn
+        bpf_strstr bpf_throw
         """,
     ),
     **_rows(
@@ -191,7 +193,7 @@ KFUNCS: Final[Mapping[str, Kfunc]] = {
     **_rows(
         "ANY",
         Says.TRUSTED_ARGS,
-        "bpf_map_sum_elem_count",
+        "bpf_map_sum_elem_count bpf_stream_vprintk_impl",
     ),
     **_rows(
         "UNIX_SOCKETS",

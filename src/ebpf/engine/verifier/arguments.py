@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ebpf.engine.verifier import memory
+from ebpf.engine.verifier import locks, memory
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.reg import (
@@ -19,7 +19,6 @@ from ebpf.engine.verifier.reg import (
     XDP_SOCK,
     Reg,
 )
-from ebpf.engine.verifier.state import Held
 from ebpf.uapi import Arg
 
 _SOCKETS: Final = frozenset((SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK))
@@ -106,31 +105,24 @@ def stack_pointer(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
 def lock(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A lock in a map's value: taken or given back."""
     del arg
-    _field(env, at, reg, "bpf_spin_lock")
-    state = env.state
-    held = [one for one in state.held if one.kind == "lock"]
+    field(env, at, reg, "bpf_spin_lock")
     if call.row.name == "spin_lock":
-        if held:
-            raise env.refuse("lock-misuse", "Locking two bpf_spin_locks are not allowed", "a lock is held already")
-        state.held = (*state.held, Held(reg.id, env.slot, "lock", (reg.fd, reg.uid)))
-        return
-    if not held:
-        raise env.refuse("lock-misuse", "bpf_spin_unlock without taking a lock", "no lock is held")
-    if held[-1].id != reg.id or held[-1].what != (reg.fd, reg.uid):
-        raise env.refuse("lock-misuse", "bpf_spin_unlock of different lock", "another lock is held than the one that is given back")
-    state.held = tuple(one for one in state.held if one is not held[-1])
+        locks.take(env, reg)
+    else:
+        locks.give_back(env, reg)
 
 
 def timer(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A timer in a map's value."""
     del arg
-    _field(env, at, reg, "bpf_timer")
+    field(env, at, reg, "bpf_timer")
     call.the_map = reg
     call.map = env.map_of(reg)
     call.timer = True
 
 
-def _field(env: Env, at: int, reg: Reg, name: str) -> None:
+def field(env: Env, at: int, reg: Reg, name: str) -> None:
+    """Check that a pointer to a map's value points to the struct `name` in it. Raises Refusal."""
     if reg.kind != MAP_VALUE or reg.flags & MAYBE_NULL:
         raise expected(env, at, reg, "map_value, ptr_" if name == "bpf_spin_lock" else "map_value")
     if reg.num.mask:

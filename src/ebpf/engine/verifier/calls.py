@@ -19,7 +19,7 @@ from ebpf.engine.verifier.references import forget_packets, release
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import MAP_VALUE, NOTHING, PACKET, PACKET_END, PACKET_META
 from ebpf.engine.verifier.results import result
-from ebpf.engine.verifier.sections import helper_sleeps
+from ebpf.engine.verifier.sections import helper_sleeps, nothing_left
 from ebpf.uapi import HELPERS, PERFMON_HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, ProgType
 from ebpf.uapi.later_helpers import helper_since
 from ebpf.uapi.tracing import ATTACH_HELPERS, DENIED_HELPERS, ITERATOR_HELPERS
@@ -243,23 +243,12 @@ _OF_SKB: Final = (dynptrs.SKB, dynptrs.SKB_META)
 
 def _special(env: Env, call: Call) -> None:
     name = call.row.name
-    state = env.state
     if name == "tail_call":
         key = env.regs[3].const
         if key is not None and call.map is not None and key < call.map.max_entries:
             # Linux jumps there directly then.
             env.precise(3)
-        if any(held.kind == "lock" for held in state.held):
-            raise env.refuse(
-                "locked-call", "tail_call cannot be used inside bpf_spin_lock-ed region", "a tail call would leave a lock held"
-            )
-        for held in state.held:
-            raise env.refuse(
-                "leaked-reference",
-                f"Unreleased reference id={held.id} alloc_insn={held.slot}\ntail_call would lead to reference leak",
-                "a tail call would leave what was acquired behind",
-                acquired=held.slot,
-            )
+        nothing_left(env, "tail_call", "a tail call ends the program")
     elif name in ("ringbuf_submit_dynptr", "ringbuf_discard_dynptr"):
         assert call.dynptr is not None
         dynptrs.give_back(env, call.dynptr)

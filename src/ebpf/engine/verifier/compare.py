@@ -19,7 +19,7 @@ from ebpf.engine.verifier.reg import (
     Reg,
     equal,
 )
-from ebpf.engine.verifier.state import DYNPTR_BYTE, EMPTY, INVALID, ITER_BYTE, MISC, SPILL, ZERO_BYTE, Checkpoint, Frame, Slot, State
+from ebpf.engine.verifier.state import EMPTY, INVALID, MISC, SPECIAL, SPILL, ZERO_BYTE, Checkpoint, Frame, Slot, State
 
 #: How alike states must be: one walked before covers this one; this one lies within it with all its numbers; they are the same.
 COVERS: Final = 0
@@ -143,7 +143,7 @@ def _covers_slot(old: Slot, new: Slot, ids: Ids, how: int, *, precise: bool, len
         return False
     if a[0] == SPILL:
         return covers_reg(old.reg, new.reg, ids, how, precise=precise)
-    if a[0] in (DYNPTR_BYTE, ITER_BYTE) or b[0] in (DYNPTR_BYTE, ITER_BYTE):
+    if a[0] in SPECIAL or b[0] in SPECIAL:
         x_, y_ = old.special, new.special
         if x_ is None:
             return y_ is None

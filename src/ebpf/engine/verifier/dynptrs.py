@@ -11,7 +11,7 @@ from ebpf.engine.verifier.references import acquire, release, void
 from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import DYNPTR, MEM, RINGBUF, STACK, Reg
 from ebpf.engine.verifier.stack import write as write_stack
-from ebpf.engine.verifier.state import DYNPTR_BYTE, EMPTY, INVALID, ITER_BYTE, MISC, Slot, Special
+from ebpf.engine.verifier.state import DYNPTR_BYTE, EMPTY, INVALID, IRQ_BYTE, ITER_BYTE, MISC, Slot, Special
 from ebpf.uapi import Arg
 
 #: What dynptrs point to; those of a ring buffer must be given back.
@@ -27,9 +27,9 @@ _SLOTS: Final = 2
 
 
 def destroy(env: Env, frame: int, at: int) -> Slot:
-    """A dynptr's or iterator's slot is overwritten: it is none any more; the slot as it is then. Raises Refusal."""
+    """The slot of a dynptr, iterator or interrupt flag is overwritten: it is none any more; the slot as it is then. Raises Refusal."""
     held = env.state.frames[frame].stack[at]
-    if held.types[0] == ITER_BYTE:
+    if held.types[0] in (ITER_BYTE, IRQ_BYTE):
         return Slot(bytes([MISC]) * 8)
     special = held.special
     assert special is not None

@@ -3,10 +3,9 @@
 from ebpf.engine.verifier import loops, targets
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import FIXED_ONE
-from ebpf.engine.verifier.refusal import Refusal
 from ebpf.engine.verifier.reg import ANY, SCALAR, STACK, Reg
-from ebpf.engine.verifier.sections import left_open
-from ebpf.engine.verifier.state import Held, State
+from ebpf.engine.verifier.sections import nothing_left
+from ebpf.engine.verifier.state import State
 from ebpf.uapi import PROGRAM_TYPES, AttachType, ProgType
 
 
@@ -15,15 +14,7 @@ def leave(env: Env, state: State) -> int:
     if len(state.frames) > 1:
         return _return(env, state)
     frame = state.frames[0]
-    for held in state.held:
-        if held.kind == "lock":
-            raise env.refuse(
-                "lock-misuse",
-                "BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region",
-                "the program ends with a lock held",
-            )
-        raise _leaked(env, held, "BPF_EXIT instruction in main prog", "the program ends")
-    left_open(env, "BPF_EXIT instruction in main prog")
+    nothing_left(env, "BPF_EXIT instruction in main prog", "the program ends")
     if frame.asynchronous:
         _in_range(env, env.readable(0), (0, 0), "At async callback return")
         return -1
@@ -51,18 +42,7 @@ def thrown(env: Env) -> None:
     if env.on_exception < 0 and allowed is not None:
         # Then what is thrown is what the program returns.
         _in_range(env, env.readable(1), allowed, "At program exit", at=1)
-    for held in env.state.held:
-        raise _leaked(env, held, "bpf_throw", "an exception ends the program")
-    left_open(env, "bpf_throw")
-
-
-def _leaked(env: Env, held: Held, where: str, what: str) -> Refusal:
-    return env.refuse(
-        "leaked-reference",
-        f"Unreleased reference id={held.id} alloc_insn={held.slot}\n{where} would lead to reference leak",
-        f"{what}, and what was acquired was not given back",
-        acquired=held.slot,
-    )
+    nothing_left(env, "bpf_throw", "an exception ends the program")
 
 
 def at_once(env: Env, result: Reg, after: Reg) -> tuple[int, State]:

@@ -32,6 +32,7 @@ from ebpf.engine.verifier.reg import (
     UNTRUSTED,
     Reg,
 )
+from ebpf.engine.verifier.sections import in_irq
 from ebpf.engine.verifier.state import Frame, State
 from ebpf.uapi import ProgType
 
@@ -243,7 +244,7 @@ def call_global(env: Env, target: int) -> int:
             "global function calls are not allowed with preemption disabled,\nuse static function instead",
             "a global function is called where preemption is disabled",
         )
-    if target in env.sleepers and (env.state.preempt or env.state.rcu):
+    if target in env.sleepers and (env.state.preempt or env.state.rcu or in_irq(env.state)):
         raise env.refuse(
             "locked-call",
             "global functions that may sleep are not allowed in non-sleepable context,\n"

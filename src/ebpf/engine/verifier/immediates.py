@@ -7,6 +7,7 @@ from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.program import MapDesc
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel
+from ebpf.engine.verifier.locks import LOCKS
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import BTF_ID, FUNC, MAP_PTR, MAP_VALUE, MEM, PERCPU, RDONLY, Reg, constant
 from ebpf.isa import Insn
@@ -95,10 +96,11 @@ def _percpu(btf: Btf) -> list[Type]:
 def _map_suits(env: Env, desc: MapDesc) -> None:
     """Check that programs of this type may use the map. Raises Refusal."""
     for _, what, _ in desc.special:
-        if what not in ("bpf_spin_lock", "bpf_timer"):
+        if what not in ("bpf_spin_lock", "bpf_timer", "bpf_res_spin_lock"):
             raise Unjudged(f"maps with a {what}", env.slot)
-        if env.code.prog_type in _TRACING or (env.code.prog_type == ProgType.SOCKET_FILTER and what == "bpf_spin_lock"):
+        if env.code.prog_type in _TRACING or (env.code.prog_type == ProgType.SOCKET_FILTER and what in LOCKS):
             who = "socket filter" if env.code.prog_type == ProgType.SOCKET_FILTER else "tracing"
+            named = LOCKS[0] if what in LOCKS else what
             raise env.refuse(
-                "missing-information", f"{who} progs cannot use {what} yet", f"programs of this type cannot use maps with a {what}"
+                "missing-information", f"{who} progs cannot use {named} yet", f"programs of this type cannot use maps with a {what}"
             )

@@ -4,6 +4,7 @@ from typing import Final
 
 from ebpf.engine.verifier import alu, branch
 from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.locks import LOCKS
 from ebpf.engine.verifier.num import Num, known, zero_extend
 from ebpf.engine.verifier.precision import Place
 from ebpf.engine.verifier.reg import (
@@ -265,7 +266,7 @@ def not_null(env: Env, reg: Reg) -> Reg:
             return Reg(XDP_SOCK)
         if desc.type in (MapType.SOCKMAP, MapType.SOCKHASH):
             return Reg(SOCKET, id=reg.id, ref=reg.ref)
-        keeps = any(what == "bpf_spin_lock" for _, what, _ in desc.special)
+        keeps = any(what in LOCKS for _, what, _ in desc.special)
         return reg.same(reg.num, reg.off, reg.id if keeps else 0, flags, reg.rng)
     if reg.kind == BTF_ID and flags & RCU:
         return reg.same(reg.num, reg.off, 0, flags, reg.rng)

@@ -6,13 +6,14 @@ from typing import Final
 from ebpf.btf import Btf, Kind
 from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.program import Code
-from ebpf.engine.verifier import dynptrs, iterators, memory, memory_arguments
+from ebpf.engine.verifier import dynptrs, irqs, iterators, locks, memory, memory_arguments
+from ebpf.engine.verifier.arguments import field
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import STRUCT_OF, trusted
 from ebpf.engine.verifier.references import require_unmoved
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
-from ebpf.engine.verifier.reg import BTF_ID, CTX, DYNPTR, MAP_PTR, MAYBE_NULL, RCU, SCALAR, STACK, UNTRUSTED, Reg
+from ebpf.engine.verifier.reg import BTF_ID, CTX, DYNPTR, MAP_PTR, MAP_VALUE, MAYBE_NULL, RCU, SCALAR, STACK, UNTRUSTED, Reg
 from ebpf.engine.verifier.state import Special
 from ebpf.engine.verifier.struct_walk import is_number, of_numbers, stands_for
 from ebpf.uapi import AttachType, ProgType
@@ -23,6 +24,7 @@ _STRICT: Final = Says.TRUSTED_ARGS | Says.RCU
 #: Names of arguments that say what they are for.
 _SIZE, _CONSTANT_SIZE, _CONSTANT = "__sz", "__szk", "__k"
 _IGNORED, _NULLABLE, _OPTIONAL, _UNINIT, _STRING, _MAP = "__ign", "__nullable", "__opt", "__uninit", "__str", "__map"
+_IRQ_FLAG, _PROGRAM = "__irq_flag", "__prog"
 _INIT: Final = "___init"
 _DYNPTRS: Final = frozenset({"bpf_dynptr", "bpf_dynptr_kern"})
 
@@ -70,7 +72,7 @@ def argument(env: Env, one: KfuncCall, place: int) -> int:
     """Check an argument; how many were checked with it."""
     member, at = one.members[place], place + 1
     row = one.btf.resolve(member.type_id)
-    if one.has(place, _IGNORED):
+    if one.has(place, _IGNORED) or one.has(place, _PROGRAM):
         return 1
     reg = env.readable(at)
     if is_number(row):
@@ -132,12 +134,25 @@ def _pointer(env: Env, one: KfuncCall, place: int, reg: Reg, row: Type) -> int:
     if (one.kfunc.says & _ITERATOR and not place) or one.has(place, "__iter"):
         _iterator(env, one, at, reg, target)
         return 1
+    if one.has(place, _IRQ_FLAG):
+        irqs.flag(env, at, reg, name)
+        return 1
     if one.has(place, _STRING):
+        if reg.kind != MAP_VALUE:
+            raise env.refuse(
+                "argument-type",
+                f"arg#{place} doesn't point to a const string",
+                f"argument {at} of {name}() must be a constant text",
+                register=at,
+            )
         memory_arguments.constant_text(env, at, reg)
         return 1
     if one.has(place, _MAP):
         if reg.kind != MAP_PTR:
             raise env.refuse("argument-type", f"pointer in R{at} isn't map pointer", f"argument {at} must be a map", register=at)
+        return 1
+    if target.name == "bpf_res_spin_lock":
+        _lock(env, one, place, reg)
         return 1
     if reg.kind == BTF_ID or reg.kind in STRUCT_OF:
         _object(env, one, place, reg, target)
@@ -145,6 +160,22 @@ def _pointer(env: Env, one: KfuncCall, place: int, reg: Reg, row: Type) -> int:
     if target.kind == Kind.FUNC_PROTO:
         raise Unjudged(f"functions given to {name}()", env.slot)
     return _memory(env, one, place, reg, target)
+
+
+def _lock(env: Env, one: KfuncCall, place: int, reg: Reg) -> None:
+    name = one.kfunc.name
+    if reg.kind != MAP_VALUE:
+        raise env.refuse(
+            "argument-type",
+            f"arg#{place} doesn't point to map value or allocated object",
+            f"argument {place + 1} of {name}() must be a lock in a map's value",
+            register=place + 1,
+        )
+    field(env, place + 1, reg, "bpf_res_spin_lock")
+    if name in locks.TAKES:
+        locks.take(env, reg, locks.TAKES[name])
+    else:
+        locks.give_back(env, reg, locks.GIVES_BACK[name])
 
 
 #: What the kernel functions that make a dynptr make it of.

@@ -6,11 +6,12 @@ from typing import Final
 from ebpf.btf import Kind
 from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.program import Code
-from ebpf.engine.verifier import dynptrs, ends, exceptions, iterators
+from ebpf.engine.verifier import dynptrs, ends, exceptions, iterators, locks
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel, object_of
 from ebpf.engine.verifier.kfunc_arguments import KfuncCall, argument
+from ebpf.engine.verifier.num import U32, U64, settle
 from ebpf.engine.verifier.references import acquire, forget_packets, release
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import (
@@ -19,14 +20,17 @@ from ebpf.engine.verifier.reg import (
     MAYBE_NULL,
     MEM,
     NOTHING,
+    NULL,
     PIECE,
     RCU,
     RDONLY,
     TRUSTED,
     UNTRUSTED,
     Reg,
+    number,
 )
-from ebpf.engine.verifier.sections import preempt, rcu
+from ebpf.engine.verifier.results import ERRORS
+from ebpf.engine.verifier.sections import irq, preempt, rcu
 from ebpf.engine.verifier.state import State
 from ebpf.engine.verifier.struct_walk import is_number
 from ebpf.engine.verifier.structure import NO_RETURN
@@ -42,19 +46,19 @@ def names(code: Code) -> Mapping[int, Type]:
     if btf is None:
         return {}
     wanted = {insn.imm for insn in code.insns if insn.opcode == CALL and insn.src == CallSrc.KFUNC_CALL and 0 < insn.imm < len(btf)}
-    return {number: btf.type(number) for number in wanted if btf.kind(number) == Kind.FUNC}
+    return {id_: btf.type(id_) for id_ in wanted if btf.kind(id_) == Kind.FUNC}
 
 
 def registers(code: Code, functions: Mapping[int, Type]) -> Mapping[int, int]:
     """Of each kernel function, a bit for each register that it is given, bit 0 if it advances an iterator, and NO_RETURN."""
     out = {}
-    for number, row in functions.items():
+    for id_, row in functions.items():
         assert code.kernel_btf is not None
         kfunc = KFUNCS.get(row.name)
         advances = kfunc is not None and bool(kfunc.says & Says.ITER_NEXT)
-        out[number] = ((1 << len(code.kernel_btf.type(row.ref).members)) - 1) << 1 | advances
+        out[id_] = ((1 << len(code.kernel_btf.type(row.ref).members)) - 1) << 1 | advances
         if row.name == exceptions.THROW:
-            out[number] |= NO_RETURN
+            out[id_] |= NO_RETURN
     return out
 
 
@@ -69,6 +73,7 @@ def call(env: Env, function: Type) -> State | None:
     kfunc = _allowed(env, function)
     btf = kernel(env)
     one = KfuncCall(kfunc, btf, btf.type(function.ref))
+    without = _without(env) if kfunc.name in locks.TAKES else None
     place = 0
     while place < len(one.members):
         place += argument(env, one, place)
@@ -81,6 +86,8 @@ def call(env: Env, function: Type) -> State | None:
     sleeps = bool(kfunc.says & Says.SLEEPABLE)
     rcu(env, kfunc.name, sleeps=sleeps)
     preempt(env, kfunc.name, sleeps=sleeps)
+    if sleeps:
+        irq(env, kfunc.name)
     if kfunc.name == exceptions.THROW:
         ends.thrown(env)
     if one.released:
@@ -90,11 +97,20 @@ def call(env: Env, function: Type) -> State | None:
     regs = env.regs
     for at in range(6):
         regs[at] = NOTHING
-    regs[0] = _result(env, one)
+    regs[0] = NULL if without is not None else _result(env, one)
     if kfunc.says & Says.ITER_NEXT:
         assert one.iterator is not None
         return iterators.advance(env, one.iterator, one.index, one.slots)
-    return None
+    return without
+
+
+def _without(env: Env) -> State:
+    """The state in which a lock cannot be had: nothing happened but an error."""
+    other = env.state.copy()
+    other.history = (env.state.history, env.slot, None)
+    regs = other.frames[-1].regs
+    regs[:6] = [number(settle(0, U64, -ERRORS, -1, 0, U64, -ERRORS, -1, 0, U32, env.rules)), *[NOTHING] * 5]
+    return other
 
 
 def _allowed(env: Env, function: Type) -> Kfunc:
@@ -123,7 +139,7 @@ def _allowed(env: Env, function: Type) -> Kfunc:
             f"calling kernel function {name} is not allowed",
             f"programs of this type cannot call {name}()",
         )
-    if not name.startswith("bpf_iter_num_") and any(held.kind == "lock" for held in env.state.held):
+    if not name.startswith("bpf_iter_num_") and name not in locks.FUNCTIONS and locks.held(env):
         raise env.refuse("locked-call", "function calls are not allowed while holding a lock", f"{name}() is called while a lock is held")
     if kfunc.says & Says.SLEEPABLE and not code.sleepable:
         raise env.refuse(

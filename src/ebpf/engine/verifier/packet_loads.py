@@ -3,6 +3,7 @@
 from ebpf.engine.verifier import memory
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.reg import CTX, NOTHING
+from ebpf.engine.verifier.sections import nothing_left
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import Mode
 from ebpf.uapi import ProgType
@@ -17,18 +18,7 @@ def load(env: Env, insn: Insn) -> bool:
             "BPF_LD_[ABS|IND] instructions not allowed for this program type",
             "programs of this type cannot load from packets this way",
         )
-    if state.held:
-        held = state.held[0]
-        if held.kind == "lock":
-            raise env.refuse(
-                "locked-call", "BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region", "the load may end the program"
-            )
-        raise env.refuse(
-            "leaked-reference",
-            f"Unreleased reference id={held.id} alloc_insn={held.slot}\nBPF_LD_[ABS|IND] would lead to reference leak",
-            "the load may end the program and leave what was acquired behind",
-            acquired=held.slot,
-        )
+    nothing_left(env, "BPF_LD_[ABS|IND]", "the load may end the program")
     context = env.readable(6)
     if context.kind != CTX:
         raise env.refuse(

@@ -5,6 +5,7 @@ from typing import Final
 from ebpf.engine.program import MapDesc
 from ebpf.engine.verifier.call import Call
 from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.locks import LOCKS
 from ebpf.engine.verifier.num import U32, U64, settle, unsigned_range
 from ebpf.engine.verifier.object_arguments import object_result, percpu_result
 from ebpf.engine.verifier.references import acquire
@@ -30,7 +31,8 @@ _ACQUIRES: Final = frozenset({"sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp"
 _CASTS: Final = frozenset({"sk_fullsock", "tcp_sock"})
 #: Helpers whose result is at most the size that they are given, or an error.
 _SIZED_RESULT: Final = frozenset({"get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str"})
-_ERRORS: Final = 4095
+#: The numbers of errors, as what a call returns has them with a minus.
+ERRORS: Final = 4095
 
 
 def result(env: Env, call: Call) -> Reg:
@@ -80,7 +82,7 @@ def _acquired(env: Env) -> int:
 
 def _lock_id(env: Env, desc: MapDesc) -> int:
     """An id for a map's value that has a lock: which one is held must be known."""
-    return env.new_id() if any(what == "bpf_spin_lock" for _, what, _ in desc.special) else 0
+    return env.new_id() if any(what in LOCKS for _, what, _ in desc.special) else 0
 
 
 def _bounded_result(env: Env, call: Call) -> Reg:
@@ -89,5 +91,5 @@ def _bounded_result(env: Env, call: Call) -> Reg:
         return number(unsigned_range(0, env.code.cpus - 1)) if env.code.cpus else ANY
     if name in _SIZED_RESULT:
         most = call.most
-        return number(settle(0, U64, -_ERRORS, most, 0, U64, -_ERRORS, most, 0, U32, env.rules))
+        return number(settle(0, U64, -ERRORS, most, 0, U64, -ERRORS, most, 0, U32, env.rules))
     return ANY

@@ -1,9 +1,9 @@
-"""Sections of a program: under RCU, and with preemption disabled. Nothing in them may sleep, and each must end."""
+"""Sections of a program: under RCU, with preemption or interrupts disabled. Nothing in them may sleep, and each must end."""
 
 from ebpf.engine.verifier import iterators
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.reg import MAYBE_NULL, RCU, SCALAR, UNTRUSTED, Reg
-from ebpf.engine.verifier.state import Slot
+from ebpf.engine.verifier.state import Slot, State
 
 
 def rcu(env: Env, name: str, *, sleeps: bool) -> None:
@@ -44,6 +44,21 @@ def _doubtful(reg: Reg) -> Reg:
     return reg.flagged(reg.flags & ~(RCU | MAYBE_NULL) | UNTRUSTED)
 
 
+def irq(env: Env, name: str) -> None:
+    """A kernel function is called that may sleep. Raises Refusal where interrupts are disabled."""
+    if in_irq(env.state):
+        raise env.refuse(
+            "locked-call",
+            f"kernel func {name} is sleepable within IRQ-disabled region",
+            f"{name}() may sleep where interrupts are disabled",
+        )
+
+
+def in_irq(state: State) -> bool:
+    """Whether interrupts are disabled."""
+    return any(held.kind == "irq" for held in state.held)
+
+
 def preempt(env: Env, name: str, *, sleeps: bool) -> None:
     """A kernel function is called that may disable or enable preemption. Raises Refusal."""
     state = env.state
@@ -67,7 +82,9 @@ def preempt(env: Env, name: str, *, sleeps: bool) -> None:
 
 def helper_sleeps(env: Env, name: str, number: int) -> None:
     """A helper that may sleep is called. Raises Refusal inside of a section."""
-    for inside, where in ((env.state.rcu, "rcu_read_lock region"), (env.state.preempt, "non-preemptible region")):
+    state = env.state
+    sections = ((state.rcu, "rcu_read_lock region"), (state.preempt, "non-preemptible region"), (in_irq(state), "IRQ-disabled region"))
+    for inside, where in sections:
         if inside:
             raise env.refuse(
                 "locked-call",
@@ -77,10 +94,22 @@ def helper_sleeps(env: Env, name: str, number: int) -> None:
             )
 
 
-def left_open(env: Env, what: str) -> None:
-    """The program ends. Raises Refusal if a section does not."""
-    for inside, where in ((env.state.rcu, "bpf_rcu_read_lock"), (env.state.preempt, "bpf_preempt_disable")):
+def nothing_left(env: Env, where: str, what: str) -> None:
+    """The program may end at `where`, as `what` says. Raises Refusal if something is held, or a section was not left."""
+    state = env.state
+    if any(held.kind == "lock" for held in state.held):
+        raise env.refuse("lock-misuse", f"{where} cannot be used inside bpf_spin_lock-ed region", f"{what} with a lock held")
+    for held in state.held:
+        if held.kind == "ref":
+            raise env.refuse(
+                "leaked-reference",
+                f"Unreleased reference id={held.id} alloc_insn={held.slot}\n{where} would lead to reference leak",
+                f"{what}, and what was acquired was not given back",
+                acquired=held.slot,
+            )
+    sections = ((in_irq(state), "bpf_local_irq_save"), (state.rcu, "bpf_rcu_read_lock"), (state.preempt, "bpf_preempt_disable"))
+    for inside, begins in sections:
         if inside:
             raise env.refuse(
-                "lock-misuse", f"{what} cannot be used inside {where}-ed region", f"the program ends inside of a section of {where}()"
+                "lock-misuse", f"{where} cannot be used inside {begins}-ed region", f"{what} inside of a section of {begins}()"
             )

@@ -17,9 +17,8 @@ from ebpf.engine.verifier.state import (
     DYNPTR_BYTE,
     EMPTY,
     INVALID,
-    IRQ_BYTE,
-    ITER_BYTE,
     MISC,
+    SPECIAL,
     SPILL,
     ZERO_BYTE,
     Frame,
@@ -30,7 +29,6 @@ SIZE: Final = 512
 _FAR: Final = 1 << 29
 _MISC8: Final = bytes([MISC]) * 8
 _SPILL8: Final = bytes([SPILL]) * 8
-_SPECIAL: Final = (DYNPTR_BYTE, ITER_BYTE, IRQ_BYTE)
 
 
 def width(reg: Reg) -> int:
@@ -122,7 +120,7 @@ def write(env: Env, reg: Reg, off: int, size: int, value: Reg | None, source: in
         env.barriers_behind.add(env.slot)
     if not env.privileged and old.spilled and old.reg.kind != SCALAR and size != 8:
         raise env.refuse("stack-bounds", "attempt to corrupt spilled pointer on stack", "a pointer on the stack is overwritten in part")
-    if old.types[0] in _SPECIAL or old.types[7] in _SPECIAL:
+    if old.types[0] in SPECIAL or old.types[7] in SPECIAL:
         old = _destroy(env, reg.frame, at)
     aligned = low % 8 == 0
     if value is not None and value.kind == SCALAR and aligned:
@@ -219,7 +217,7 @@ def _write_somewhere(env: Env, reg: Reg, frame: Frame, low: int, high: int, size
         old = frame.stack.get(at, EMPTY)
         within = byte % 8
         was = old.types[within]
-        if was in _SPECIAL:
+        if was in SPECIAL:
             old = _destroy(env, reg.frame, at)
             was = old.types[within]
         if zero and was == SPILL and old.reg.is_null:

@@ -13,6 +13,7 @@ DYNPTR_BYTE: Final = 4
 ITER_BYTE: Final = 5
 IRQ_BYTE: Final = 6
 LETTERS: Final = "?rm0dif"
+SPECIAL: Final = (DYNPTR_BYTE, ITER_BYTE, IRQ_BYTE)
 
 _SPILLED: Final = bytes([SPILL]) * 8
 _EMPTY: Final = bytes(8)
@@ -38,11 +39,11 @@ class Slot:
 
 
 class Special:
-    """A dynptr or iterator on the stack: `kind` names it, `ref` is its reference, `first` marks its first slot.
+    """A dynptr, iterator or interrupt flag on the stack: `kind` names it, `ref` is its reference, `first` marks its first slot.
 
-    `what` names its type, `id` a dynptr, which the pieces of its memory know it by. `state` is an iterator's (0 active, 1
-    drained), `depth` how often it was advanced on this path, `trust` whether its objects are alive under RCU (RCU) or no
-    longer (UNTRUSTED).
+    `what` names its type (a flag's: whether a lock saved it), `id` a dynptr, which the pieces of its memory know it by.
+    `state` is an iterator's (0 active, 1 drained), `depth` how often it was advanced on this path, `trust` whether its
+    objects are alive under RCU (RCU) or no longer (UNTRUSTED).
     """
 
     __slots__ = ("depth", "first", "id", "kind", "ref", "state", "trust", "what")
@@ -61,6 +62,8 @@ class Special:
 
     def text(self) -> str:
         """As the log of Linux shows it."""
+        if self.kind == "irq":
+            return LETTERS[IRQ_BYTE] * 8
         if self.kind == "iter":
             return f"iter_{self.what}(ref_id={self.ref},state={'drained' if self.state else 'active'},depth={self.depth})"
         # Linux shows a number of which the first half of a dynptr always has 1.
@@ -106,11 +109,11 @@ class Frame:
 
 
 class Held:
-    """Something that must be given back: a reference, a lock, an interrupt flag."""
+    """Something that must be given back: a reference, a lock (`what`: its family, its map), an interrupt flag."""
 
     __slots__ = ("id", "kind", "slot", "what")
 
-    def __init__(self, id: int, slot: int, kind: str = "ref", what: object = None) -> None:
+    def __init__(self, id: int, slot: int, kind: str = "ref", what: tuple[object, ...] = ()) -> None:
         self.id = id
         self.slot = slot
         self.kind = kind
