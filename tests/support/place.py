@@ -3,7 +3,8 @@
 import ctypes
 import os
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def _ip(words: str) -> None:
     subprocess.run(["ip", *words.split()], check=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
 
 
+@contextmanager
+def bpffs() -> Iterator[str]:
+    """A file system of pins of our own, of which nothing stays."""
+    with tempfile.TemporaryDirectory(prefix="ebpf-test.") as folder:
+        subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+
 def cgroup_mount() -> str:
     """Where cgroup2 is mounted ("": nowhere)."""
     rows = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -70,3 +82,17 @@ def cgroup(name: str) -> Iterator[str]:
         yield str(path)
     finally:
         path.rmdir()
+
+
+def in_cgroup(path: str, act: Callable[[], None]) -> None:
+    """Do something as a process of a cgroup: a child of this one, which must not fail."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            Path(path, "cgroup.procs").write_text("0")
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "what was done in the cgroup failed"

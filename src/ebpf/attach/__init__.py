@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ebpf.attach.iterator import IterLink, iterate
     from ebpf.attach.multi import kprobe_multi, uprobe_multi
     from ebpf.attach.perf import breakpoint, kprobe, ksyscall, perf_event, tracepoint, uprobe
-    from ebpf.attach.raw import raw_tracepoint, trace
+    from ebpf.attach.raw import freplace, raw_tracepoint, trace
     from ebpf.attach.sockets import flow_dissector, reuseport, sk_lookup, socket_filter, sockmap
     from ebpf.attach.static_probes import usdt
 
@@ -33,6 +33,7 @@ __getattr__ = names(
         "perf_event": "perf",
         "tracepoint": "perf",
         "uprobe": "perf",
+        "freplace": "raw",
         "raw_tracepoint": "raw",
         "trace": "raw",
         "flow_dissector": "sockets",
@@ -50,6 +51,7 @@ __all__ = [
     "by_section",
     "cgroup",
     "flow_dissector",
+    "freplace",
     "iterate",
     "kprobe",
     "kprobe_multi",

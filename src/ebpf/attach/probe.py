@@ -190,7 +190,12 @@ _ROWS = (
     _Row(
         "fexit", _traced(_T.TRACING, _A.TRACE_FEXIT, "bpf_fentry_test1"), "Linux 5.5, CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS", "kretprobe"
     ),
-    _Row("fmod_ret", _traced(_T.TRACING, _A.MODIFY_RETURN, "bpf_modify_return_test"), "Linux 5.7, CONFIG_FUNCTION_ERROR_INJECTION", ""),
+    _Row(
+        "fmod_ret",
+        _traced(_T.TRACING, _A.MODIFY_RETURN, "bpf_modify_return_test"),
+        "Linux 5.7, CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
+        "",
+    ),
     _Row("lsm", _traced(_T.LSM, _A.LSM_MAC, "bpf_lsm_file_open"), "Linux 5.7, CONFIG_BPF_LSM", "seccomp, or cgroup programs"),
     _Row("uprobe", _uprobe, "CONFIG_UPROBE_EVENTS", ""),
     _Row("uprobe.multi", _uprobe_multi(_A.TRACE_UPROBE_MULTI), "Linux 6.6, CONFIG_UPROBES", "a uprobe for each function"),

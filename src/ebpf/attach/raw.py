@@ -3,9 +3,9 @@
 import errno
 from contextlib import ExitStack
 
-from ebpf.attach.link import Attachable, Link, held, refused
+from ebpf.attach.link import Attachable, Link, create, held, refused
 from ebpf.errors import KernelError, NotSupportedError, PrivilegeError
-from ebpf.object import Program
+from ebpf.object import Program, function_of
 from ebpf.sys.calls import Call, LinkCreate, RawTracepointOpen, TracedFunction
 from ebpf.uapi import AttachType, ProgType
 
@@ -43,6 +43,10 @@ _WHY = {
     errno.EFAULT: _NOT_TRACING,
     errno.EBUSY: ("another program replaces the function already", "detach that one first"),
 }
+_WHY_REPLACED = {
+    errno.EINVAL: ("the program is no extension, or the function is of other types", 'its section is SEC("freplace/...")'),
+    errno.EBUSY: ("another program replaces the function already", "detach that one first"),
+}
 
 
 def trace(program: Attachable, *, cookie: int = 0) -> Link:
@@ -63,6 +67,18 @@ def trace(program: Attachable, *, cookie: int = 0) -> Link:
         if cookie and attach is not None and error.errno == errno.EINVAL:
             raise _no_cookie(kind, _RAW_COOKIES if attach == AttachType.TRACE_RAW_TP else "5.19") from error
         raise refused(error, kind, target, _WHY) from error
+
+
+def freplace(program: Attachable, into: Attachable, function: str = "") -> Link:
+    """Replace a function of another program than the one that `program` was loaded for (by default the one of the same name).
+
+    Both must have the same types, and the kernel is asked to prove anew that the replacement may stand there. Raises NotFoundError
+    for a function that is not there, AttachError.
+    """
+    name = function or (program.spec.attach_to if isinstance(program, Program) else "")
+    target = function_of(program.kernel, into.fd, into.name, name)
+    call = LinkCreate(program.fd, into.fd, 0, options=TracedFunction(target.btf_id))
+    return create(program.kernel, call, "freplace", f"{into.name}:{name}", _WHY_REPLACED)
 
 
 def _no_cookie(kind: str, since: str) -> NotSupportedError:

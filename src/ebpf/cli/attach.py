@@ -137,6 +137,13 @@ def _netfilter(program: HeldProgram, words: Words) -> Link:
     return hooks.netfilter(program, hook, family=family, priority=priority)
 
 
+def _replacement(program: HeldProgram, words: Words) -> Link:
+    handle = handles.take(words, "prog")
+    with handles.programs(program.kernel, handle) as found:
+        into = handles.only(found, handle, "prog", status=_EINVAL)
+        return hooks.freplace(program, HeldProgram(program.kernel, into.fd, into.info.name), words.take("FUNCTION"))
+
+
 def _cgroup(program: HeldProgram, words: Words) -> Link:
     path, name = words.take("PATH"), words.take("ATTACH_TYPE")
     kinds = {kind.name.lower(): kind for kind in AttachType if kind.name.startswith("CGROUP_")}
@@ -158,6 +165,7 @@ _HOOKS: dict[str, _Hook] = {
     "tracepoint": _Hook("CATEGORY:NAME", lambda p, w: hooks.tracepoint(p, w.take("CATEGORY:NAME"))),
     "raw_tp": _Hook("NAME", lambda p, w: hooks.raw_tracepoint(p, w.take("NAME"))),
     "trace": _Hook("(what it was loaded for: tp_btf, fentry, lsm, ...)", lambda p, w: hooks.trace(p)),
+    "freplace": _Hook("PROG FUNCTION", _replacement),
     "uprobe": _Hook("PATH:FUNCTION [pid PID]", _place(ret=False)),
     "uretprobe": _Hook("PATH:FUNCTION [pid PID]", _place(ret=True)),
     "uprobe.multi": _Hook("PATH:PATTERN", _places),

@@ -2,8 +2,8 @@
 
 import errno
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -15,7 +15,7 @@ from ebpf.cli.context import Context
 from ebpf.cli.noun import Silent, done, pin_object, prepare_pin
 from ebpf.cli.words import Words, is_prefix, number
 from ebpf.errors import FormatError, KernelError, NotFoundError, NotSupportedError, UsageError, VerifierError, errno_name
-from ebpf.object import Collection, Map, Program
+from ebpf.object import Collection, Map, Program, Target, function_of
 from ebpf.spec import ObjectSpec
 from ebpf.sys.calls import MapInfo
 from ebpf.sys.kernel import Kernel
@@ -31,7 +31,10 @@ _OPTIONS = "'type', 'map', 'offload_dev', 'xdpmeta_dev', 'pinmaps', 'autoattach'
 
 @dataclass(slots=True)
 class Request:
-    """What was typed after `load`. `reuse` has, for each map that is given, its name or number and the handle of what takes its place."""
+    """What was typed after `load`. `reuse` has, for each map that is given, its name or number and the handle of what takes its place.
+
+    `target` is the program of which functions are replaced or traced (not bpftool's).
+    """
 
     path: str
     pin: str
@@ -43,10 +46,11 @@ class Request:
     device: str = ""
     device_word: str = ""
     reuse: list[tuple[str | int, handles.Handle]] = field(default_factory=list)
+    target: handles.Handle | None = None
 
 
-def parse(words: Words, *, every: bool) -> Request:
-    """Read the words of the command."""
+def parse(words: Words, *, every: bool, beyond: bool = False) -> Request:
+    """Read the words of the command; `beyond`: with those that bpftool has not."""
     words.need(2, "loadall" if every else "load")
     request = Request(words.take("OBJ"), words.take("PATH"), every)
     while words:
@@ -60,6 +64,8 @@ def parse(words: Words, *, every: bool) -> Request:
             request.attach = True
         elif words.take_if("kernel_btf"):
             request.kernel_btf = words.take("BTF_FILE")
+        elif beyond and words.take_if("target"):
+            request.target = handles.take(words, "prog")
         elif any(is_prefix(words.peek(), word) for word in _DEVICES):
             _device(request, words)
         else:
@@ -90,7 +96,7 @@ def load(context: Context, words: Words, *, every: bool) -> int:
     """Load an object; pin its first program, or all of them in a folder by their names."""
     if context.use_loader and not every:
         return _try(context, words)
-    request = parse(words, every=every)
+    request = parse(words, every=every, beyond=context.command != "bpftool")
     if request.device_word == "dev":
         context.note(_DEPRECATED)
     kernel = context.kernel()
@@ -106,17 +112,30 @@ def load(context: Context, words: Words, *, every: bool) -> int:
                 "the user kernel lives in one process, so that nothing is there to keep a pin after this command",
                 hint=f"Run it on a capture (ebpf prog run {request.path} --pcap FILE), or load it with --kernel linux",
             )
-        collection = stack.enter_context(_loaded(context, request, spec, reuse))
+        targets = stack.enter_context(_targets(kernel, request, spec))
+        collection = stack.enter_context(_loaded(context, request, spec, reuse, targets))
         _pin(context, request, collection)
     done(context)
     return 0
+
+
+@contextmanager
+def _targets(kernel: Kernel, request: Request, spec: ObjectSpec) -> Iterator[dict[str, Target]]:
+    """For each program that replaces or traces a function: where that is, in the program that was given."""
+    if request.target is None:
+        yield {}
+        return
+    with handles.programs(kernel, request.target) as found:
+        into = handles.only(found, request.target, "prog")
+        around = {n: p for n, p in spec.programs.items() if p.type in (ProgType.EXT, ProgType.TRACING) and p.attach_to and p.autoload}
+        yield {name: function_of(kernel, into.fd, into.info.name, program.attach_to) for name, program in around.items()}
 
 
 def _try(context: Context, words: Words) -> int:
     """Load an object, and let it go: with -L bpftool pins nothing."""
     words.need(1, "load")
     request = Request(words.take("OBJ"), "", every=False)
-    with _loaded(context, request, _read(context, request), ()):
+    with _loaded(context, request, _read(context, request), (), {}):
         return 0
 
 
@@ -220,7 +239,13 @@ def _unknown_section(context: Context, name: str) -> None:
     raise Silent
 
 
-def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequence[tuple[str | int, handles.Found[MapInfo]]]) -> Collection:
+def _loaded(
+    context: Context,
+    request: Request,
+    spec: ObjectSpec,
+    reuse: Sequence[tuple[str | int, handles.Found[MapInfo]]],
+    targets: Mapping[str, Target],
+) -> Collection:
     """The object in the kernel, with maps that are there already in the place of some of its own."""
     kernel = context.kernel()
     if context.command == "bpftool" or context.debug:
@@ -237,7 +262,7 @@ def _loaded(context: Context, request: Request, spec: ObjectSpec, reuse: Sequenc
             )
         taken[name] = Map(kernel, found.fd, spec.maps[name])
     try:
-        return Collection.load(spec, kernel, reuse=taken, types=_kernel_types(request.kernel_btf))
+        return Collection.load(spec, kernel, reuse=taken, types=_kernel_types(request.kernel_btf), targets=targets)
     except (VerifierError, NotFoundError, KernelError) as error:
         making = isinstance(error, KernelError) and error.call == "bpf(MAP_CREATE)"
         if context.command != "bpftool" or not (error.program or making):

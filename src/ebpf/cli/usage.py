@@ -257,12 +257,14 @@ Beyond bpftool:
        {0} {1} run OBJ [PROGRAM] --pcap FILE [--repeat N] [--write DIR] [--limit N]
 replays a capture (pcap or pcapng) through an XDP program and prints the verdicts, the packets per second and the program's
 global variables; --write DIR stores each verdict's packets as DIR/XDP_PASS.pcap and so on.
+       {0} {1} {{ load | loadall }} OBJ PATH ... target PROG
+loads programs of SEC(freplace/FUNCTION), SEC(fentry/FUNCTION) and their like for functions of another program.
        {0} {1} unload PROG
 takes a program off interfaces and links, and removes its pins and theirs; what else holds it is told.
        {0} {1} attach PROG HOOK [pin FILE]
 attaches until Ctrl-C, or by a link that is pinned at FILE and stays. HOOK := {{ {{ kprobe | kretprobe }} FUNCTION |
        {{ kprobe.multi | kretprobe.multi | kprobe.session }} PATTERN | {{ ksyscall | kretsyscall }} NAME |
-       tracepoint CATEGORY:NAME | raw_tp NAME | trace | {{ uprobe | uretprobe }} PATH:FUNCTION [pid PID] |
+       tracepoint CATEGORY:NAME | raw_tp NAME | trace | freplace PROG FUNCTION | {{ uprobe | uretprobe }} PATH:FUNCTION [pid PID] |
        uprobe.multi PATH:PATTERN | usdt PATH:PROVIDER:NAME [pid PID] | perf_event EVENT {{ period | frequency }} N [pid PID] |
        xdp IF [generic | driver | offload] | {{ tcx_ingress | tcx_egress | tc_ingress | tc_egress }} IF |
        netkit IF {{ primary | peer }} | netfilter {{ ip | ip6 }} HOOK [priority N] | cgroup PATH ATTACH_TYPE |

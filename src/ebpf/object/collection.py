@@ -72,16 +72,16 @@ class Collection:
         load: bool = True,
         reuse: Mapping[str, Map] | None = None,
         types: Btf | None = None,
-        targets: Mapping[str, Program] | None = None,
+        targets: Mapping[str, Program | Target] | None = None,
         log_level: int = 0,
         classes: Classes | None = None,
     ) -> Self:
         """Make the maps and load the programs (`programs`: only these; `load=False`: each when it is first needed).
 
         `types` are a kernel's (for CO-RE) other than those that it tells itself; `targets` are the programs of which functions are
-        traced or replaced, by the name of the program that does so. With `log_level` (1, 2 or 4) each program's `log` has the
-        verifier's text also where it was accepted; `classes` are those for the
-        object's types, where they are made already. What else can be changed is changed in the spec (`ObjectSpec.with_...`).
+        traced or replaced (or `function_of` them), by the name of the program that does so. With `log_level` (1, 2 or 4) each
+        program's `log` has the verifier's text also where it was accepted; `classes` are those for the object's types, where they
+        are made already. What else can be changed is changed in the spec (`ObjectSpec.with_...`).
 
         Raises VerifierError for a refused program, KernelError for what the kernel refuses; nothing stays open then.
         """

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from ebpf.btf import Btf, Kind
-from ebpf.errors import EbpfError, FormatError, KernelError, NotFoundError, PrivilegeError, UsageError, VerifierError
+from ebpf.errors import EbpfError, FormatError, KernelError, NotFoundError, PrivilegeError, UsageError, VerifierError, near
 from ebpf.object.map import Map
 from ebpf.object.relocate import Code
 from ebpf.object.resolve import Resolver
@@ -17,7 +17,7 @@ from ebpf.records import changed, record
 from ebpf.spec import ProgramSpec
 from ebpf.sys.calls import FdById, GetBtfInfo, GetProgInfo, Loaded, ObjPin, ProgInfo, ProgLoad, ProgTestRun, TestRunResult
 from ebpf.sys.kernel import Kernel
-from ebpf.uapi import AttachType, Cmd, ProgType
+from ebpf.uapi import AttachType, Cmd, ProgType, section_row
 
 _LOG = 1 << 20
 _LARGEST_LOG = 1 << 26
@@ -193,7 +193,7 @@ def attach_target(spec: ProgramSpec, resolver: Resolver, program: "Program | Non
         error.hint = f'write SEC("{kind}/NAME"), or change attach_to before it is loaded'
         raise error
     if program is not None:
-        return _in_program(spec, program)
+        return function_of(program.kernel, program.fd, program.name, spec.attach_to)
     if spec.type == ProgType.EXT:
         raise UsageError(f"program {spec.name!r}: {kind} replaces a function of another program: say of which")
     prefix, wanted = _PREFIXES.get(attach, ("", Kind.FUNC)) if attach is not None else ("", Kind.FUNC)
@@ -201,26 +201,26 @@ def attach_target(spec: ProgramSpec, resolver: Resolver, program: "Program | Non
     found = resolver.find(f"{module}{colon}{prefix}{plain}", wanted)
     if found is None:
         what = {"btf_trace_": "raw tracepoint", "bpf_lsm_": "LSM hook", "bpf_iter_": "iterator"}.get(prefix, "kernel function")
-        near = resolver.near(prefix, wanted, plain)
-        raise NotFoundError(what, spec.attach_to, where=f"this kernel's types, for program {spec.name!r}", near=near, errno=errno.ESRCH)
+        like = resolver.near(prefix, wanted, plain)
+        raise NotFoundError(what, spec.attach_to, where=f"this kernel's types, for program {spec.name!r}", near=like, errno=errno.ESRCH)
     return Target(found.id, found.module.fd if found.module is not None else 0)
 
 
-def _in_program(spec: ProgramSpec, program: "Program") -> Target:
-    """A function of another program by name."""
-    kernel = program.kernel
-    id_ = program.info().btf_id
+def function_of(kernel: Kernel, program_fd: int, name: str, function: str) -> Target:
+    """A function of a loaded program, which others can trace or replace. Raises NotFoundError."""
+    id_ = kernel.bpf(GetProgInfo(program_fd)).btf_id
     if not id_:
-        raise NotFoundError("function", spec.attach_to, where=f"program {program.name!r}, which has no types", errno=errno.EINVAL)
+        raise NotFoundError("function", function, where=f"program {name!r}, which has no types", errno=errno.EINVAL)
     fd = kernel.bpf(FdById(Cmd.BTF_GET_FD_BY_ID, id_))
     try:
         btf = Btf.parse(kernel.bpf(GetBtfInfo(fd)).data)
     finally:
         kernel.close(fd)
-    type_ = btf.find(spec.attach_to, Kind.FUNC)
+    type_ = btf.find(function, Kind.FUNC)
     if type_ is None:
-        raise NotFoundError("function", spec.attach_to, where=f"program {program.name!r}", errno=errno.ESRCH)
-    return Target(type_.id, program.fd)
+        known = near(function, (each.name for each in btf if each.kind == Kind.FUNC))
+        raise NotFoundError("function", function, where=f"program {name!r}", near=known, errno=errno.ESRCH)
+    return Target(type_.id, program_fd)
 
 
 def load_program(
@@ -303,7 +303,8 @@ def _refusal(kernel: Kernel, spec: ProgramSpec, insns: bytes, call: ProgLoad, fi
             log, why = error.log, error.why or why
         break
     if not log and first.errno == errno.EINVAL and spec.type not in _BY_BTF and not _knows(kernel, call):
-        why = f"this kernel has no programs of SEC({spec.section.removeprefix('?').partition('/')[0]})"
+        found = section_row(spec.section.removeprefix("?"))
+        why = f"this kernel has no programs of SEC({found[0].name if found is not None else spec.section})"
     cause, slot = why, _last_insn(log)
     said = _last_words(log)
     # Linux's calls say only which program it is.
