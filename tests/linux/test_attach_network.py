@@ -50,6 +50,9 @@ SEC("sk_lookup") int choose(struct bpf_sk_lookup *ctx) {
     return got ? SK_DROP : SK_PASS;
 }
 SEC("sk_msg") int refuse_message(struct sk_msg_md *msg) { __sync_fetch_and_add(&seen, 1); return SK_PASS; }
+SEC("sk_skb/stream_parser") int all_of_it(struct __sk_buff *skb) { __sync_fetch_and_add(&other, 1); return skb->len; }
+SEC("sk_skb/stream_verdict") int look_in(struct __sk_buff *skb) { __sync_fetch_and_add(&seen, 1); return SK_PASS; }
+SEC("sk_skb/verdict") int look_in_too(struct __sk_buff *skb) { __sync_fetch_and_add(&seen, 1); return SK_PASS; }
 struct { __uint(type, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY); __uint(max_entries, 2); __type(key, __u32); __type(value, __u64); } group SEC(".maps");
 SEC("sk_reuseport") int second(struct sk_reuseport_md *ctx) {
     __u32 one = 1; __sync_fetch_and_add(&seen, 1);
@@ -213,6 +216,23 @@ def test_messages_of_sockets_in_a_map_are_seen(link: bool, held: Collection) -> 
             assert accepted.recv(100) == b"hello"
         held.maps["socks"].delete(struct.pack("<i", 0))
     assert seen(held) == 1
+
+
+@pytest.mark.parametrize("names", [("all_of_it", "look_in"), ("look_in",), ("look_in_too",)], ids="-".join)
+def test_what_sockets_in_a_map_receive_is_seen(names: tuple[str, ...], held: Collection) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+        for name in names:
+            stack.enter_context(attach.sockmap(held.programs[name], held.maps["socks"]))
+        client = stack.enter_context(socket.create_connection(server.getsockname()))
+        client.settimeout(20)
+        accepted, _ = server.accept()
+        with accepted:
+            held.maps["socks"].update(struct.pack("<i", 0), struct.pack("<Q", client.fileno()))
+            accepted.sendall(b"hello")
+            assert client.recv(100) == b"hello"
+            # Its end would be seen too.
+            held.maps["socks"].delete(struct.pack("<i", 0))
+    assert (seen(held), held.variables()["other"]) == (1, 1 if "all_of_it" in names else 0)
 
 
 def test_a_flow_dissector_stands_in_its_namespace_alone(held: Collection) -> None:
