@@ -48,7 +48,8 @@ def base_flags(clang: Clang, *, cpu: str = "v3", debug: bool = True) -> list[str
         f"-mcpu={cpu}",
         "-O2",
         *(["-g"] if debug else []),
-        "-ffreestanding",
+        # Loops stay loops: a call of memset, which clang would make of one, there is no function for.
+        *("-mllvm", "-disable-loop-idiom-memset", "-mllvm", "-disable-loop-idiom-memcpy"),
         "-fno-stack-protector",
         "-fno-color-diagnostics",
         "-Wno-unused-command-line-argument",

@@ -141,3 +141,36 @@ def test_the_traced_machine_can_be_chosen(arch: str) -> None:
     )
     compile_c("a.c", text=text, defines=[f"__TARGET_ARCH_{arch}"])
     compile_c("a.c", text=text, flags=[f"-D__TARGET_ARCH_{arch}"])
+
+
+FIXED = """#include <linux/bpf.h>
+#include <string.h>
+#include <bpf/bpf_helpers.h>
+char name[16] = "a name";
+SEC("raw_tp/x") int f(void *ctx) { char comm[16]; bpf_get_current_comm(comm, 16); return %s(name, comm, 16) < 0; }
+"""
+LOOP = """#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("raw_tp/x") int f(unsigned long *ctx)
+{
+    char to[64], from[64];
+    unsigned long n = ctx[0] & 63;
+    bpf_get_current_comm(to, 64);
+    bpf_get_current_comm(from, 64);
+    for (unsigned long i = 0; i < n; i++)
+        to[i] = %s;
+    return to[5];
+}
+"""
+
+
+@pytest.mark.parametrize("function", ["memcmp", "__builtin_memcmp"])
+def test_memory_of_a_fixed_size_is_compared_in_place(function: str) -> None:
+    program = read_object(compile_c("a.c", text=FIXED % function, flags=["-Wall", "-Werror"]).object).programs["f"]
+    assert program.insns[::8].count(0x85) == 1
+
+
+@pytest.mark.parametrize("value", ["0", "from[i]"])
+def test_a_loop_over_memory_becomes_no_call_of_a_function_that_there_is_not(value: str) -> None:
+    program = read_object(compile_c("a.c", text=LOOP % value, flags=["-Wall", "-Werror"]).object).programs["f"]
+    assert program.insns[::8].count(0x85) == 2
