@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["daemon_fell", "daemon_log", "daemon_news", "daemon_runs", "daemon_status", "open_kernel", "open_lab", "stop_daemon"]
 
 
-def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = False) -> Kernel:
+def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = False, token: str = "") -> Kernel:
     """Open the kernel `name`: "user", "linux", or "auto" (Linux's where bpf(2) is permitted, else ours).
 
     Without a name EBPF_KERNEL decides, else it is auto. The user kernel lives in this process, unless it is to be `lasting`
-    (objects are to outlive it) or EBPF_DAEMON names a daemon and it need not be `here`: then it lives in ebpfd.
+    (objects are to outlive it) or EBPF_DAEMON names a daemon and it need not be `here`: then it lives in ebpfd. `token` is the path
+    of a bpffs that lends the use of Linux's kernel to this user namespace (without it LIBBPF_BPF_TOKEN_PATH, if that is set).
     """
     name = name or os.environ.get("EBPF_KERNEL") or "auto"
     if name == "auto":
@@ -36,7 +37,7 @@ def open_kernel(name: str | None = None, *, here: bool = False, lasting: bool = 
     if name == "linux":
         from ebpf.kernels.linux import LinuxKernel
 
-        return LinuxKernel()
+        return LinuxKernel(token=token)
     raise UsageError(f"no kernel '{name}'; there is user, linux and auto")
 
 

@@ -19,6 +19,8 @@ from ebpf.uapi import Cmd
 _INFO_BTF, _INFO_PROG, _INFO_MAP = 32, 232, 104
 # BPF_F_VTYPE_BTF_OBJ_FD
 _OF_MODULE = 1 << 15
+# BPF_F_TOKEN_FD
+_BY_TOKEN = 1 << 16
 _EMPTY = ctypes.create_string_buffer(1)
 
 
@@ -51,15 +53,15 @@ def run(cmd: Cmd, buffer: "ctypes.Array[ctypes.c_char]", why: str = "") -> int:
     return result
 
 
-def _map_create(call: calls.MapCreate) -> int:
+def _map_create(call: calls.MapCreate, token: int = 0) -> int:
     name = call.name.encode()[:15]
     a = attr(
-        "IIIIIII16sIIIIIQi",
+        "IIIIIII16sIIIIIQii",
         call.map_type,
         call.key_size,
         call.value_size,
         call.max_entries,
-        call.flags | (_OF_MODULE if call.kernel_module_fd else 0),
+        call.flags | (_OF_MODULE if call.kernel_module_fd else 0) | (_BY_TOKEN if token else 0),
         call.inner_map_fd,
         call.numa_node,
         name,
@@ -70,6 +72,7 @@ def _map_create(call: calls.MapCreate) -> int:
         call.kernel_value_type_id,
         call.map_extra,
         call.kernel_module_fd,
+        token,
         size=80,
     )
     return run(Cmd.MAP_CREATE, a, f"map {call.name!r}" if call.name else "")
@@ -142,13 +145,13 @@ def _write_batch(call: "calls.MapUpdateBatch | calls.MapDeleteBatch") -> int:
     return int(count)
 
 
-def _prog_load(call: calls.ProgLoad) -> calls.Loaded:
+def _prog_load(call: calls.ProgLoad, token: int = 0) -> calls.Loaded:
     insns, licence = as_buffer(call.insns), ctypes.create_string_buffer(call.license.encode())
     log = ctypes.create_string_buffer(call.log_size) if call.log_level else None
     funcs, lines = as_buffer(call.func_info), as_buffer(call.line_info)
     fds = as_buffer(struct.pack(f"={len(call.fd_array)}i", *call.fd_array)) if call.fd_array else None
     a = attr(
-        "IIQQIIQII16sIIIIQIIQIIIIQ",
+        "IIQQIIQII16sIIIIQIIQIIIIQQIIi",
         call.prog_type,
         len(call.insns) // 8,
         where(insns),
@@ -157,7 +160,7 @@ def _prog_load(call: calls.ProgLoad) -> calls.Loaded:
         call.log_size if log is not None else 0,
         where(log),
         call.kern_version,
-        call.flags,
+        call.flags | (_BY_TOKEN if token else 0),
         call.name.encode()[:15],
         call.ifindex,
         call.expected_attach_type,
@@ -172,6 +175,10 @@ def _prog_load(call: calls.ProgLoad) -> calls.Loaded:
         call.attach_fd,
         0,
         where(fds),
+        0,
+        0,
+        0,
+        token,
         size=152,
     )
     result = bpf(int(call.cmd), a)
@@ -377,18 +384,23 @@ def _btf_info(call: calls.GetBtfInfo) -> calls.BtfInfo:
     return calls.BtfInfo(id_, data.raw[:wanted], name.value.decode(), bool(kernel), size)
 
 
-def _btf_load(call: calls.BtfLoad) -> int:
+def _btf_load(call: calls.BtfLoad, token: int = 0) -> int:
     data = as_buffer(call.data)
     log = ctypes.create_string_buffer(call.log_size) if call.log_level else None
-    a = attr("QQIIII", where(data), where(log), len(call.data), call.log_size if log is not None else 0, call.log_level, 0, size=32)
+    size = call.log_size if log is not None else 0
+    # Older kernels know of nothing behind the log's level.
+    more = (0, _BY_TOKEN, token) if token else ()
+    a = attr("QQIII" + "IIi"[: len(more)], where(data), where(log), len(call.data), size, call.log_level, *more, size=32)
     result = bpf(int(call.cmd), a)
     if result < 0:
         raise failure(-result, "bpf(BTF_LOAD)", log=log.value.decode("utf-8", "replace") if log is not None else "")
     return result
 
 
+#: The calls that a token serves.
+BY_TOKEN = frozenset({calls.MapCreate, calls.ProgLoad, calls.BtfLoad})
 #: How each call is carried out.
-COMMANDS: dict[type[Call[Any]], Callable[[Any], Any]] = {
+COMMANDS: dict[type[Call[Any]], Callable[..., Any]] = {
     calls.MapCreate: _map_create,
     calls.MapLookup: _lookup,
     calls.MapUpdate: _update,

@@ -5,14 +5,14 @@ import mmap as mapping
 import os
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from ebpf.errors import KernelError, NotSupportedError
-from ebpf.kernels.linux.codec import COMMANDS
+from ebpf.kernels.linux.codec import BY_TOKEN, COMMANDS
 from ebpf.kernels.linux.links import LINK_COMMANDS
 from ebpf.kernels.linux.syscall import attach_to_socket, mount_bpffs, numbers, syscall_function
 from ebpf.sys.calls import Call, R
@@ -39,18 +39,27 @@ if TYPE_CHECKING:
 
 
 class LinuxKernel:
-    """The running kernel. What it gave out and is still open at shutdown() is closed."""
+    """The running kernel. What it gave out and is still open at shutdown() is closed.
+
+    `token` is the path of a bpffs that lends the use of bpf(2) to this user namespace; LIBBPF_BPF_TOKEN_PATH names one as well.
+    """
 
     name = "linux"
     lasting = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, token: str = "") -> None:
         numbers()
         self.possible_cpus = _possible_cpus()
         self._open: set[int] = set()
         self._traces: dict[int, TraceInstance] = {}
         self._opened = 0
         self._pid = os.getpid()
+        self._token = 0
+        if path := token or os.environ.get("LIBBPF_BPF_TOKEN_PATH"):
+            from ebpf.kernels.linux.token import open_token
+
+            self._token = open_token(path)
+            self._open.add(self._token)
 
     @cached_property
     def lab(self) -> "LinuxLab":
@@ -63,10 +72,10 @@ class LinuxKernel:
 
     def bpf(self, call: Call[R]) -> R:
         """Carry out one command."""
-        handler = COMMANDS.get(type(call)) or LINK_COMMANDS.get(type(call))
+        handler: Callable[..., Any] | None = COMMANDS.get(type(call)) or LINK_COMMANDS.get(type(call))
         if handler is None:
             raise NotSupportedError(f"bpf({call.cmd.name})", "is not built yet")
-        answer: Any = handler(call)
+        answer: Any = handler(call, self._token) if self._token and type(call) in BY_TOKEN else handler(call)
         if type(call).__name__ in _GIVES_FD:
             self._open.add(answer.fd if hasattr(answer, "fd") else answer)
         return cast(R, answer)
