@@ -14,6 +14,8 @@ from ebpf.spec import DataVar, Extern, ExternKind, MapSpec
 from ebpf.uapi import MapFlag, MapType
 
 _NAME_LEN = 15
+# LIBBPF_PIN_BY_NAME.
+_BY_NAME = 1
 _U32, _U64 = 0xFFFFFFFF, (1 << 64) - 1
 _DATA = (".data", ".rodata", ".bss")
 
@@ -213,6 +215,9 @@ def _definition(btf: Btf, name: str, struct: BtfType, path: str, *, inner: bool 
             raise FormatError("is no field of a map definition", path=path, where=where)
     if any(number > _U32 for name, number in numbers.items() if name != "map_extra"):
         raise FormatError("a key or value larger than 4 GiB", path=path, where=f"map {name!r}")
+    if numbers.get("pinning", 0) > (0 if inner else _BY_NAME):
+        why = "an inner map is not pinned" if inner else f"is {numbers['pinning']}; it is LIBBPF_PIN_NONE (0) or LIBBPF_PIN_BY_NAME (1)"
+        raise FormatError(why, path=path, where=f"map {name!r}, pinning")
     if "type" not in numbers:
         raise FormatError("has no type", path=path, where=f"map {name!r}")
     return MapSpec(

@@ -66,6 +66,23 @@ def test_a_number_of_64_bits_is_read_where_a_map_takes_one(number: int | str) ->
     assert read_object(compile_c("a.c", text=text).object).maps["arena"].map_extra == int(number) & (1 << 64) - 1
 
 
+PINNED = """#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); __uint(pinning, %d); };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, __u32); __array(values, struct inner); } outer SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); __uint(pinning, %d); } ring SEC(".maps");
+"""
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "why"), [(0, 2, "'ring', pinning: is 2; it is"), (1, 1, "'outer.inner', pinning: an inner map is not pinned")]
+)
+def test_a_map_is_pinned_by_its_name_or_not_at_all(inner: int, outer: int, why: str) -> None:
+    assert read_object(compile_c("a.c", text=PINNED % (0, 1)).object).maps["ring"].pinning == 1
+    with pytest.raises(FormatError, match=why):
+        read_object(compile_c("a.c", text=PINNED % (inner, outer)).object)
+
+
 def test_subprograms_are_appended_and_their_calls_lead_to_them(data: bytes) -> None:
     first = read_object(data, "thing.bpf.o").programs["first"]
     slots = by_slot(decode(first.insns))
