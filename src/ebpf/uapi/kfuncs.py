@@ -116,7 +116,7 @@ KFUNCS: Final[Mapping[str, Kfunc]] = {
         bpf_probe_read_user_str_dynptr bpf_rcu_read_lock bpf_rcu_read_unlock bpf_rdonly_cast bpf_res_spin_lock
         bpf_res_spin_lock_irqsave bpf_res_spin_unlock bpf_res_spin_unlock_irqrestore bpf_strcasecmp bpf_strchr
         bpf_strchrnul bpf_strcmp bpf_strcspn bpf_strlen bpf_strnchr bpf_strnlen bpf_strnstr bpf_strrchr bpf_strspn
-        bpf_strstr bpf_throw
+        bpf_strstr bpf_throw bpf_wq_init bpf_wq_set_callback_impl bpf_wq_start
         """,
     ),
     **_rows(
@@ -193,7 +193,9 @@ KFUNCS: Final[Mapping[str, Kfunc]] = {
     **_rows(
         "ANY",
         Says.TRUSTED_ARGS,
-        "bpf_map_sum_elem_count bpf_stream_vprintk_impl",
+        """
+        bpf_map_sum_elem_count bpf_stream_vprintk_impl bpf_task_work_schedule_resume_impl bpf_task_work_schedule_signal_impl
+        """,
     ),
     **_rows(
         "UNIX_SOCKETS",

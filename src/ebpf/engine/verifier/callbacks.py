@@ -12,6 +12,10 @@ from ebpf.engine.verifier.state import Frame, State
 def run(env: Env, call: Call, before: list[Reg]) -> tuple[int, State] | None:
     """The way on into the function that a helper runs, if it runs it once more. `before` are the registers of the call."""
     name, state = call.row.name, env.state
+    if name == "timer_set_callback":
+        assert call.the_map is not None
+        # A timer's function must not sleep, whatever runs it; older Linux lets it where the program may.
+        return later(env, call.function, call.the_map, sleepable=env.state.sleepable and not env.rules.timers_stay_awake)
     caller = state.frames[-1]
     if name == "loop":
         after = caller.regs
@@ -30,16 +34,28 @@ def run(env: Env, call: Call, before: list[Reg]) -> tuple[int, State] | None:
     frame = other.frames[-1]
     frame.regs = before
     inner = _frame(env, name, call.function, frame, call.the_map)
-    if name == "timer_set_callback":
-        inner.asynchronous = True
-        other.frames = [inner]
-        inner.regs[10] = Reg(STACK)
-        inner.back = -1
-        return call.function, other
     frame.called_back += 1
     other.frames.append(inner)
     caller.called_back = 0
     return call.function, other
+
+
+def later(env: Env, function: int, the_map: Reg, *, sleepable: bool, returns: tuple[int, int] = (0, 0)) -> tuple[int, State]:
+    """The way on into a function that is run later, apart from the program: it has the map, a key and the value."""
+    frame = Frame(function, [NOTHING, *_element(the_map), *[NOTHING] * 6, Reg(STACK)], {}, -1)
+    frame.callback = True
+    frame.asynchronous = True
+    frame.callback_range = returns
+    other = State([frame], sleepable=sleepable)
+    other.history = (env.state.history, env.slot, None)
+    other.parent, other.depth, other.loop_entry = env.state.parent, env.state.depth, env.state.loop_entry
+    other.unrolled = env.state.unrolled + 1
+    return function, other
+
+
+def _element(the_map: Reg) -> list[Reg]:
+    """The registers of a function that is given an element of a map."""
+    return [Reg(kind, fd=the_map.fd, uid=the_map.uid) for kind in (MAP_PTR, MAP_KEY, MAP_VALUE)]
 
 
 def _frame(env: Env, name: str, target: int, caller: Frame, the_map: Reg | None) -> Frame:
@@ -53,14 +69,11 @@ def _frame(env: Env, name: str, target: int, caller: Frame, the_map: Reg | None)
     regs = [NOTHING] * 10 + [Reg(STACK, frame=len(env.state.frames))]
     if name == "loop":
         regs[1], regs[2] = ANY, caller.regs[3]
-    elif name in ("for_each_map_elem", "timer_set_callback"):
+    elif name == "for_each_map_elem":
         if the_map is None:
             raise Unjudged(f"callbacks of bpf_{name}", env.slot)
-        regs[1] = Reg(MAP_PTR, fd=the_map.fd, uid=the_map.uid)
-        regs[2] = Reg(MAP_KEY, fd=the_map.fd, uid=the_map.uid)
-        regs[3] = Reg(MAP_VALUE, fd=the_map.fd, uid=the_map.uid)
-        if name == "for_each_map_elem":
-            regs[4] = caller.regs[3]
+        regs[1:4] = _element(the_map)
+        regs[4] = caller.regs[3]
     elif name == "user_ringbuf_drain":
         regs[1] = Reg(DYNPTR, id=env.new_id())
         regs[2] = caller.regs[3]
@@ -72,5 +85,5 @@ def _frame(env: Env, name: str, target: int, caller: Frame, the_map: Reg | None)
         raise Unjudged(f"callbacks of bpf_{name}", env.slot)
     frame = Frame(target, regs, {}, env.slot)
     frame.callback = True
-    frame.callback_range = (0, 1) if name != "timer_set_callback" else (0, 0)
+    frame.callback_range = (0, 1)
     return frame

@@ -146,7 +146,7 @@ def _row(env: Env, id_: int) -> Helper:
             f"bpf_{row.name} cannot be called where this program is attached",
             helper=id_,
         )
-    if row.name in SLEEPS and not env.code.sleepable:
+    if row.name in SLEEPS and not env.state.sleepable:
         raise env.refuse(
             "helper-not-allowed",
             "helper call might sleep in a non-sleepable prog",

@@ -174,7 +174,7 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
     `strict`: numbers must be the same to be covered.
     """
     old = point.state
-    if old.guessed and not new.guessed:
+    if (old.guessed and not new.guessed) or old.sleepable != new.sleepable:
         return False
     if len(old.frames) != len(new.frames) or len(old.held) != len(new.held) or old.rcu != new.rcu or old.preempt != new.preempt:
         return False

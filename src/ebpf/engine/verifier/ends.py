@@ -16,7 +16,7 @@ def leave(env: Env, state: State) -> int:
     frame = state.frames[0]
     nothing_left(env, "BPF_EXIT instruction in main prog", "the program ends")
     if frame.asynchronous:
-        _in_range(env, env.readable(0), (0, 0), "At async callback return")
+        _in_range(env, env.readable(0), frame.callback_range or (0, 0), "At async callback return")
         return -1
     code = env.code
     reg = ANY if code.returns_nothing else env.readable(0)

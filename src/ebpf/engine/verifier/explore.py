@@ -108,7 +108,7 @@ class Explorer:
         regs = [NOTHING] * 11
         regs[1] = Reg(CTX)
         regs[10] = Reg(STACK)
-        self._walk(State([Frame(0, regs, {}, -1)]), 0)
+        self._walk(State([Frame(0, regs, {}, -1)], sleepable=self.env.code.sleepable), 0)
         if self.env.on_exception >= 0:
             self._global_calls.append(self.env.on_exception)
         done: set[int] = set()
@@ -378,7 +378,10 @@ class Explorer:
             if function.name == exceptions.THROW:
                 return -1
             if turn is not None:
-                self._fork(slot + 1, turn)
+                if turn[0] != slot + 1:
+                    self.structure.called_back.add(turn[0])
+                    self.log.called_back()
+                self._fork(*turn)
             return slot + 1
         caller = state.frames[-1]
         before = list(caller.regs)

@@ -244,7 +244,7 @@ def call_global(env: Env, target: int) -> int:
             "global function calls are not allowed with preemption disabled,\nuse static function instead",
             "a global function is called where preemption is disabled",
         )
-    if target in env.sleepers and (env.state.preempt or env.state.rcu or in_irq(env.state)):
+    if target in env.sleepers and (env.state.preempt or env.state.rcu or in_irq(env.state) or not env.state.sleepable):
         raise env.refuse(
             "locked-call",
             "global functions that may sleep are not allowed in non-sleepable context,\n"
@@ -342,7 +342,7 @@ def enter_global(env: Env, start: int) -> State:
             regs[place + 1] = Reg(MEM, id=env.new_id(), flags=MAYBE_NULL, size=parameter.size)
         else:
             regs[place + 1] = Reg(MEM, size=parameter.size)
-    return State([Frame(start, regs, {}, -1)])
+    return State([Frame(start, regs, {}, -1)], sleepable=env.code.sleepable)
 
 
 def check_depth(env: Env, tail_calls: bool) -> None:

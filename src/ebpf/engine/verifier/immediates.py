@@ -96,8 +96,10 @@ def _percpu(btf: Btf) -> list[Type]:
 def _map_suits(env: Env, desc: MapDesc) -> None:
     """Check that programs of this type may use the map. Raises Refusal."""
     for _, what, _ in desc.special:
-        if what not in ("bpf_spin_lock", "bpf_timer", "bpf_res_spin_lock"):
+        if what not in (*LOCKS, "bpf_timer", "bpf_wq", "bpf_task_work"):
             raise Unjudged(f"maps with a {what}", env.slot)
+        if what == "bpf_task_work":
+            continue
         if env.code.prog_type in _TRACING or (env.code.prog_type == ProgType.SOCKET_FILTER and what in LOCKS):
             who = "socket filter" if env.code.prog_type == ProgType.SOCKET_FILTER else "tracing"
             named = LOCKS[0] if what in LOCKS else what

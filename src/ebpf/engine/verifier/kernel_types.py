@@ -103,7 +103,7 @@ def trusted(reg: Reg) -> bool:
 
 def in_rcu(env: Env) -> bool:
     """Whether objects under RCU cannot go away here."""
-    return env.state.rcu > 0 or not env.code.sleepable
+    return env.state.rcu > 0 or not env.state.sleepable
 
 
 # -- arguments

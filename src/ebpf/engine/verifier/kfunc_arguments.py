@@ -13,7 +13,7 @@ from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import STRUCT_OF, trusted
 from ebpf.engine.verifier.references import require_unmoved
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
-from ebpf.engine.verifier.reg import BTF_ID, CTX, DYNPTR, MAP_PTR, MAP_VALUE, MAYBE_NULL, RCU, SCALAR, STACK, UNTRUSTED, Reg
+from ebpf.engine.verifier.reg import BTF_ID, CTX, DYNPTR, FUNC, MAP_PTR, MAP_VALUE, MAYBE_NULL, RCU, SCALAR, STACK, UNTRUSTED, Reg
 from ebpf.engine.verifier.state import Special
 from ebpf.engine.verifier.struct_walk import is_number, of_numbers, stands_for
 from ebpf.uapi import AttachType, ProgType
@@ -26,6 +26,7 @@ _SIZE, _CONSTANT_SIZE, _CONSTANT = "__sz", "__szk", "__k"
 _IGNORED, _NULLABLE, _OPTIONAL, _UNINIT, _STRING, _MAP = "__ign", "__nullable", "__opt", "__uninit", "__str", "__map"
 _IRQ_FLAG, _PROGRAM = "__irq_flag", "__prog"
 _INIT: Final = "___init"
+_WORK: Final = ("bpf_wq", "bpf_task_work")
 _DYNPTRS: Final = frozenset({"bpf_dynptr", "bpf_dynptr_kern"})
 
 
@@ -36,6 +37,7 @@ class KfuncCall:
         "btf",
         "constant",
         "dynptr",
+        "function",
         "index",
         "iterator",
         "kfunc",
@@ -45,6 +47,7 @@ class KfuncCall:
         "released",
         "size",
         "slots",
+        "the_map",
         "writable",
     )
 
@@ -62,6 +65,9 @@ class KfuncCall:
         self.index = 0
         self.slots = 0
         self.writable = False
+        #: The map of an argument, and the function of the program that is to be run.
+        self.the_map: Reg | None = None
+        self.function = -1
 
     def has(self, place: int, suffix: str) -> bool:
         """Whether an argument's name ends so."""
@@ -148,8 +154,15 @@ def _pointer(env: Env, one: KfuncCall, place: int, reg: Reg, row: Type) -> int:
         memory_arguments.constant_text(env, at, reg)
         return 1
     if one.has(place, _MAP):
-        if reg.kind != MAP_PTR:
-            raise env.refuse("argument-type", f"pointer in R{at} isn't map pointer", f"argument {at} must be a map", register=at)
+        _map(env, one, at, reg)
+        return 1
+    if target.name in _WORK:
+        _work(env, one, place, reg, target.name)
+        return 1
+    if target.kind == Kind.FUNC_PROTO:
+        if reg.kind != FUNC:
+            raise env.refuse("argument-type", f"arg{place} expected pointer to func", f"argument {at} must be a function", register=at)
+        one.function = reg.uid
         return 1
     if target.name == "bpf_res_spin_lock":
         _lock(env, one, place, reg)
@@ -157,9 +170,36 @@ def _pointer(env: Env, one: KfuncCall, place: int, reg: Reg, row: Type) -> int:
     if reg.kind == BTF_ID or reg.kind in STRUCT_OF:
         _object(env, one, place, reg, target)
         return 1
-    if target.kind == Kind.FUNC_PROTO:
-        raise Unjudged(f"functions given to {name}()", env.slot)
     return _memory(env, one, place, reg, target)
+
+
+def _work(env: Env, one: KfuncCall, place: int, reg: Reg, name: str) -> None:
+    """A struct in a map's value that has a function of the program run later."""
+    if reg.kind != MAP_VALUE:
+        raise env.refuse(
+            "argument-type",
+            f"arg#{place} doesn't point to a map value",
+            f"argument {place + 1} of {one.kfunc.name}() must be a {name} in a map's value",
+            register=place + 1,
+        )
+    field(env, place + 1, reg, name)
+    one.the_map = reg
+
+
+def _map(env: Env, one: KfuncCall, at: int, reg: Reg) -> None:
+    if reg.kind != MAP_PTR:
+        raise env.refuse("argument-type", f"pointer in R{at} isn't map pointer", f"argument {at} must be a map", register=at)
+    works = [what for _, what, _ in env.map_of(reg).special if what in _WORK]
+    before = one.the_map
+    if before is not None and works and (before.fd, before.uid) != (reg.fd, reg.uid):
+        named = "bpf_task_work" if "bpf_task_work" in works else "workqueue"
+        raise env.refuse(
+            "argument-type",
+            f"{named} pointer in R{at - 1} map_uid={before.uid} doesn't match map pointer in R{at} map_uid={reg.uid}",
+            "the value belongs to another map than the one named",
+            register=at,
+        )
+    one.the_map = reg
 
 
 def _lock(env: Env, one: KfuncCall, place: int, reg: Reg) -> None:

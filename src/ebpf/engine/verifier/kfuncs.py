@@ -6,12 +6,12 @@ from typing import Final
 from ebpf.btf import Kind
 from ebpf.btf.types import COMPOSITE, Type
 from ebpf.engine.program import Code
-from ebpf.engine.verifier import dynptrs, ends, exceptions, iterators, locks
+from ebpf.engine.verifier import callbacks, dynptrs, ends, exceptions, iterators, locks
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel, object_of
 from ebpf.engine.verifier.kfunc_arguments import KfuncCall, argument
-from ebpf.engine.verifier.num import U32, U64, settle
+from ebpf.engine.verifier.num import S32_MAX, S32_MIN, U32, U64, settle
 from ebpf.engine.verifier.references import acquire, forget_packets, release
 from ebpf.engine.verifier.refusal import Unjudged
 from ebpf.engine.verifier.reg import (
@@ -68,7 +68,7 @@ def says(name: str, what: Says) -> bool:
     return kfunc is not None and bool(kfunc.says & what)
 
 
-def call(env: Env, function: Type) -> State | None:
+def call(env: Env, function: Type) -> tuple[int, State] | None:
     """Check the call of a kernel function and put its result into r0; the other way on, if there are two. Raises Refusal."""
     kfunc = _allowed(env, function)
     btf = kernel(env)
@@ -100,8 +100,13 @@ def call(env: Env, function: Type) -> State | None:
     regs[0] = NULL if without is not None else _result(env, one)
     if kfunc.says & Says.ITER_NEXT:
         assert one.iterator is not None
-        return iterators.advance(env, one.iterator, one.index, one.slots)
-    return without
+        turn = iterators.advance(env, one.iterator, one.index, one.slots)
+        return (env.slot + 1, turn) if turn is not None else None
+    if one.function >= 0:
+        assert one.the_map is not None
+        returns = (S32_MIN, S32_MAX) if kfunc.name.startswith("bpf_task_work_") else (0, 0)
+        return callbacks.later(env, one.function, one.the_map, sleepable=True, returns=returns)
+    return (env.slot + 1, without) if without is not None else None
 
 
 def _without(env: Env) -> State:
@@ -141,7 +146,7 @@ def _allowed(env: Env, function: Type) -> Kfunc:
         )
     if not name.startswith("bpf_iter_num_") and name not in locks.FUNCTIONS and locks.held(env):
         raise env.refuse("locked-call", "function calls are not allowed while holding a lock", f"{name}() is called while a lock is held")
-    if kfunc.says & Says.SLEEPABLE and not code.sleepable:
+    if kfunc.says & Says.SLEEPABLE and not env.state.sleepable:
         raise env.refuse(
             "helper-not-allowed",
             f"program must be sleepable to call sleepable kfunc {name}",

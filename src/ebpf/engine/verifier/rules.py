@@ -62,6 +62,8 @@ class Rules:
     global_in_sections: bool = True
     #: Packets did not move where a tail call comes back.
     failed_tail_calls: bool = True
+    #: Timers must not sleep, even those of programs that may.
+    timers_stay_awake: bool = True
     #: Functions of the kernel take trusted pointers alone.
     trusted_arguments: bool = True
     #: Of tracing programs those alone may sleep that run before or after a function, or iterate.
@@ -101,6 +103,7 @@ _ROWS: Final = (
         untrusted_leaves=False,
         global_in_sections=False,
         failed_tail_calls=False,
+        timers_stay_awake=False,
         trusted_arguments=False,
     ),
     Rules(
@@ -129,6 +132,7 @@ _ROWS: Final = (
         untrusted_leaves=False,
         global_in_sections=False,
         failed_tail_calls=False,
+        timers_stay_awake=False,
         trusted_arguments=False,
         kernel_functions=False,
         tells_sleepers=False,

@@ -125,12 +125,26 @@ History = tuple[Any, int, object]
 
 
 class State:
-    """A point on a path: frames, the innermost last; references held; sections entered; the history that led here."""
+    """A point on a path: frames, the innermost last; what is held; sections entered; whether it may sleep; the history that led here."""
 
-    __slots__ = ("depth", "frames", "guessed", "held", "history", "loop_entry", "may_goto", "parent", "preempt", "rcu", "unrolled")
+    __slots__ = (
+        "depth",
+        "frames",
+        "guessed",
+        "held",
+        "history",
+        "loop_entry",
+        "may_goto",
+        "parent",
+        "preempt",
+        "rcu",
+        "sleepable",
+        "unrolled",
+    )
 
-    def __init__(self, frames: list[Frame]) -> None:
+    def __init__(self, frames: list[Frame], *, sleepable: bool = False) -> None:
         self.frames = frames
+        self.sleepable = sleepable
         self.held: tuple[Held, ...] = ()
         self.rcu = 0
         self.preempt = 0
@@ -151,7 +165,7 @@ class State:
 
     def copy(self) -> "State":
         """A state that can change without changing this one."""
-        new = State([frame.copy() for frame in self.frames])
+        new = State([frame.copy() for frame in self.frames], sleepable=self.sleepable)
         new.held = self.held
         new.rcu = self.rcu
         new.preempt = self.preempt
