@@ -43,7 +43,8 @@ def read_object(data: bytes, path: str = "", *, section: str = "") -> ObjectSpec
     linker = Linker(elf, btf, _records(elf, btf), functions, maps, externs)
     programs: dict[str, ProgramSpec] = {}
     for function in functions.values():
-        # The functions of .text are subprograms: each program that calls one gets its own copy. One that is alone is a program.
+        # The functions of .text are subprograms: each program that calls one gets its own copy. One that is alone is a program for
+        # who asks for it.
         if function.section.name == ".text" and len(functions) > 1:
             continue
         if function.name in programs:
@@ -198,5 +199,5 @@ def _program(linker: Linker, function: Function, licence: str, taken_for: str = 
         func_infos=linked.func_infos,
         line_infos=linked.line_infos,
         flags=(_SLEEPABLE if row.sleepable else 0) | (_XDP_FRAGS if row.frags else 0),
-        autoload=not section.startswith("?"),
+        autoload=not section.startswith("?") and (section != ".text" or bool(taken_for)),
     )

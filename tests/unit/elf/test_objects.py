@@ -66,6 +66,12 @@ def test_a_number_of_64_bits_is_read_where_a_map_takes_one(number: int | str) ->
     assert read_object(compile_c("a.c", text=text).object).maps["arena"].map_extra == int(number) & (1 << 64) - 1
 
 
+def test_a_function_of_no_section_is_not_loaded_unless_it_is_taken_for_a_program() -> None:
+    data = compile_c("a.c", text="int f(void *ctx) { return 1; }").object
+    assert [program.autoload for program in read_object(data).programs.values()] == [False]
+    assert [program.autoload for program in read_object(data, section="xdp").programs.values()] == [True]
+
+
 PINNED = """#include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); __uint(pinning, %d); };
