@@ -142,7 +142,7 @@ class _Symbols:
         if not row.section:
             # Wanted here, and there already (or wanted there too: then a strong wish outweighs a weak one).
             binding = min(there.binding, row.binding) if not there.section else there.binding
-            self._rows[place] = replace(there, binding=binding)
+            self._rows[place] = replace(there, binding=binding, hidden=hidden)
         elif not there.section:
             self._rows[place] = replace(row, hidden=hidden)
             self._globals[symbol.name] = (place, each)

@@ -8,6 +8,7 @@ import pytest
 from ebpf.btf import Kind
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
+from ebpf.elf.static import link_objects
 from ebpf.errors import FormatError
 from ebpf.spec import ObjectSpec
 from ebpf.uapi import MapFlag
@@ -76,6 +77,21 @@ SEC("xdp") int p(struct xdp_md *ctx) { return hidden(1) + global(2); }
     assert btf is not None
     found = {t.name: t.info for t in btf if t.kind == Kind.FUNC}
     assert found == {"hidden": 0, "global": 1, "p": 1}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_function_that_one_object_hides_is_hidden_in_all_that_are_linked(order: int) -> None:
+    """Whether it is hidden where it is defined or where it is called, before the definition or after it."""
+    texts = {
+        "one": "int shown(int x) { return x; } int here(int x) { return x; } __hidden extern int there(int x);"
+        'SEC("xdp") int a(struct xdp_md *ctx) { return there(1); }',
+        "two": "int there(int x) { return x; } __hidden extern int here(int x); extern int shown(int x);"
+        'SEC("xdp") int b(struct xdp_md *ctx) { return here(1) + shown(2); }',
+    }
+    objects = [(name, compile_c(f"{name}.c", text=HEAD + text).object) for name, text in texts.items()]
+    btf = read_object(link_objects(objects[::order])).btf
+    assert btf is not None
+    assert {t.name: t.info for t in btf if t.kind == Kind.FUNC} == {"here": 0, "there": 0, "shown": 1, "a": 1, "b": 1}
 
 
 def test_maps_that_c_fills_say_with_what() -> None:
