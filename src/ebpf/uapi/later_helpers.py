@@ -43,6 +43,8 @@ _ROWS: Final = (
     ("get_current_pid_tgid get_current_cgroup_id get_current_ancestor_cgroup_id", "6.12", _PACKETS),
     ("get_attach_cookie", "6.12", _RAW),
 )
+#: Helpers that go with another one, except where the kernel is locked down, as that was which was asked as 6.18.
+LOCKED_HELPERS: Final[Mapping[str, str]] = {"probe_write_user": "probe_read"}
 #: The same of tracing programs, by how they are attached.
 _ATTACHED: Final[Mapping[tuple[str, int], str]] = {
     ("get_attach_cookie", AttachType.TRACE_RAW_TP): "6.12",

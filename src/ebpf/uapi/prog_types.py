@@ -88,6 +88,7 @@ class ProgramType:
     """A row. `context` names a struct of contexts.py ("": special); `returns` is the range r0 must lie in, if it must.
 
     Of the context's fields, `hidden` are not for this type, and `writes` (all that are writable, if None) may be stored to.
+    `since` is the first Linux that has the type, where there are kernels in use that have it not.
     """
 
     type: ProgType
@@ -97,6 +98,7 @@ class ProgramType:
     returns: tuple[int, int] | None = None
     hidden: frozenset[str] = frozenset()
     writes: frozenset[str] | None = None
+    since: str = ""
 
 
 #: Of __sk_buff: what only programs on sockets' packets see.
@@ -323,7 +325,7 @@ _ROWS: Final = (
             "probe_read perf_event_output get_stackid probe_read_str get_socket_cookie get_stack sk_storage_get sk_storage_delete skb_output xdp_output skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock skc_to_udp6_sock d_path sock_from_file sys_bpf btf_find_by_name_kind sys_close get_func_ip skc_to_unix_sock kallsyms_lookup_name xdp_get_buff_len skc_to_mptcp_sock"
         ),
     ),
-    ProgramType(ProgType.NETFILTER, "netfilter", "bpf_nf_ctx", helpers=_BASE),
+    ProgramType(ProgType.NETFILTER, "netfilter", "bpf_nf_ctx", helpers=_BASE, since="6.4"),
 )
 PROGRAM_TYPES: Final[Mapping[ProgType, ProgramType]] = {row.type: row for row in _ROWS}
 #: Programs that may write to packets.

@@ -70,9 +70,9 @@ NO_RETURN_FUNCTIONS: Final = frozenset(
     """.split()
 )
 NO_RETURN_SINCE: Final = "6.12"
-#: The kernel's own functions for tests, whose result may be changed in every kernel since 6.12; in one of them programs may sleep.
+#: Functions that are there to be changed, most of them for tests, in every kernel since 6.12; in one of them programs may sleep.
 CHANGEABLE_FUNCTIONS: Final = frozenset(
-    {"bpf_fentry_test1", "bpf_modify_return_test", "bpf_modify_return_test2", "bpf_modify_return_test_tp"}
+    {"bpf_fentry_test1", "bpf_modify_return_test", "bpf_modify_return_test2", "bpf_modify_return_test_tp", "update_socket_protocol"}
 )
 SLEEPABLE_FUNCTIONS: Final = frozenset({"bpf_fentry_test1"})
 CHANGEABLE_SINCE: Final = "6.12"

@@ -41,14 +41,17 @@ def run(env: Env, call: Call, before: list[Reg]) -> tuple[int, State] | None:
 
 
 def later(env: Env, function: int, the_map: Reg, *, sleepable: bool, returns: tuple[int, int] = (0, 0)) -> tuple[int, State]:
-    """The way on into a function that is run later, apart from the program: it has the map, a key and the value."""
+    """The way on into a function that is run later, apart from the program: it has the map, a key and the value.
+
+    What is proved of the way here does not wait for it, so that it may have itself run again.
+    """
+    env.structure.called_later.add(function)
     frame = Frame(function, [NOTHING, *_element(the_map), *[NOTHING] * 6, Reg(STACK)], {}, -1)
     frame.callback = True
     frame.asynchronous = True
     frame.callback_range = returns
     other = State([frame], sleepable=sleepable)
     other.history = (env.state.history, env.slot, None)
-    other.parent, other.depth, other.loop_entry = env.state.parent, env.state.depth, env.state.loop_entry
     other.unrolled = env.state.unrolled + 1
     return function, other
 

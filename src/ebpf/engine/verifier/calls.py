@@ -21,7 +21,7 @@ from ebpf.engine.verifier.reg import MAP_VALUE, NOTHING, PACKET, PACKET_END, PAC
 from ebpf.engine.verifier.results import result
 from ebpf.engine.verifier.sections import helper_sleeps, nothing_left
 from ebpf.uapi import HELPERS, PERFMON_HELPERS, PROGRAM_TYPES, Arg, AttachType, Helper, ProgType
-from ebpf.uapi.later_helpers import helper_since
+from ebpf.uapi.later_helpers import LOCKED_HELPERS, helper_since
 from ebpf.uapi.tracing import ATTACH_HELPERS, DENIED_HELPERS, ITERATOR_HELPERS
 
 #: Helpers that LSM programs have of a cgroup's.
@@ -111,7 +111,8 @@ def _row(env: Env, id_: int) -> Helper:
     since = helper_since(row.name, env.code.prog_type, env.code.attach_type)
     later = bool(since) and not env.rules.has(since)
     denied = row.name in DENIED_HELPERS.get(env.code.attach_type, ()) and env.code.prog_type in (ProgType.TRACING, ProgType.LSM)
-    if later or denied or (row.name not in kind.helpers and not _of_attach_type(env, row)):
+    unlocked = not env.rules.locked_down and LOCKED_HELPERS.get(row.name, "") in kind.helpers
+    if later or denied or (row.name not in kind.helpers and not unlocked and not _of_attach_type(env, row)):
         raise env.refuse(
             "helper-not-allowed",
             f"{'program of this type cannot use helper' if env.rules.has('6.12') else 'unknown func'} bpf_{row.name}#{id_}",

@@ -56,7 +56,15 @@ class Checkpoints:
                         masks = self._live(slot, state)
                     entry = entry_of(point)
                     open_loop = entry is not None and entry.branches > 0
-                    hit = covers(point, state, masks, WITHIN if open_loop else COVERS, lenient=self.env.lenient, strict=self.env.strict)
+                    hit = covers(
+                        point,
+                        state,
+                        masks,
+                        WITHIN if open_loop else COVERS,
+                        lenient=self.env.lenient,
+                        forgets=self.env.rules.forgets_ids,
+                        strict=self.env.strict,
+                    )
                     if hit and entry is not None and open_loop:
                         enters(state, entry)
                 if hit:
@@ -99,20 +107,22 @@ class Checkpoints:
         structure = env.structure
         if slot in structure.forced:
             if slot in structure.calls_back:
-                return covers(point, state, [], WITHIN, lenient=env.lenient)
+                return covers(point, state, [], WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids)
             if slot in structure.advances:
-                if covers(point, state, [], WITHIN, lenient=env.lenient) and _goes_on(state):
+                if covers(point, state, [], WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids) and _goes_on(state):
                     enters(state, point)
                     return True
                 return False
-            if point.state.may_goto != state.may_goto and covers(point, state, [], WITHIN, lenient=env.lenient):
+            if point.state.may_goto != state.may_goto and covers(
+                point, state, [], WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids
+            ):
                 enters(state, point)
                 return True
         if (
             point.state.may_goto == state.may_goto
             and not depths_differ(point.state, state)
             and point.state.unrolled == state.unrolled
-            and covers(point, state, [], SAME, lenient=env.lenient)
+            and covers(point, state, [], SAME, lenient=env.lenient, forgets=env.rules.forgets_ids)
         ):
             raise env.refuse(
                 "endless-loop",

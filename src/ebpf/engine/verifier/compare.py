@@ -34,10 +34,11 @@ _ANY: Final = Reg(SCALAR, UNKNOWN)
 class Ids:
     """Which id of one state stands for which of the other: what was one thing must be one thing."""
 
-    __slots__ = ("back", "forth", "fresh", "strict")
+    __slots__ = ("back", "forgets", "forth", "fresh", "strict")
 
-    def __init__(self, *, strict: bool = False) -> None:
+    def __init__(self, *, strict: bool = False, forgets: bool = False) -> None:
         self.strict = strict
+        self.forgets = forgets
         self.forth: dict[int, int] = {}
         self.back: dict[int, int] = {}
         self.fresh = -1
@@ -49,7 +50,7 @@ class Ids:
         found = self.forth.get(old)
         if found is not None:
             return found == new
-        if new in self.back:
+        if new in self.back and not self.forgets:
             return False
         self.forth[old] = new
         self.back[new] = old
@@ -74,6 +75,8 @@ def covers_reg(old: Reg, new: Reg, ids: Ids, how: int, *, precise: bool) -> bool
         return how == COVERS or new.kind == NOT_INIT
     if kind != new.kind:
         return False
+    if ids.forgets:
+        return _covers_old(old, new, ids, precise=precise)
     if kind == SCALAR:
         if ids.strict:
             return old.off == new.off and old.num == new.num and ids.pair_numbers(old.id, new.id)
@@ -113,6 +116,23 @@ def covers_reg(old: Reg, new: Reg, ids: Ids, how: int, *, precise: bool) -> bool
     return equal(old, new) and ids.pair(old.id, new.id) and ids.pair(old.ref, new.ref)
 
 
+def _covers_old(old: Reg, new: Reg, ids: Ids, *, precise: bool) -> bool:
+    """The same as 6.1 sees it, which looks at few ids."""
+    kind = old.kind
+    if kind == SCALAR:
+        return old.num == new.num if ids.strict else not precise or old.num.contains(new.num)
+    if old.flags != new.flags or old.off != new.off:
+        return False
+    if kind in (MAP_KEY, MAP_VALUE):
+        if old.fd != new.fd or old.uid != new.uid:
+            return False
+        return ids.pair(old.id, new.id) if old.maybe_null else old.num.contains(new.num)
+    if kind in (PACKET, PACKET_META):
+        known = old.rng <= new.rng if old.rng >= 0 and new.rng >= 0 else old.rng == new.rng
+        return known and (not old.id or ids.pair(old.id, new.id)) and old.num.contains(new.num)
+    return equal(old, new) and old.id == new.id and old.ref == new.ref and (kind != STACK or old.frame == new.frame)
+
+
 def _scalar_of(slot: Slot, *, lenient: bool) -> Reg | None:
     """A slot as the number it is, if it is one whole."""
     types = slot.types
@@ -130,7 +150,7 @@ def _covers_slot(old: Slot, new: Slot, ids: Ids, how: int, *, precise: bool, len
     if how != COVERS and old.types != new.types:
         return False
     a, b = old.types, new.types
-    if (a[0] != SPILL or b[0] != SPILL) and how == COVERS:
+    if (a[0] != SPILL or b[0] != SPILL) and how == COVERS and not ids.forgets:
         x, y = _scalar_of(old, lenient=lenient), _scalar_of(new, lenient=lenient)
         if x is not None and y is not None:
             return covers_reg(x, y, ids, how, precise=precise)
@@ -168,10 +188,10 @@ def _differs(old: Reg, new: Reg, how: int, *, precise: bool) -> bool:
     return old.kind == SCALAR and precise and (new.kind != SCALAR or not old.num.contains(new.num))
 
 
-def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient: bool, strict: bool = False) -> bool:
+def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient: bool, strict: bool = False, forgets: bool = False) -> bool:
     """Whether a checkpoint covers a state; `live` has, per frame, a bit for each register that is still read.
 
-    `strict`: numbers must be the same to be covered.
+    `strict`: numbers must be the same to be covered; `forgets`: ids pair within a function alone.
     """
     old = point.state
     if (old.guessed and not new.guessed) or old.sleepable != new.sleepable:
@@ -191,13 +211,16 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
         held = old.frames[depth].stack.get(at)
         if held is not None and (how != COVERS or point.read[depth] >> at & 1):
             exact = point.precise_slots[depth] >> at & 1 != 0
-            if not _covers_slot(held, new.frames[depth].stack.get(at, EMPTY), Ids(), how, precise=exact, lenient=lenient):
+            fresh = Ids(forgets=forgets)
+            if not _covers_slot(held, new.frames[depth].stack.get(at, EMPTY), fresh, how, precise=exact, lenient=lenient):
                 return False
-    ids = Ids(strict=strict)
+    ids = Ids(strict=strict, forgets=forgets)
     for a, b in zip(old.frames, new.frames, strict=True):
         if a.back != b.back or a.start != b.start or a.asynchronous != b.asynchronous or a.called_back > b.called_back:
             return False
     for depth, a in enumerate(old.frames):
+        if forgets:
+            ids = Ids(strict=strict, forgets=True)
         b = new.frames[depth]
         wanted = live[depth] if how == COVERS else 0x3FF
         precise = point.precise[depth]
@@ -216,7 +239,7 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
         if not _covers_stack(point, depth, a, b, ids, how, lenient=lenient):
             return False
     for x_, y_ in zip(old.held, new.held, strict=True):
-        if x_.kind != y_.kind or x_.what != y_.what or not ids.pair(x_.id, y_.id):
+        if x_.kind != y_.kind or x_.what != y_.what or not (x_.id == y_.id if forgets else ids.pair(x_.id, y_.id)):
             return False
     return True
 

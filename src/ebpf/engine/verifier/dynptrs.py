@@ -104,7 +104,7 @@ def begin(env: Env, at: int, reg: Reg, what: str, ref: int = 0) -> None:
         refusal.says += f"\n{says}"
         raise
     for each in range(_SLOTS):
-        write_stack(env, reg, 8 * each, 8, None, -1)
+        write_stack(env, reg, at, 8 * each, 8, None, -1)
     frame = env.state.frames[reg.frame]
     for place in (index, index - 1):
         if frame.stack.get(place, EMPTY).types[0] == DYNPTR_BYTE:

@@ -11,6 +11,8 @@ from ebpf.uapi import PROGRAM_TYPES, AttachType, ProgType
 
 def leave(env: Env, state: State) -> int:
     """The end of a function or of the program; where to go on, or -1. Raises Refusal."""
+    if not env.rules.locked_calls and any(held.kind == "lock" for held in state.held):
+        raise env.refuse("lock-misuse", "bpf_spin_unlock is missing", "a function ends with a lock held")
     if len(state.frames) > 1:
         return _return(env, state)
     frame = state.frames[0]
@@ -19,7 +21,7 @@ def leave(env: Env, state: State) -> int:
         _in_range(env, env.readable(0), frame.callback_range or (0, 0), "At async callback return")
         return -1
     code = env.code
-    reg = ANY if code.returns_nothing else env.readable(0)
+    reg = ANY if code.returns_nothing or targets.needs_no_result(env) else env.readable(0)
     if reg.is_pointer and not env.privileged:
         raise env.refuse("pointer-leak", "R0 leaks addr as return value", "the program would return an address")
     if frame.start and frame.start != env.on_exception:

@@ -90,7 +90,7 @@ def parameters(env: Env, start: int) -> list[Parameter]:
             f"Global function {function.name}() doesn't return scalar. Only those are supported.",
             f"{function.name}() must return a number: it is global, so that it is judged apart from its callers",
         )
-    tags = _tags(btf, type_id)
+    tags = _tags(btf, type_id) if env.rules.argument_tags else {}
     return [_parameter(env, btf, at, member.type_id, tags.get(at, set())) for at, member in enumerate(prototype.members)]
 
 
@@ -362,11 +362,14 @@ def check_depth(env: Env, tail_calls: bool) -> None:
             insn = slots[slot]
             if insn is None:
                 continue
-            if (insn.opcode == 0x85 and insn.src == 1) or (insn.opcode == 0x18 and insn.src == 4):
-                calls[start].append(slot + 1 + insn.imm)
+            target = slot + 1 + insn.imm
+            given = insn.opcode == 0x18 and insn.src == 4 and target not in structure.called_later
+            if given or (insn.opcode == 0x85 and insn.src == 1):
+                calls[start].append(target)
 
     def rounded(start: int) -> int:
-        return max(16, (env.depth.get(start, 0) + 15) // 16 * 16)
+        depth = env.depth.get(start, 0)
+        return (depth + 15) // 16 * 16 if env.rules.packs_stacks else max(depth + 31, 32) // 32 * 32
 
     def walk(start: int, chain: tuple[int, ...], total: int) -> None:
         chain = (*chain, start)

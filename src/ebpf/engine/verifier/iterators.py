@@ -33,7 +33,7 @@ def begin(env: Env, at: int, reg: Reg, what: str, slots: int, says: Says) -> Non
             "reference-misuse", f"expected uninitialized iter_{what} as arg #{at - 1}", "there is an iterator already that was not ended"
         )
     for each in range(slots):
-        write_stack(env, reg, 8 * each, 8, None, -1)
+        write_stack(env, reg, at, 8 * each, 8, None, -1)
     trust = 0
     if says & Says.RCU_PROTECTED:
         trust = RCU if in_rcu(env) else UNTRUSTED

@@ -186,7 +186,7 @@ def learn(env: Env, insn: Insn, state: State, places: list[Place] | None, *, tak
             _spread(env, state, left, insn.dst, places)
         return
     if insn.opcode & 8:
-        if wide and left.is_pointer and right.is_pointer and op in (_JEQ, _JNE):
+        if wide and left.is_pointer and right.is_pointer and op in (_JEQ, _JNE) and env.rules.equal_pointers:
             _equal_pointers(env, state, insn, left, right, equal=(op == _JEQ) == taken)
         if wide and _packets(state, op, left, right, insn, taken=taken):
             return

@@ -4,8 +4,9 @@ from typing import Final
 
 from ebpf.btf import Btf, Kind
 from ebpf.btf.types import COMPOSITE, Type
+from ebpf.engine.verifier import targets
 from ebpf.engine.verifier.env import Env
-from ebpf.engine.verifier.num import sized
+from ebpf.engine.verifier.num import S32_MAX, S32_MIN, U32, U64, cast, settle, sized
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import (
     ANY,
@@ -123,9 +124,12 @@ def argument(env: Env, off: int, size: int, *, write: bool) -> Reg:
     if at > len(members) or (at == len(members) and code.attach_type not in _AFTER):
         raise _no_argument(env, off, size)
     row = btf.resolve(members[at].type_id if at < len(members) else prototype.ref)
+    if at == len(members) and code.attach_type == AttachType.LSM_MAC and env.rules.hook_ranges and is_number(row):
+        low, high = targets.hook_returns(env) or (S32_MIN, S32_MAX)
+        return number(cast(settle(0, U64, low, high, 0, U64, low, high, 0, U32, env.rules), size, env.rules))
     if is_number(row) or row.kind in COMPOSITE:
         return number(sized(size))
-    if row.kind != Kind.PTR or size != 8:
+    if row.kind != Kind.PTR or (size != 8 and env.rules.trust):
         raise _no_argument(env, off, size)
     return _pointer(env, btf, row, at, off, members[at].name if at < len(members) else "")
 
@@ -183,9 +187,9 @@ def _pointer(env: Env, btf: Btf, row: Type, at: int, off: int, name: str) -> Reg
         code.prog_type == ProgType.LSM and code.attach_to not in UNTRUSTED_HOOKS
     ):
         flags |= TRUSTED
-    if name.endswith("__nullable"):
+    if name.endswith("__nullable") and env.rules.trust:
         flags |= MAYBE_NULL
-    if attach == AttachType.TRACE_RAW_TP:
+    if attach == AttachType.TRACE_RAW_TP and env.rules.trust:
         if at in ERROR_ARGUMENTS.get(code.attach_to, ()):
             return number(sized(8))
         if at in NULL_ARGUMENTS.get(code.attach_to, ()):
@@ -195,6 +199,8 @@ def _pointer(env: Env, btf: Btf, row: Type, at: int, off: int, name: str) -> Reg
 
 def object_of(env: Env, type_id: int, flags: int, ref: int = 0, id: int = 0) -> Reg:
     """A pointer to a kernel object; one that may be null gets an id."""
+    if not env.rules.trust:
+        flags &= ~(TRUSTED | RCU)
     if flags & MAYBE_NULL and not id:
         id = env.new_id()
     return Reg(BTF_ID, id=id, flags=flags, ref=ref, btf=kernel(env), type_id=type_id)

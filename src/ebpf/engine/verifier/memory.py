@@ -69,9 +69,9 @@ def access(
     result = ANY
     if kind == STACK:
         if write:
-            stack.write(env, reg, off, size, value, source)
+            stack.write(env, reg, at, off, size, value, source)
             return ANY
-        result = stack.read(env, reg, off, size, wanted=value is None or not atomic)
+        result = stack.read(env, reg, at, off, size, wanted=value is None or not atomic)
         return _narrowed(result, size, env, signed=signed)
     if reg.flags & MAYBE_NULL or kind in (SCALAR, MAP_PTR, PACKET_END) or kind == 0:
         if kind == MAP_PTR and not reg.flags & MAYBE_NULL:

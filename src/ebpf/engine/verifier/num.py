@@ -212,7 +212,7 @@ def _settled(
                 return known(only)
         if last:
             break
-        for _ in range(rules.deductions):
+        for _ in range(3):
             before = (smin, smax, umin, umax, smin32, smax32, umin32, umax32)
             # 64-bit ranges whose high halves are one, or two that follow each other, bound the low half.
             if umin >> 32 == umax >> 32:
@@ -243,23 +243,21 @@ def _settled(
             a, b = smin32 & U32, smax32 & U32
             if a <= b:
                 umin32, umax32 = max(umin32, a), min(umax32, b)
-            elif rules.crossing:
-                if umax32 < a:
-                    smin32, umax32 = s32(umin32), min(umax32, b)
-                elif b < umin32:
-                    smax32, umin32 = s32(umax32), max(umin32, a)
+            elif umax32 < a:
+                smin32, umax32 = s32(umin32), min(umax32, b)
+            elif b < umin32:
+                smax32, umin32 = s32(umax32), max(umin32, a)
             a, b = s64(umin), s64(umax)
             if a <= b:
                 smin, smax = max(smin, a), min(smax, b)
             a, b = smin & U64, smax & U64
             if a <= b:
                 umin, umax = max(umin, a), min(umax, b)
-            elif rules.crossing:
+            elif umax < a:
                 # The signed range is [0, smax] and [smin, 2^64): the unsigned one may lie in one of the two alone.
-                if umax < a:
-                    smin, umax = s64(umin), min(umax, b)
-                elif b < umin:
-                    smax, umin = s64(umax), max(umin, a)
+                smin, umax = s64(umin), min(umax, b)
+            elif b < umin:
+                smax, umin = s64(umax), max(umin, a)
             # The low half's bounds under the high half that the ends have.
             umin, umax = max(umin, umin & _HIGH | umin32), min(umax, umax & _HIGH | umax32)
             smin, smax = max(smin, (smin >> 32 << 32) | umin32), min(smax, (smax >> 32 << 32) | umax32)

@@ -29,10 +29,6 @@ def load(env: Env, insn: Insn) -> bool:
     if insn.opcode & 0xE0 == Mode.IND:
         env.readable(insn.src)
     memory.fixed_offset(env, context, 6)
-    if len(state.frames) > 1 and not env.rules.iterators:
-        raise env.refuse(
-            "control-flow", "BPF_LD_[ABS|IND] instructions cannot be mixed with bpf-to-bpf calls", "functions cannot load from packets"
-        )
     regs = env.regs
     for at in range(1, 6):
         regs[at] = NOTHING

@@ -87,7 +87,7 @@ def _lock_id(env: Env, desc: MapDesc) -> int:
 
 def _bounded_result(env: Env, call: Call) -> Reg:
     name = call.row.name
-    if name == "get_smp_processor_id":
+    if name == "get_smp_processor_id" and env.rules.bounds_cpu:
         return number(unsigned_range(0, env.code.cpus - 1)) if env.code.cpus else ANY
     if name in _SIZED_RESULT:
         most = call.most

@@ -13,10 +13,10 @@ class Rules:
     name: str
     #: Numbers are bounded as by old_bounds.py.
     old_bounds: bool = False
-    #: How often 64- and 32-bit bounds are brought to bear on each other.
-    deductions: int = 3
-    #: Whether bounds that cross the sign are used.
-    crossing: bool = True
+    #: Of the stack less is known: what is read in another size than it was written, and what helpers read.
+    old_stack: bool = False
+    #: States are compared function by function: what is one thing in one may be two in another.
+    forgets_ids: bool = False
     #: Sums that overflow at both ends keep their bounds.
     sharp_add: bool = True
     #: Products of signed bounds.
@@ -43,6 +43,18 @@ class Rules:
     overlap: bool = True
     #: The types whose stack is not counted with their callers'.
     private_stack: bool = True
+    #: The stacks of functions that call each other take what they need, in 16 bytes; otherwise 32 bytes at least.
+    packs_stacks: bool = True
+    #: Pointers to kernel objects are known to be trusted, or not.
+    trust: bool = True
+    #: A pointer that equals one that is not null is not null.
+    equal_pointers: bool = True
+    #: Tags on arguments of global functions count.
+    argument_tags: bool = True
+    #: The number of the CPU is below how many there are.
+    bounds_cpu: bool = True
+    #: The kernel is locked down: it denies some helpers.
+    locked_down: bool = True
     #: A loop may be entered in its middle, straight on.
     enters_loops: bool = True
     may_goto: bool = True
@@ -85,8 +97,6 @@ _ROWS: Final = (
     Rules("6.18"),
     Rules(
         "6.12",
-        deductions=2,
-        crossing=False,
         sharp_add=False,
         sharp_mul=False,
         tracks_neg=False,
@@ -98,6 +108,7 @@ _ROWS: Final = (
         links_live=False,
         guesses_mended=False,
         private_stack=False,
+        locked_down=False,
         load_acquire=False,
         nonnull_array=False,
         untrusted_leaves=False,
@@ -109,6 +120,8 @@ _ROWS: Final = (
     Rules(
         "6.1",
         old_bounds=True,
+        old_stack=True,
+        forgets_ids=True,
         sharp_add=False,
         sharp_mul=False,
         tracks_neg=False,
@@ -137,6 +150,12 @@ _ROWS: Final = (
         kernel_functions=False,
         tells_sleepers=False,
         hook_ranges=False,
+        argument_tags=False,
+        bounds_cpu=False,
+        locked_down=False,
+        packs_stacks=False,
+        trust=False,
+        equal_pointers=False,
     ),
 )
 RULES: Final[Mapping[str, Rules]] = {row.name: row for row in _ROWS}

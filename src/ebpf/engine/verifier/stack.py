@@ -3,6 +3,7 @@
 from typing import Final
 
 from ebpf.engine.verifier.env import Env
+from ebpf.engine.verifier.num import UNKNOWN
 from ebpf.engine.verifier.precision import stack_note
 from ebpf.engine.verifier.reg import (
     ANY,
@@ -53,7 +54,7 @@ def _within(env: Env, reg: Reg, off: int, size: int, *, write: bool) -> tuple[in
         low, high = at + num.smin, at + num.smax
     frame = env.state.frames[reg.frame]
     least = -SIZE if write or env.lenient else -8 * (max(frame.stack, default=-1) + 1)
-    if low < least or high + size > 0 or size < 0:
+    if low < least or high + size > 0 or size < 0 or low >= 0:
         number = _register(env, reg)
         if num.mask:
             says = f"invalid variable-offset{extra} stack R{number} var_off={offset_text(num)} off={at} size={size}"
@@ -103,8 +104,8 @@ def _bits(low: int, high: int) -> int:
 # -- writing
 
 
-def write(env: Env, reg: Reg, off: int, size: int, value: Reg | None, source: int) -> None:
-    """Write `value` (None: something) through a pointer to the stack. `source` is the register it comes from, or -1."""
+def write(env: Env, reg: Reg, base: int, off: int, size: int, value: Reg | None, source: int) -> None:
+    """Write `value` (None: something) through a pointer to the stack, in register `base`. `source` is the register it comes from, or -1."""
     low, high = _within(env, reg, off, size, write=True)
     frame = env.state.frames[reg.frame]
     if low != high:
@@ -123,15 +124,17 @@ def write(env: Env, reg: Reg, off: int, size: int, value: Reg | None, source: in
     if old.types[0] in SPECIAL or old.types[7] in SPECIAL:
         old = _destroy(env, reg.frame, at)
     aligned = low % 8 == 0
+    if env.rules.old_stack and value is not None and value.kind == SCALAR:
+        aligned = aligned and _spills_old(env, base, value, source)
     if value is not None and value.kind == SCALAR and aligned:
         fits = width(value) <= 8 * size
         spilled = value
-        if fits and source >= 0:
+        if fits and source >= 0 and not env.rules.old_stack:
             spilled = link(env, source)
         elif value.id:
             spilled = Reg(SCALAR, value.num)
         _spill(env, frame, at, old, spilled if fits or not spilled.id else Reg(SCALAR, spilled.num), size)
-        env.note = stack_note(reg.frame, at)
+        _note(env, base, reg.frame, at)
         return
     if value is not None and value.kind != SCALAR and value.kind:
         if size != 8:
@@ -145,7 +148,7 @@ def write(env: Env, reg: Reg, off: int, size: int, value: Reg | None, source: in
         _spill(env, frame, at, old, value, size)
         env.note = stack_note(reg.frame, at)
         return
-    types = bytearray(_scrubbed(old))
+    types = bytearray(_scrubbed(env, old))
     tag = MISC
     if value is not None and value.is_null:
         if source >= 0:
@@ -156,6 +159,21 @@ def write(env: Env, reg: Reg, off: int, size: int, value: Reg | None, source: in
     frame.stack[at] = Slot(bytes(types))
     if size == 8:
         frame.written |= 1 << at
+
+
+def _spills_old(env: Env, base: int, value: Reg, source: int) -> bool:
+    """Whether 6.1 keeps a number on the stack as it is: one that something is known of, and that is not 0."""
+    if value.num == UNKNOWN or value.is_null:
+        return False
+    if source >= 0 and base != 10:
+        env.precise(source)
+    return True
+
+
+def _note(env: Env, base: int, frame: int, at: int) -> None:
+    """Let the search for what numbers decided find this access: in 6.1 it finds what goes by r10 alone."""
+    if base == 10 or not env.rules.old_stack:
+        env.note = stack_note(frame, at)
 
 
 def link(env: Env, source: int) -> Reg:
@@ -172,9 +190,11 @@ def link(env: Env, source: int) -> Reg:
     return reg
 
 
-def _scrubbed(old: Slot) -> bytes:
+def _scrubbed(env: Env, old: Slot) -> bytes:
     """The bytes of a slot whose register is no more."""
     if SPILL in old.types:
+        if env.rules.old_stack:
+            return bytes(INVALID if byte == INVALID else MISC for byte in old.types)
         return bytes(MISC if byte == SPILL else byte for byte in old.types)
     return old.types
 
@@ -188,7 +208,7 @@ def _spill(env: Env, frame: Frame, at: int, old: Slot, reg: Reg, size: int) -> N
     for byte in range(8):
         if byte < size:
             types[byte] = SPILL
-        elif old.types[byte] == ZERO_BYTE or (env.privileged and old.types[byte] == INVALID):
+        elif (old.types[byte] == ZERO_BYTE and not env.rules.old_stack) or (env.privileged and old.types[byte] == INVALID):
             types[byte] = old.types[byte]
         else:
             types[byte] = MISC
@@ -210,7 +230,7 @@ def _write_somewhere(env: Env, reg: Reg, frame: Frame, low: int, high: int, size
             f"R{at} variable offset stack access prohibited for !root, var_off={offset_text(reg.num)} off={reg.off}",
             "without CAP_PERFMON the stack is reached at constant offsets alone",
         )
-    zero = value is not None and value.is_null
+    zero = value is not None and value.is_null and (source >= 0 or not env.rules.old_stack)
     used = False
     for byte in range(low, high + size):
         at = _index(byte)
@@ -229,7 +249,7 @@ def _write_somewhere(env: Env, reg: Reg, frame: Frame, low: int, high: int, size
                 f"uninit stack in range of var-offset write prohibited for !root; insn {env.slot}, off: {byte}",
                 "a write somewhere into stack that is not all initialised",
             )
-        types = bytearray(_scrubbed(old))
+        types = bytearray(_scrubbed(env, old))
         if zero and was == ZERO_BYTE:
             used = True
             types[within] = ZERO_BYTE
@@ -243,12 +263,12 @@ def _write_somewhere(env: Env, reg: Reg, frame: Frame, low: int, high: int, size
 # -- reading
 
 
-def read(env: Env, reg: Reg, off: int, size: int, *, wanted: bool) -> Reg:
+def read(env: Env, reg: Reg, base: int, off: int, size: int, *, wanted: bool) -> Reg:
     """What a load from the stack gives. Raises Refusal."""
     low, high = _within(env, reg, off, size, write=False)
     frame = env.state.frames[reg.frame]
     if low != high:
-        given(env, reg, _register(env, reg), size, zero=False, write=False, raw=False, off=off)
+        given(env, reg, base, size, zero=False, write=False, raw=False, off=off, direct=True)
         return _bytes_read(env, frame, low, high + size)
     at = _index(low)
     env.scratched = stack_note(reg.frame, at)
@@ -264,12 +284,12 @@ def read(env: Env, reg: Reg, off: int, size: int, *, wanted: bool) -> Reg:
         if size == 8 and spilled == 8:
             if kept.is_pointer and not wanted and not env.privileged:
                 raise env.refuse("pointer-leak", f"leaking pointer from stack off {low}", "an address would become visible")
-            env.note = stack_note(reg.frame, at)
+            _note(env, base, reg.frame, at)
             return kept
         if kept.kind != SCALAR:
             raise env.refuse("stack-bounds", "invalid size of register fill", "part of a pointer is read from the stack")
-        if within == 0 and size <= spilled:
-            env.note = stack_note(reg.frame, at)
+        if within == 0 and (size == spilled or (size < spilled and not env.rules.old_stack)):
+            _note(env, base, reg.frame, at)
             if width(kept) > 8 * size and kept.id:
                 return Reg(SCALAR, kept.num)
             return kept
@@ -278,10 +298,12 @@ def read(env: Env, reg: Reg, off: int, size: int, *, wanted: bool) -> Reg:
             kind = types[byte]
             if kind == SPILL:
                 spills += 1
-            elif kind == ZERO_BYTE:
+            elif kind == ZERO_BYTE and not env.rules.old_stack:
                 zeros += 1
-            elif kind == INVALID and not env.lenient:
+            elif kind == ZERO_BYTE or (kind == INVALID and not env.lenient):
                 raise _uninitialised(env, low, byte - within, size)
+        if env.rules.old_stack:
+            return ANY
         if spills == size and kept.is_null:
             env.note = stack_note(reg.frame, at)
             return NULL
@@ -319,7 +341,7 @@ def _bytes_read(env: Env, frame: Frame, low: int, high: int) -> Reg:
 # -- memory that is given to helpers
 
 
-def given(env: Env, reg: Reg, at: int, size: int, *, zero: bool, write: bool, raw: bool, off: int = 0) -> None:
+def given(env: Env, reg: Reg, at: int, size: int, *, zero: bool, write: bool, raw: bool, off: int = 0, direct: bool = False) -> None:
     """Check `size` bytes of stack that a helper reads, or (`write`) may write; `raw`: what is there does not matter."""
     if size == 0 and not zero:
         raise env.refuse("zero-size", "invalid zero-sized read", "the size may not be zero")
@@ -352,8 +374,9 @@ def given(env: Env, reg: Reg, at: int, size: int, *, zero: bool, write: bool, ra
         if not _readable(env, held, first & 7, end - first):
             byte = next(byte for byte in range(first, end) if not _readable(env, held, byte & 7, 1))
             raise _unreadable(env, reg, at, size, low=low, high=high, byte=byte)
-        if write:
-            frame.stack[index] = _written(held, first & 7, end - first)
+        if write or (env.rules.old_stack and not direct):
+            # In 6.1 helpers leave nothing known of what they read.
+            frame.stack[index] = _written(env, held, first & 7, end - first)
     env.reads_stack(reg.frame, mask)
 
 
@@ -367,11 +390,12 @@ def _readable(env: Env, held: Slot, first: int, count: int) -> bool:
     return True
 
 
-def _written(held: Slot, first: int, count: int) -> Slot:
+def _written(env: Env, held: Slot, first: int, count: int) -> Slot:
     """A slot that a helper may have written to."""
     part = held.types[first : first + count]
     if SPILL in part:
-        return Slot(_scrubbed(held)[:first] + _MISC8[:count] + _scrubbed(held)[first + count :])
+        left = _scrubbed(env, held)
+        return Slot(left[:first] + _MISC8[:count] + left[first + count :])
     if part == _MISC8[:count]:
         return held
     return Slot(held.types[:first] + _MISC8[:count] + held.types[first + count :], held.reg)
@@ -401,7 +425,7 @@ def _fill(env: Env, frame: Frame, low: int, high: int) -> None:
         held = frame.stack.get(index, EMPTY)
         if not env.privileged and held.spilled and held.reg.kind != SCALAR:
             raise env.refuse("stack-bounds", "attempt to corrupt spilled pointer on stack", "a pointer on the stack is overwritten in part")
-        types = bytearray(_scrubbed(held))
+        types = bytearray(_scrubbed(env, held))
         for byte in range(first % 8, first % 8 + last - first):
             types[byte] = MISC
         frame.stack[index] = Slot(bytes(types))

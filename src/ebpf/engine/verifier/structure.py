@@ -46,6 +46,8 @@ class Structure:
         self._on_exception = on_exception
         self._enters_loops = enters_loops
         self.called_back: set[int] = set()
+        #: Of them, those that run some other time.
+        self.called_later: set[int] = set()
         self.problems: dict[int, tuple[str, str]] = {}
         self.starts = self._find_starts(on_exception)
         self.ends: Mapping[int, int] = dict(zip(self.starts, [*self.starts[1:], len(self.slots)], strict=True))

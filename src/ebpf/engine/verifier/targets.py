@@ -5,7 +5,7 @@ from typing import Final
 from ebpf.btf import Kind
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
-from ebpf.uapi import AttachType, ProgType
+from ebpf.uapi import PROGRAM_TYPES, AttachType, ProgType
 from ebpf.uapi.targets import (
     BOOLEAN_HOOKS,
     CHANGEABLE_FUNCTIONS,
@@ -36,6 +36,11 @@ def check(env: Env) -> None:
     """Check that the program may be attached to what it is for. Raises Refusal."""
     code = env.code
     kind = ProgType(code.prog_type)
+    row = PROGRAM_TYPES[kind]
+    if row.since and not env.rules.has(row.since):
+        raise _refused(
+            f"program type {row.name} is unknown", f"Linux {env.rules.name} has no {row.name} programs: they are there since {row.since}"
+        )
     _check_sleeps(env, kind)
     on_function = kind == ProgType.TRACING and code.attach_type in _ON_FUNCTIONS
     if not code.attach_to or not (on_function or kind == ProgType.LSM):
@@ -134,6 +139,11 @@ def hook_returns(env: Env) -> tuple[int, int] | None:
     if nothing or not env.rules.hook_ranges:
         return None
     return (0, 1) if code.attach_to in BOOLEAN_HOOKS else _ERRORS
+
+
+def needs_no_result(env: Env) -> bool:
+    """Whether r0 is looked at by nobody at the end."""
+    return env.code.prog_type == ProgType.LSM and env.code.attach_type != AttachType.LSM_CGROUP and _returns_nothing(env)
 
 
 def lets_hook_be(env: Env) -> bool:
