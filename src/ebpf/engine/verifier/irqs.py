@@ -43,7 +43,7 @@ def _save(env: Env, at: int, reg: Reg, index: int, family: str) -> None:
         raise env.refuse(
             "reference-misuse", f"expected uninitialized irq flag as arg#{at - 1}", "there is a flag already that was not restored"
         )
-    write_stack(env, reg, 0, 8, None, -1)
+    write_stack(env, reg, at, 0, 8, None, -1)
     frame.stack[index] = Slot(bytes([IRQ_BYTE]) * 8, special=Special(_KIND, acquire(env, _KIND), True, what=family))
     frame.written |= 1 << index
 
