@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -24,6 +23,7 @@ from bench.agreement import corpus, objects
 from bench.agreement.case import Case
 from bench.agreement.folder import cache, read_lines, write_lines
 from bench.agreement.ours import code_of
+from bench.wheel import unpacked
 
 TOP = Path(__file__).parents[1]
 TARGET = {"pure": 50_000, "compiled": 180_000}
@@ -43,40 +43,14 @@ def programs() -> Path:
     return path
 
 
-def build(folder: Path) -> Path:
-    """A folder with what the compiled wheel has."""
-    shutil.copytree(TOP / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(TOP / name, folder)
-    words = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--disable-pip-version-check",
-        "--no-build-isolation",
-        "--no-deps",
-        "-w",
-        "dist",
-        ".",
-    ]
-    begin = time.monotonic()
-    subprocess.run(words, cwd=folder, env={**os.environ, "EBPF_MYPYC": "1"}, check=True)
-    print(f"the wheel took {time.monotonic() - begin:.0f} s to build")
-    with zipfile.ZipFile(next((folder / "dist").iterdir())) as file:
-        file.extractall(folder / "unpacked")
-    return folder / "unpacked"
-
-
 def one_round(limit: int) -> None:
     """In a process of its own: judge all, print (set, program, instructions, seconds) of each as JSON."""
-    from ebpf.engine.verifier import num, verify
+    from ebpf.engine.verifier import NEWEST, num, verify
 
     rows = []
     for row in read_lines(cache() / "speed.jsonl"):
         case = Case.of(row)
-        code = code_of(case)
+        code = code_of(case, NEWEST.name)
         begin = time.process_time()
         verdict = verify(code, limit=limit)
         rows.append((case.set, case.id, verdict.processed, time.process_time() - begin))
@@ -107,7 +81,9 @@ def main() -> None:
         return
     programs()
     with tempfile.TemporaryDirectory() as folder:
-        places = {"pure": TOP / "src", "compiled": build(Path(folder))}
+        begin = time.monotonic()
+        places = {"pure": TOP / "src", "compiled": unpacked(Path(folder))}
+        print(f"the wheel took {time.monotonic() - begin:.0f} s to build")
         rounds: dict[str, list[list[tuple[str, str, int, float]]]] = {name: [] for name in places}
         for _ in range(args.rounds):
             for name, place in places.items():

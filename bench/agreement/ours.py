@@ -59,6 +59,7 @@ def code_of(case: Case, profile: str) -> Code:
         privileged=case.caps == ALL,
         bypass_spectre=case.caps == ALL,
         strict_alignment=bool(case.flags & ProgFlag.STRICT_ALIGNMENT),
+        all_states=bool(case.flags & ProgFlag.TEST_STATE_FREQ),
         sleepable=bool(case.flags & ProgFlag.SLEEPABLE),
         cpus=os.cpu_count() or 0,
         kernel_btf=_kernel(profile),

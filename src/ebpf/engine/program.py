@@ -66,6 +66,8 @@ class Code:
     privileged: bool = True
     bypass_spectre: bool = True
     strict_alignment: bool = False
+    #: BPF_F_TEST_STATE_FREQ: a state is remembered wherever one can be.
+    all_states: bool = False
     sleepable: bool = False
     #: How many CPUs there are, if that is known.
     cpus: int = 0

@@ -57,7 +57,7 @@ def _key(code: Code, named: dict[int, int], numbers: dict[int, int]) -> str:
         raw[8 * slot + 4 : 8 * slot + 8] = numbers[fd].to_bytes(4, "little")
     facts = [
         *(code.prog_type, code.attach_type, code.attach_to, code.gpl, code.sleepable, code.privileged, code.bypass_spectre),
-        *(code.strict_alignment, code.cpus, code.returns_nothing, code.functions),
+        *(code.strict_alignment, code.all_states, code.cpus, code.returns_nothing, code.functions),
         [_map(code.maps[fd]) if fd in code.maps else None for fd in numbers],
         __version__,
     ]

@@ -5,10 +5,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from pathlib import Path
 
 import pytest
+from bench import wheel
 
 TOP = Path(__file__).parents[3]
 #: Says where each module of the verifier comes from.
@@ -53,29 +53,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the wheel has, built from a copy of the sources."""
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         pytest.skip("this Python has no C headers (Debian: python3-dev)")
-    folder = tmp_path_factory.mktemp("compiled")
-    shutil.copytree(TOP / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(TOP / name, folder)
-    words = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--disable-pip-version-check",
-        "--no-build-isolation",
-        "--no-deps",
-        "-w",
-        "dist",
-        ".",
-    ]
-    made = subprocess.run(words, cwd=folder, env={**os.environ, "EBPF_MYPYC": "1"}, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stdout + made.stderr
-    (wheel,) = (folder / "dist").iterdir()
-    with zipfile.ZipFile(wheel) as file:
-        file.extractall(folder / "unpacked")
-    return folder / "unpacked"
+    return wheel.unpacked(tmp_path_factory.mktemp("compiled"))
 
 
 def test_the_hot_modules_are_compiled_and_the_others_are_not(unpacked: Path) -> None:

@@ -1,6 +1,7 @@
-"""The log: at levels 1 and 2 it is Linux's, line by line, but for addresses and for what Linux says of its own search."""
+"""The log: at levels 1 and 2 it is Linux's, line by line, but for addresses."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -8,9 +9,10 @@ from ebpf.engine.program import Code
 from ebpf.engine.verifier import verify
 from ebpf.errors import KernelError
 from ebpf.isa import asm, encode
+from ebpf.isa.opcodes import LD_IMM64
 from ebpf.kernels import open_kernel
 from ebpf.sys.calls import ProgLoad
-from ebpf.uapi import ProgType
+from ebpf.uapi import ProgType, PseudoSrc
 
 PROGRAMS = {
     "a branch": "call 7; r6 = r0; r0 = 1; if r6 > 9 goto +1; r0 = 2; exit",
@@ -23,6 +25,10 @@ PROGRAMS = {
     "refused behind a branch": "call 7; if r0 == 1 goto +2; r0 = 0; exit; r0 = *(u64 *)(r0 + 0); exit",
     # A path that a first call is still on keeps no state of the next call from being remembered.
     "a function of many callers": "call 7; if r0 > 5 goto third; r1 = -1; call f; r1 = -2; call f; third:; r1 = -3; call f; r1 = -4; call f; r0 = 0; exit; f:; r2 = r10; r2 += r1; r3 = 0; r4 = 0; r0 = 0; r3 += 1; r4 += 1; if r3 != 1 goto +0; if r4 != 1 goto +0; *(u8 *)(r2 - 8) = 0; r0 = 0; exit",
+    "stack of a caller": "call 7; r6 = r0; *(u64 *)(r10 - 8) = 1; *(u64 *)(r10 - 16) = 2; if r6 > 5 goto +1; *(u64 *)(r10 - 24) = 3; r1 = r10; r1 += -16; call f; r1 = r10; r1 += -8; call f; r0 = *(u64 *)(r10 - 16); r0 = 0; exit; f:; *(u64 *)(r10 - 8) = r1; r0 = *(u32 *)(r1 + 0); *(u64 *)(r1 + 0) = r0; r2 = *(u64 *)(r10 - 8); r0 = 0; exit",
+    "a write that is not always one": "r6 = 0; call 7; r7 = r10; r7 += -8; if r0 == 0 goto +1; r7 += -8; *(u64 *)(r10 - 8) = 1; *(u64 *)(r10 - 16) = 1; *(u64 *)(r7 + 0) = 2; r6 += 1; if r6 != 2 goto -10; r0 = *(u64 *)(r10 - 16); r0 = *(u64 *)(r10 - 8); r0 = 0; exit",
+    "a loop of may_goto": "r6 = 0; r7 = 1; *(u64 *)(r10 - 8) = 0; l:; may_goto +4; r6 += 1; r7 = *(u64 *)(r10 - 8); *(u64 *)(r10 - 8) = r6; goto l; r1 = r10; r1 += -16; if r7 == 0 goto +1; r0 = 1; r0 = 0; exit",
+    "a loop of may_goto in a function": "r6 = 3; r1 = r10; r1 += -8; *(u64 *)(r10 - 8) = 7; call f; r0 = *(u64 *)(r10 - 8); r0 = r6; exit; f:; r6 = 0; l:; may_goto +4; call 7; if r0 == 5 goto +2; r6 += 1; goto l; *(u64 *)(r1 + 0) = 5; r0 = 0; exit",
     "what cannot be": "r0 = 5; if r0 == 5 goto +1; r0 = r9; r0 = 1; exit",
 }  # fmt: skip
 
@@ -32,8 +38,8 @@ def _insns(text: str) -> bytes:
 
 
 def _plain(log: str) -> list[str]:
-    """The lines that both have: Linux counts states of its own, and says what it finds of the stack."""
-    lines = [line.rstrip() for line in log.splitlines() if not re.match(r"processed |verification time|stack depth|\(\d+\) |SCC ", line)]
+    """The lines without the counts at the end."""
+    lines = [line.rstrip() for line in log.splitlines() if not re.match(r"processed |verification time|stack depth", line)]
     return [re.sub(r"0xffff[0-9a-f]{12}", "ADDRESS", line) for line in lines]
 
 
@@ -78,6 +84,10 @@ def test_level_two_has_functions_live_registers_and_what_decided() -> None:
         "6: R0=scalar()",
         "6: (b7) r0 = 0                        ; R0=0",
         "7: (95) exit",
+        "(0) frame 0 insn 5 +live -16",
+        "(0) frame 0 insn 2 +written -16",
+        "(0) frame 0 insn 0 +written -16",
+        "(0) live stack update done in 2 iterations",
     ]
 
 
@@ -89,3 +99,11 @@ def test_loops_have_numbers() -> None:
         "  1   2: 0......... (a5) if r0 < 0x3 goto pc-2",
         "      3: 0......... (95) exit",
     ]
+
+
+def test_what_a_helper_runs_is_told_apart() -> None:
+    """Two ways to a call, with another function each: both are walked."""
+    text = "call 7; r6 = 0; r6 = 0; r6 = 0; r6 = 0; r6 = 0; r6 = 0; r2 = 10 ll; if r0 == 0 goto +2; r2 = 9 ll; r1 = 5; r3 = 0; r4 = 0; call 181; r0 = 0; exit"
+    text += "; r0 = *(u64 *)(r1 + 0); exit; r0 = 0; exit"
+    insns = [replace(insn, src=PseudoSrc.FUNC) if insn.opcode == LD_IMM64 else insn for insn in asm(text.replace("; ", "\n"))]
+    assert verify(Code(tuple(insns), int(ProgType.XDP))).says == "R1 invalid mem access 'scalar'"

@@ -86,6 +86,7 @@ OTHERS = {
     "privileges": replace(_code(), privileged=False),
     "speculation": replace(_code(), bypass_spectre=False),
     "alignment": replace(_code(), strict_alignment=True),
+    "states": replace(_code(), all_states=True),
     "sleep": replace(_code(), sleepable=True),
     "processors": replace(_code(), cpus=8),
     "what it returns": replace(_code(), returns_nothing=True),

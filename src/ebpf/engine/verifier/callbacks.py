@@ -35,6 +35,7 @@ def run(env: Env, call: Call, before: list[Reg]) -> tuple[int, State] | None:
     frame.regs = before
     inner = _frame(env, name, call.function, frame, call.the_map)
     frame.called_back += 1
+    env.enter(inner)
     other.frames.append(inner)
     caller.called_back = 0
     return call.function, other
@@ -50,6 +51,7 @@ def later(env: Env, function: int, the_map: Reg, *, sleepable: bool, returns: tu
     frame.callback = True
     frame.asynchronous = True
     frame.callback_range = returns
+    env.begin(frame)
     other = State([frame], sleepable=sleepable)
     other.history = (env.state.history, env.slot, None)
     other.unrolled = env.state.unrolled + 1

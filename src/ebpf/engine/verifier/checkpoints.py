@@ -6,7 +6,8 @@ from ebpf.engine.verifier.compare import COVERS, SAME, WITHIN, covers
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.iterators import depths_differ, is_active
 from ebpf.engine.verifier.log import Log
-from ebpf.engine.verifier.loops import enters, entry_of
+from ebpf.engine.verifier.loop_parts import Parts
+from ebpf.engine.verifier.loops import Entries, same_calls
 from ebpf.engine.verifier.precision import Trace, trace_back
 from ebpf.engine.verifier.reg import SCALAR, STACK
 from ebpf.engine.verifier.state import Checkpoint, State
@@ -25,6 +26,8 @@ class Checkpoints:
         self.env = env
         self.log = log
         self.at: dict[int, list[Checkpoint]] = {}
+        tell = log.say if log.level & 2 else None
+        self.loops: Entries | Parts = Parts(env.structure, self._learn_late, tell) if env.rules.loop_parts else Entries(env.structure)
         #: How many states were compared at most before one was added.
         self.most = 0
         self.jumps = 0
@@ -36,45 +39,41 @@ class Checkpoints:
 
     def proved(self, slot: int, state: State, processed: int) -> bool:
         """Whether what follows was proved already; if not, remember the state here, when that seems worth it."""
-        forced = slot in self.env.structure.forced
+        forced = slot in self.env.structure.forced or state.noted > self.env.rules.longest_history or self.env.code.all_states
         jumps, insns = self.jumps - self._jumps_then, processed - self._processed_then
         add = forced or (jumps >= _JUMPS and insns >= _INSNS)
         place = self._place(slot, state)
         points = self.at.get(place)
         if points:
             dropped: list[Checkpoint] = []
-            masks: list[int] = []
+            env, loops = self.env, self.loops
+            # Where what of the stack is read is not found path by path, what is dead does not count in any comparison.
+            masks: list[int] = self._live(slot, state) if env.live is not None else []
+            if env.live is not None:
+                self._clean(points, slot, state)
             for point in points:
                 if point.slot != slot:
                     continue
                 if point.branches:
-                    hit = self._loops(slot, point, state)
+                    hit = self._loops(slot, point, state, masks)
                     if not hit and not forced and jumps < _JUMPS_IN_LOOP and insns < _INSNS_IN_LOOP:
                         add = False
                 else:
                     if not masks:
                         masks = self._live(slot, state)
-                    entry = entry_of(point)
-                    open_loop = entry is not None and entry.branches > 0
-                    hit = covers(
-                        point,
-                        state,
-                        masks,
-                        WITHIN if open_loop else COVERS,
-                        lenient=self.env.lenient,
-                        forgets=self.env.rules.forgets_ids,
-                        strict=self.env.strict,
-                    )
-                    if hit and entry is not None and open_loop:
-                        enters(state, entry)
+                    how = WITHIN if loops.is_open(point) else COVERS
+                    live = masks if how == COVERS or env.live is not None else []
+                    hit = covers(point, state, live, how, lenient=env.lenient, forgets=env.rules.forgets_ids, strict=env.strict)
                 if hit:
                     point.hits += 1
-                    self._learn_from(point, state)
+                    self._learn_from(point, state, env.slot)
+                    if point.branches or how == WITHIN:
+                        loops.comes_back(state, point)
                     self._drop(place, dropped)
                     return True
                 if add:
                     point.misses += 1
-                n = 64 if forced and point.branches else 3
+                n = 64 if point.branches and slot in env.structure.forced else 3
                 if point.misses > point.hits * n + n:
                     dropped.append(point)
             self.most = max(self.most, len(points))
@@ -94,6 +93,16 @@ class Checkpoints:
             self._kept -= sum(not point.branches for point in points)
             self.at[place] = [point for point in self.at[place] if point not in points]
 
+    def _clean(self, points: list[Checkpoint], slot: int, state: State) -> None:
+        """Of states that all paths were walked from: what of their stacks is read."""
+        live = self.env.live
+        assert live is not None
+        for point in points:
+            if point.cleaned or point.branches or point.slot != slot or not same_calls(point.state, state) or self.loops.is_open(point):
+                continue
+            point.read = live.alive(point.state.frames, slot)
+            point.cleaned = True
+
     def _live(self, slot: int, state: State) -> list[int]:
         """Per frame, a bit for each register that is still read."""
         live = self.env.structure.live
@@ -101,28 +110,24 @@ class Checkpoints:
         masks.append(live[slot])
         return masks
 
-    def _loops(self, slot: int, point: Checkpoint, state: State) -> bool:
+    def _loops(self, slot: int, point: Checkpoint, state: State, masks: list[int]) -> bool:
         """Whether a loop that came back here has been walked enough. Raises Refusal if it may never end."""
         env = self.env
         structure = env.structure
         if slot in structure.forced:
             if slot in structure.calls_back:
-                return covers(point, state, [], WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids)
+                return covers(point, state, masks, WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids)
             if slot in structure.advances:
-                if covers(point, state, [], WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids) and _goes_on(state):
-                    enters(state, point)
-                    return True
-                return False
+                return covers(point, state, masks, WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids) and _goes_on(state)
             if point.state.may_goto != state.may_goto and covers(
-                point, state, [], WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids
+                point, state, masks, WITHIN, lenient=env.lenient, forgets=env.rules.forgets_ids
             ):
-                enters(state, point)
                 return True
         if (
             point.state.may_goto == state.may_goto
             and not depths_differ(point.state, state)
             and point.state.unrolled == state.unrolled
-            and covers(point, state, [], SAME, lenient=env.lenient, forgets=env.rules.forgets_ids)
+            and covers(point, state, masks, SAME, lenient=env.lenient, forgets=env.rules.forgets_ids)
         ):
             raise env.refuse(
                 "endless-loop",
@@ -137,23 +142,34 @@ class Checkpoints:
         new = Checkpoint(slot, state.copy(), state.parent)
         self.made += 1
         self._kept += 1
-        self.kept = max(self.kept, self._kept)
+        self.kept = max(self.kept, self._kept + self.loops.waiting)
+        self.loops.remembered(new)
         self.at.setdefault(place, []).insert(0, new)
         state.parent = new
         state.depth += 1
+        state.noted = 0
         for frame in state.frames:
             frame.written = 0
         state.history = (state.history, -1, new)
 
-    def _learn_from(self, point: Checkpoint, state: State) -> None:
-        """The path ends at a state that was proved: what that proof read and needed exactly, this path did too."""
+    def _learn_late(self, point: Checkpoint, state: State) -> bool:
+        return self._learn_from(point, state, point.slot)
+
+    def _learn_from(self, point: Checkpoint, state: State, slot: int) -> bool:
+        """The path ends at a state that was proved: what that proof read and needed exactly, this path did too.
+
+        Whether that is more than was known of the path.
+        """
         env = self.env
         trace = Trace(len(state.frames) - 1)
+        live = self._live(point.slot, point.state) if point.cleaned else []
         found = False
         for depth, frame in enumerate(point.state.frames):
-            if point.read[depth]:
+            if point.read[depth] and env.live is None:
                 env.reads_stack(depth, point.read[depth])
             regs, slots = point.precise[depth], point.precise_slots[depth]
+            if point.cleaned:
+                regs, slots = regs & live[depth], slots & point.read[depth]
             mine = state.frames[depth]
             if regs:
                 wanted = 0
@@ -169,11 +185,12 @@ class Checkpoints:
                         wanted |= 1 << at
                 trace.slots[depth] = wanted
                 found = found or wanted != 0
-        if found:
-            if env.tell is not None:
-                for depth in range(trace.frame, -1, -1):
-                    env.tell.learns(depth, trace.regs[depth], trace.slots[depth])
-            trace_back(env.structure, state, env.slot, trace, env.tell)
+        if not found:
+            return False
+        if env.tell is not None:
+            for depth in range(trace.frame, -1, -1):
+                env.tell.learns(depth, trace.regs[depth], trace.slots[depth])
+        return trace_back(env.structure, state, slot, trace, env.tell)
 
 
 def _goes_on(state: State) -> bool:

@@ -147,8 +147,6 @@ def _scalar_of(slot: Slot, *, lenient: bool) -> Reg | None:
 def _covers_slot(old: Slot, new: Slot, ids: Ids, how: int, *, precise: bool, lenient: bool) -> bool:
     if old is new and how != SAME and (old.reg.kind == NOT_INIT or (not old.reg.id and not old.reg.ref)) and old.special is None:
         return True
-    if how != COVERS and old.types != new.types:
-        return False
     a, b = old.types, new.types
     if (a[0] != SPILL or b[0] != SPILL) and how == COVERS and not ids.forgets:
         x, y = _scalar_of(old, lenient=lenient), _scalar_of(new, lenient=lenient)
@@ -189,7 +187,7 @@ def _differs(old: Reg, new: Reg, how: int, *, precise: bool) -> bool:
 
 
 def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient: bool, strict: bool = False, forgets: bool = False) -> bool:
-    """Whether a checkpoint covers a state; `live` has, per frame, a bit for each register that is still read.
+    """Whether a checkpoint covers a state; `live` has, per frame, a bit for each register that is still read; empty: all count.
 
     `strict`: numbers must be the same to be covered; `forgets`: ids pair within a function alone.
     """
@@ -201,7 +199,7 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
     hint = point.differed
     if hint >= 0:
         depth, at = hint >> 4, hint & 15
-        if depth < len(old.frames) and (how != COVERS or live[depth] >> at & 1):
+        if depth < len(old.frames) and (not live or live[depth] >> at & 1):
             exact = how != COVERS or point.precise[depth] >> at & 1 != 0
             if _differs(old.frames[depth].regs[at], new.frames[depth].regs[at], how, precise=exact):
                 return False
@@ -209,7 +207,7 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
     if hint >= 0 and hint >> 6 < len(old.frames):
         depth, at = hint >> 6, hint & 63
         held = old.frames[depth].stack.get(at)
-        if held is not None and (how != COVERS or point.read[depth] >> at & 1):
+        if held is not None and (point.read[depth] >> at & 1 or (how != COVERS and not point.cleaned)):
             exact = point.precise_slots[depth] >> at & 1 != 0
             fresh = Ids(forgets=forgets)
             if not _covers_slot(held, new.frames[depth].stack.get(at, EMPTY), fresh, how, precise=exact, lenient=lenient):
@@ -222,7 +220,7 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
         if forgets:
             ids = Ids(strict=strict, forgets=True)
         b = new.frames[depth]
-        wanted = live[depth] if how == COVERS else 0x3FF
+        wanted = live[depth] if live else 0x3FF
         precise = point.precise[depth]
         a_regs, b_regs = a.regs, b.regs
         for at in _BITS[wanted & 0x3FF]:
@@ -245,10 +243,12 @@ def covers(point: Checkpoint, new: State, live: list[int], how: int, *, lenient:
 
 
 def _covers_stack(point: Checkpoint, depth: int, a: Frame, b: Frame, ids: Ids, how: int, *, lenient: bool) -> bool:
-    read = point.read[depth]
+    read = point.read[depth] if how == COVERS or point.cleaned else -1
     slots = point.precise_slots[depth]
+    if how != COVERS and not _same_shape(a, b, read):
+        return False
     for at, x in a.stack.items():
-        if how == COVERS and not read >> at & 1:
+        if not read >> at & 1:
             continue
         y = b.stack.get(at, EMPTY)
         if x is y and how != SAME and x.special is None:
@@ -258,9 +258,17 @@ def _covers_stack(point: Checkpoint, depth: int, a: Frame, b: Frame, ids: Ids, h
         if not _covers_slot(x, y, ids, how, precise=slots >> at & 1 != 0, lenient=lenient):
             point.slot_differed = depth << 6 | at
             return False
-    if how != COVERS:
-        # More stack in the new state is more than the old one had.
-        for at in b.stack:
-            if at not in a.stack and how == SAME:
+    return True
+
+
+def _same_shape(a: Frame, b: Frame, read: int) -> bool:
+    """Whether the new state has as much stack, with the same things in it as far as the old one reaches."""
+    top = max(a.stack, default=-1)
+    if top > max(b.stack, default=-1):
+        return False
+    for at in {*a.stack, *b.stack}:
+        if at <= top:
+            old = a.stack.get(at, EMPTY) if read >> at & 1 else EMPTY
+            if old.types != b.stack.get(at, EMPTY).types:
                 return False
     return True

@@ -53,6 +53,7 @@ def at_once(env: Env, result: Reg, after: Reg) -> tuple[int, State]:
     other = state.copy()
     other.history = (state.history, env.slot, None)
     other.frames[-1].regs[0] = after
+    env.leave()
     back = state.frames.pop().back
     state.frames[-1].regs[0] = result
     return back + 1, other
@@ -80,6 +81,7 @@ def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str, *, at: i
 
 
 def _return(env: Env, state: State) -> int:
+    env.leave()
     frame = state.frames[-1]
     result = frame.regs[0]
     if result.kind == STACK:
@@ -119,6 +121,8 @@ def _allowed(env: Env) -> tuple[int, int] | None:
         return (0, 1)
     if kind == ProgType.CGROUP_SKB:
         return (0, 3) if attach == AttachType.CGROUP_INET_EGRESS else (0, 1)
+    if kind == ProgType.KPROBE and env.rules.has("6.13"):
+        return (0, 1) if attach in (AttachType.TRACE_KPROBE_SESSION, AttachType.TRACE_UPROBE_SESSION) else None
     if kind == ProgType.TRACING:
         if attach in (AttachType.TRACE_FENTRY, AttachType.TRACE_FEXIT):
             return (0, 0)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ebpf.engine.program import Code, MapDesc
+from ebpf.engine.verifier.live_stack import LiveStack
 from ebpf.engine.verifier.log_precision import PrecisionText
 from ebpf.engine.verifier.precision import Trace, trace_back
 from ebpf.engine.verifier.refusal import Refusal
@@ -53,6 +54,8 @@ class Env:
         self.pointer_kinds: dict[int, int] = {}
         #: Says each step of the search for what numbers decided, where the log is to have it.
         self.tell: PrecisionText | None = None
+        #: Where this Linux tells by it which slots of the stack may still be read.
+        self.live: LiveStack | None = None
         #: The functions that may sleep, by what they call.
         self.sleepers: set[int] = set()
 
@@ -81,6 +84,23 @@ class Env:
         if not reg.kind:
             raise self.refuse("uninitialised", f"R{at} !read_ok", f"r{at} is read, but nothing was written to it on this path", register=at)
         return reg
+
+    def enter(self, frame: Frame) -> None:
+        """The running function calls another: `frame` is the new one's."""
+        if self.live is not None:
+            outer = self.state.frames[-1].called
+            assert outer is not None
+            frame.called = self.live.inside(outer, self.slot, frame.start)
+
+    def begin(self, frame: Frame) -> None:
+        """A function runs that nothing in the program calls."""
+        if self.live is not None:
+            frame.called = self.live.root(frame.start)
+
+    def leave(self) -> None:
+        """The running function ends, or the path does."""
+        if self.live is not None:
+            self.live.update(self.state)
 
     def precise(self, *at: int) -> None:
         """Note that the numbers in these registers decide something."""
@@ -120,7 +140,11 @@ class Env:
         return reg.text(len(self.state.frames) - 1 if frame is None else frame, precise=precise, map_text=about)
 
     def reads_stack(self, depth: int, mask: int) -> None:
-        """Note, in the checkpoints that the path went through, that slots of a frame are read."""
+        """Note, in the checkpoints that the path went through or of the instruction, that slots of a frame are read."""
+        called = self.state.frames[-1].called
+        if called is not None:
+            called.reads(depth, self.slot, mask)
+            return
         mask &= ~self.state.frames[depth].written
         point = self.state.parent
         while mask and point is not None and depth < len(point.read):

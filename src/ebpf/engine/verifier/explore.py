@@ -24,6 +24,7 @@ from ebpf.engine.verifier.checkpoints import Checkpoints
 from ebpf.engine.verifier.env import NO_NOTE, Env
 from ebpf.engine.verifier.helper_tables import SLEEPS_IDS
 from ebpf.engine.verifier.kernel_types import kernel
+from ebpf.engine.verifier.live_stack import LiveStack
 from ebpf.engine.verifier.log import Log
 from ebpf.engine.verifier.log_precision import PrecisionText
 from ebpf.engine.verifier.log_shape import shape
@@ -76,6 +77,8 @@ class Explorer:
         if not code.bypass_spectre:
             self.env.guess = self._guess
         self.structure = structure
+        if rules.live_stack:
+            self.env.live = LiveStack(structure, log.say if log.level & 2 else None)
         self.points = Checkpoints(self.env, log)
         self.processed = 0
         self.visits = [0] * len(structure.slots)
@@ -126,6 +129,7 @@ class Explorer:
         functions.check_depth(self.env, self._tail_calls)
 
     def _walk(self, state: State, start: int) -> None:
+        self.env.begin(state.frames[0])
         self._work = [(start, state, -1, self.log.mark())]
         while self._work:
             slot, state, came, mark = self._work.pop()
@@ -142,7 +146,7 @@ class Explorer:
         structure = self.structure
         slots, prunes, problems = structure.slots, structure.prunes, structure.problems
         limit, verbose = self._limit, log.level & 3
-        step, points = self._step, self.points
+        step, points, landings = self._step, self.points, structure.landings
         show = came >= 0
         while True:
             env.slot = slot
@@ -153,7 +157,7 @@ class Explorer:
             if slot in prunes and points.proved(slot, state, self.processed):
                 if verbose:
                     log.pruned(came, slot, show=show)
-                loops.path_ended(state)
+                self._ended(state)
                 return
             if verbose:
                 if show:
@@ -170,6 +174,8 @@ class Explorer:
                 depth, frame = len(state.frames), state.frames[-1]
             following = step(slot, insn, state) if not state.guessed else self._guessed_step(slot, insn, state)
             state.history = (state.history, slot, env.note)
+            if env.note is not NO_NOTE or slot in landings:
+                state.noted += 1
             if verbose and insn.opcode & 7 in (_JMP, _JMP32) and insn.opcode & 0xF0 not in _NO_TESTS:
                 log.jumped(env, slot)
             if verbose and following >= 0 and len(state.frames) != depth:
@@ -179,9 +185,13 @@ class Explorer:
                     show = insn.opcode == EXIT
                     log.returned(env, frame, following, at_end=show)
             if following < 0:
-                loops.path_ended(state)
+                self._ended(state)
                 return
             came, slot = slot, following
+
+    def _ended(self, state: State) -> None:
+        self.points.loops.ended(state)
+        self.env.leave()
 
     def _too_large(self, limit: int) -> Refusal:
         hot = sorted(((count, at) for at, count in enumerate(self.visits)), reverse=True)[:3]
@@ -255,12 +265,16 @@ class Explorer:
             return slot + 1
         if kind == _STX:
             self._store(insn, state)
+            if env.live is not None:
+                env.live.ran(state, slot)
             return slot + 1
         if kind == _ST:
             dst = env.readable(insn.dst)
             size = _SIZES[opcode & 0x18]
             memory.access(env, insn.dst, insn.off, size, write=True, value=constant(insn.imm))
             memory.same_kind(env, dst.kind)
+            if env.live is not None:
+                env.live.ran(state, slot)
             return slot + 1
         if kind == _LD:
             if opcode != LD_IMM64:
@@ -375,6 +389,8 @@ class Explorer:
                 kernel(env)
                 raise Unjudged("calls of functions that are not among the kernel's types", slot)
             turn = kfuncs.call(env, function)
+            if env.live is not None:
+                env.live.ran(state, slot)
             if function.name == exceptions.THROW:
                 return -1
             if turn is not None:
@@ -393,6 +409,8 @@ class Explorer:
                 following = self._return_at_once(slot, ANY, NOTHING)
                 forget_packets(env)
                 return following
+        if env.live is not None:
+            env.live.ran(state, slot)
         if call.function >= 0:
             self.structure.called_back.add(call.function)
             self.log.called_back()

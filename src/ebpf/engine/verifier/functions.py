@@ -225,7 +225,9 @@ def call_static(env: Env, target: int) -> int:
     regs = [NOTHING, *caller.regs[1:6], NOTHING, NOTHING, NOTHING, NOTHING, Reg(STACK, frame=len(state.frames))]
     for at in range(6):
         caller.regs[at] = NOTHING
-    state.frames.append(Frame(target, regs, {}, env.slot))
+    frame = Frame(target, regs, {}, env.slot)
+    env.enter(frame)
+    state.frames.append(frame)
     return target
 
 

@@ -8,7 +8,7 @@ from ebpf.engine.verifier.reg import Reg
 from ebpf.engine.verifier.state import EMPTY, LETTERS, SPILL, Checkpoint, Frame, Slot, State
 from ebpf.engine.verifier.structure import Structure
 from ebpf.isa import Insn, disasm_one
-from ebpf.isa.opcodes import CALL, EXIT, GOTOL, JA, LD_IMM64, Alu, Class
+from ebpf.isa.opcodes import CALL, EXIT, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Class
 from ebpf.uapi import HELPERS, CallSrc
 
 # States stand behind the instructions, at a column that Linux counts with the end of the line in it.
@@ -87,6 +87,7 @@ class Log:
 
     def pruned(self, came: int, slot: int, *, show: bool) -> None:
         """A path ended where all was proved."""
+        self._returned = False
         self.say(f"\nfrom {came} to {slot}: safe" if show else f"{slot}: safe")
 
     def moved(self, env: Env, came: int, slot: int) -> None:
@@ -239,7 +240,8 @@ class Log:
             if touched >> at & 1 and reg.kind:
                 parts.append(f"R{at}={env.text(reg, frame=depth)}")
         stack = self._stacks[-1]
-        seen = env.scratched & 0xFF if env.scratched >> 8 == depth else -1
+        # Linux does not say of which frame it is: the slot of the running function is shown.
+        seen = env.scratched & 0xFF if env.scratched >= 0 else -1
         env.scratched = -1
         wanted = [
             at
@@ -274,7 +276,7 @@ def _touched(insn: Insn) -> int:
         return 0b111111
     if insn.opcode == EXIT:
         return 0
-    if kind == Class.LD or insn.opcode in (JA, GOTOL):
+    if kind == Class.LD or insn.opcode in (JA, GOTOL, MAY_GOTO):
         # What loads from packets has the context in r6.
         return 1 << insn.dst | (1 << 6 if kind == Class.LD and insn.opcode != LD_IMM64 else 0) if kind == Class.LD else 0
     out = 1 << insn.dst

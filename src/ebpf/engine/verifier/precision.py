@@ -54,39 +54,46 @@ def stack_note(frame: int, index: int) -> int:
     return frame << 8 | index
 
 
-def trace_back(structure: Structure, state: State, slot: int, trace: Trace, tell: PrecisionText | None = None) -> None:
-    """Mark what `trace` searches for in every checkpoint on the path to instruction `slot`; `tell` says each step."""
+def trace_back(structure: Structure, state: State, slot: int, trace: Trace, tell: PrecisionText | None = None) -> bool:
+    """Mark what `trace` searches for in every checkpoint on the path to instruction `slot`; `tell` says each step.
+
+    Whether anything was marked that was not.
+    """
     try:
         if tell is None:
-            _walk(structure, state.history, slot, trace)
-        else:
-            _walk_aloud(structure, state, slot, trace, tell)
+            return _walk(structure, state.history, slot, trace)
+        return _walk_aloud(structure, state, slot, trace, tell)
     except _Lost:
         if tell is not None:
             tell.lost(len(state.frames) - 1)
-        everything(state)
+        return everything(state)
 
 
-def everything(state: State) -> None:
-    """Mark all numbers in all checkpoints of the path: what to do where the way back is lost."""
+def everything(state: State) -> bool:
+    """Mark all numbers in all checkpoints of the path: what to do where the way back is lost. Whether they were not marked yet."""
     at = state.parent
+    changed = False
     while at is not None:
         for frame in range(len(at.precise)):
+            changed = changed or at.precise[frame] != _ALL or at.precise_slots[frame] != _ALL_SLOTS
             at.precise[frame] = _ALL
             at.precise_slots[frame] = _ALL_SLOTS
         at = at.parent
+    return changed
 
 
-def _walk(structure: Structure, history: History | None, after: int, trace: Trace) -> None:
+def _walk(structure: Structure, history: History | None, after: int, trace: Trace) -> bool:
     slots, concerns = structure.slots, structure.concerns
     regs = trace.regs
     wanted = regs[trace.frame] | (ALWAYS | STORES if any(trace.slots) else ALWAYS)
+    changed = False
     while history is not None:
         history, slot, note = history
         if slot < 0:
             assert isinstance(note, Checkpoint)
             if _mark(note, trace):
-                return
+                return changed
+            changed = True
             wanted = regs[trace.frame] | (ALWAYS | STORES if any(trace.slots) else ALWAYS)
             continue
         linked = type(note) is list
@@ -108,13 +115,15 @@ def _walk(structure: Structure, history: History | None, after: int, trace: Trac
         if any(trace.slots):
             wanted |= STORES
         elif wanted == ALWAYS and not any(regs):
-            return
+            return changed
+    return changed
 
 
-def _walk_aloud(structure: Structure, state: State, after: int, trace: Trace, tell: PrecisionText) -> None:
+def _walk_aloud(structure: Structure, state: State, after: int, trace: Trace, tell: PrecisionText) -> bool:
     """The same, saying each step."""
     history, point, start = state.history, state.parent, state.frames[0].start
     tell.begins(trace.frame, after, point.slot if point is not None else start, -1)
+    changed = False
     while history is not None:
         history, slot, note = history
         if slot < 0:
@@ -123,7 +132,8 @@ def _walk_aloud(structure: Structure, state: State, after: int, trace: Trace, te
             for depth in range(trace.frame, -1, -1):
                 tell.point(note, depth, trace.regs[depth], trace.slots[depth])
             if done:
-                return
+                return changed
+            changed = True
             point = note.parent
             tell.begins(trace.frame, history[1] if history is not None else -1, point.slot if point is not None else start, note.slot)
             continue
@@ -139,7 +149,8 @@ def _walk_aloud(structure: Structure, state: State, after: int, trace: Trace, te
         if trace.frame < 0:
             raise _Lost
         if trace.empty:
-            return
+            return changed
+    return changed
 
 
 def _mark(point: Checkpoint, trace: Trace) -> bool:

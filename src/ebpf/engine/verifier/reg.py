@@ -226,6 +226,7 @@ def equal(a: Reg, b: Reg) -> bool:
         and a.off == b.off
         and a.flags == b.flags
         and a.fd == b.fd
+        and a.uid == b.uid
         and a.size == b.size
         and a.rng == b.rng
         and a.frame == b.frame

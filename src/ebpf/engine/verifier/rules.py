@@ -37,6 +37,12 @@ class Rules:
     linked_differences: bool = True
     #: Of numbers that are not read any more nothing is learnt.
     links_live: bool = True
+    #: What of the stack is still read is found of all paths together.
+    live_stack: bool = True
+    #: Loops are told by the strongly connected parts of the program.
+    loop_parts: bool = True
+    #: After so many noted instructions a state is remembered.
+    longest_history: int = 40
     #: A fault on a path that a processor only guesses is stopped by a barrier, not refused.
     guesses_mended: bool = True
     #: Bits that differ tell that numbers are not equal.
@@ -106,6 +112,8 @@ _ROWS: Final = (
         overlap=False,
         linked_differences=False,
         links_live=False,
+        live_stack=False,
+        loop_parts=False,
         guesses_mended=False,
         private_stack=False,
         locked_down=False,
@@ -133,6 +141,9 @@ _ROWS: Final = (
         overlap=False,
         linked_differences=False,
         links_live=False,
+        live_stack=False,
+        loop_parts=False,
+        longest_history=1 << 30,
         guesses_mended=False,
         private_stack=False,
         enters_loops=False,

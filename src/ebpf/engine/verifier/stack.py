@@ -180,11 +180,11 @@ def link(env: Env, source: int) -> Reg:
     """A register that is copied: a number gets an id, so that what is learnt of one is learnt of the other."""
     regs = env.regs
     reg = regs[source]
-    if reg.kind == SCALAR and reg.num.mask:
+    if reg.kind == SCALAR and (reg.num.mask or reg.flags & ANY_LINK):
         if reg.flags & ANY_LINK:
             # It differs from the others by an offset; the copies are numbers of their own.
-            reg = Reg(SCALAR, reg.num)
-        if not reg.id:
+            reg = regs[source] = Reg(SCALAR, reg.num)
+        if not reg.id and reg.num.mask:
             reg = Reg(SCALAR, reg.num, id=env.new_id())
             regs[source] = reg
     return reg

@@ -1,8 +1,12 @@
 """The state at a point of a path: frames with registers and stack, and what is held (references, locks, sections)."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ebpf.engine.verifier.reg import NOTHING, Reg
+
+if TYPE_CHECKING:
+    from ebpf.engine.verifier.live_stack import Called
+    from ebpf.engine.verifier.loop_parts import Visit
 
 # What a byte of stack holds.
 INVALID: Final = 0
@@ -81,10 +85,11 @@ def spill(reg: Reg) -> Slot:
 class Frame:
     """A function's frame: registers, stack by slot (0 is the one below the frame pointer), and where it returns to.
 
-    `written` has a bit for each slot written since the last checkpoint. `callback` is the helper call that runs it.
+    `written` has a bit for each slot written since the last checkpoint, or, where what is `called` keeps what is read, by the
+    running instruction. `callback` is the helper call that runs it.
     """
 
-    __slots__ = ("asynchronous", "back", "callback", "callback_range", "called_back", "regs", "stack", "start", "written")
+    __slots__ = ("asynchronous", "back", "callback", "callback_range", "called", "called_back", "regs", "stack", "start", "written")
 
     def __init__(self, start: int, regs: list[Reg], stack: dict[int, Slot], back: int) -> None:
         self.start = start
@@ -96,6 +101,7 @@ class Frame:
         self.asynchronous = False
         self.callback_range: tuple[int, int] | None = None
         self.called_back = 0
+        self.called: Called | None = None
 
     def copy(self) -> "Frame":
         """A frame that can change without changing this one."""
@@ -105,6 +111,7 @@ class Frame:
         new.asynchronous = self.asynchronous
         new.callback_range = self.callback_range
         new.called_back = self.called_back
+        new.called = self.called
         return new
 
 
@@ -135,6 +142,7 @@ class State:
         "history",
         "loop_entry",
         "may_goto",
+        "noted",
         "parent",
         "preempt",
         "rcu",
@@ -153,6 +161,8 @@ class State:
         self.may_goto = 0
         self.unrolled = 0
         self.history: History | None = None
+        #: How many instructions Linux keeps of it since the last checkpoint: landings of jumps, accesses to the stack.
+        self.noted = 0
         self.parent: Checkpoint | None = None
         #: How many checkpoints lie behind it; the loop that it is part of.
         self.depth = 0
@@ -173,6 +183,7 @@ class State:
         new.may_goto = self.may_goto
         new.unrolled = self.unrolled
         new.history = self.history
+        new.noted = self.noted
         new.parent = self.parent
         new.depth = self.depth
         new.loop_entry = self.loop_entry
@@ -188,6 +199,7 @@ class Checkpoint:
 
     __slots__ = (
         "branches",
+        "cleaned",
         "depth",
         "differed",
         "hits",
@@ -200,6 +212,7 @@ class Checkpoint:
         "slot",
         "slot_differed",
         "state",
+        "visit",
     )
 
     def __init__(self, slot: int, state: State, parent: "Checkpoint | None") -> None:
@@ -219,3 +232,7 @@ class Checkpoint:
         #: The same of the stack, as frame << 6 | slot.
         self.slot_differed = -1
         self.loop_entry = state.loop_entry
+        #: Whether `read` is final: then what is not read does not count.
+        self.cleaned = False
+        #: The loop that it is part of, where loops are told by the program's parts.
+        self.visit: Visit | None = None

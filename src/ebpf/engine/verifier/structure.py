@@ -39,6 +39,8 @@ class Structure:
             raise Refusal("invalid-instruction", "no instructions", "the program is empty")
         self.globals = globals_
         self.prunes: set[int] = set()
+        #: Where jumps land and calls come back to.
+        self.landings: set[int] = set()
         self.forced: set[int] = set()
         self.calls_back: set[int] = set()
         self.advances: set[int] = set()
@@ -63,6 +65,8 @@ class Structure:
                 elif insn.dst > 10 or insn.src > 10:
                     self.problems[slot] = ("invalid-instruction", f"R{insn.src if insn.src > 10 else insn.dst} is invalid")
         self._reach()
+        #: Of each slot, where control may go next inside the function.
+        self.following = [self.successors(slot, insn) if insn is not None else () for slot, insn in enumerate(self.slots)]
         self.live = self._liveness()
         #: Of each instruction, the registers whose searched-for numbers it has to do with, on a way back: precision.py.
         self.concerns = [_concerns(insn) if insn is not None else 0 for insn in self.slots]
@@ -183,10 +187,12 @@ class Structure:
         opcode = insn.opcode
         if opcode == CALL:
             self.prunes.add(slot + 1)
+            self.landings.add(slot + 1)
             if insn.src == CallSrc.PSEUDO_CALL:
                 self.prunes.add(slot)
                 target = slot + 1 + insn.imm
                 self.prunes.add(target)
+                self.landings.add(target)
                 pending.append(target)
             elif insn.src == CallSrc.HELPER:
                 row = HELPERS.get(insn.imm)
@@ -201,7 +207,8 @@ class Structure:
                 self.advances.add(slot)
         elif opcode == LD_IMM64 and insn.src == PseudoSrc.FUNC:
             target = slot + 1 + insn.imm
-            self.prunes.add(target)
+            self.prunes.update((slot, slot + 2, target))
+            self.landings.update((slot + 2, target))
             pending.append(target)
         elif opcode & 7 in (5, 6) and opcode != EXIT and opcode != CALLX:
             if len(edges) == 2:
@@ -209,13 +216,13 @@ class Structure:
                 if opcode == MAY_GOTO:
                     self.forced.add(slot)
             self.prunes.add(edges[-1])
+            self.landings.add(edges[-1])
         return edges
 
     def _liveness(self) -> list[int]:
         """For each slot, a bit for each register that is read before it is written."""
         live = [0] * (len(self.slots) + 1)
         effects = [_effects(insn, self._kfuncs) if insn is not None else (0, 0) for insn in self.slots]
-        following = [self.successors(slot, insn) if insn is not None else () for slot, insn in enumerate(self.slots)]
         changed = True
         while changed:
             changed = False
@@ -223,7 +230,7 @@ class Structure:
                 if self.slots[slot] is None:
                     continue
                 after = 0
-                for target in following[slot]:
+                for target in self.following[slot]:
                     after |= live[target]
                 uses, defines = effects[slot]
                 now = (after & ~defines) | uses

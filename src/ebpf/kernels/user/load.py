@@ -153,6 +153,7 @@ def load(
         functions=function_types(call),
         kernel_btf=kernel_types() if _needs_types(insns) else None,
         strict_alignment=bool(call.flags & ProgFlag.STRICT_ALIGNMENT),
+        all_states=bool(call.flags & ProgFlag.TEST_STATE_FREQ),
         sleepable=bool(call.flags & ProgFlag.SLEEPABLE),
     )
     verdict = _judged(code, call.log_level)
