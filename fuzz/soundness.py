@@ -99,14 +99,9 @@ class Walker(Explorer):
         points.append(state.parent)
         return False
 
-    def _split(self, slot: int, insn: Insn, state: State) -> None:
-        def fork(slot: int, other: State) -> None:
-            self._halves.append(other)
-            Explorer._fork(self, slot, other)
-
-        self._fork = fork  # type: ignore[method-assign]
-        super()._split(slot, insn, state)
-        del self._fork
+    def _fork_half(self, slot: int, state: State) -> None:
+        self._halves.append(state)
+        super()._fork_half(slot, state)
 
     def _step(self, slot: int, insn: Insn, state: State) -> int:
         place = slot, tuple(frame.back + 1 for frame in state.frames[1:])

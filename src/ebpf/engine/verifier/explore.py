@@ -61,7 +61,7 @@ _FORKS: Final = (int(Alu.AND), int(Alu.OR))
 class Explorer:
     """Walks a program. `run` returns when every path was accepted, and raises Refusal at the first that is not.
 
-    `limit` is how many instructions are walked at most; `observe`, if given, is called before each one with the state.
+    `limit` is how many instructions are walked at most.
     """
 
     def __init__(self, code: Code, rules: Rules, log: Log, limit: int = LIMIT) -> None:
@@ -217,6 +217,10 @@ class Explorer:
                 f"more than {_PENDING} ways on are waiting to be walked",
             )
 
+    def _fork_half(self, slot: int, state: State) -> None:
+        """Come back to a state that stands before the instruction at which it was split off."""
+        self._fork(slot, state)
+
     # -- what a processor only guesses
 
     def _guess(self, slot: int, state: State) -> None:
@@ -307,7 +311,7 @@ class Explorer:
             return
         other = state.copy()
         other.frames[-1].regs[insn.dst] = Reg(SCALAR, zero, reg.off, reg.id, reg.flags) if reg.id else number(zero)
-        self._fork(slot, other)
+        self._fork_half(slot, other)
         env.regs[insn.dst] = Reg(SCALAR, ones, reg.off, reg.id, reg.flags) if reg.id else number(ones)
 
     def _store(self, insn: Insn, state: State) -> None:
