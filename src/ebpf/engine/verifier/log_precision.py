@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ebpf.engine.verifier.reg import SCALAR
 from ebpf.engine.verifier.state import Checkpoint
 
 
@@ -26,6 +27,17 @@ class PrecisionText:
     def lost(self, depth: int) -> None:
         """It cannot be followed: everything counts."""
         self._say(f"mark_precise: frame{depth}: falling back to forcing all scalars precise")
+
+    def forced(self, point: Checkpoint, depth: int) -> None:
+        """All numbers of a remembered state's frame are taken to count, those that did not yet."""
+        frame = point.state.frames[depth]
+        names = [f"r{at}" for at in range(10) if frame.regs[at].kind == SCALAR and not point.precise[depth] >> at & 1]
+        for at in sorted(frame.stack):
+            held = frame.stack[at]
+            if held.spilled and held.reg.kind == SCALAR and not point.precise_slots[depth] >> at & 1:
+                names.append(f"fp{-8 * (at + 1)}")
+        for name in names:
+            self._say(f"force_precise: frame{depth}: forcing {name} to be precise")
 
     def learns(self, depth: int, regs: int, slots: int) -> None:
         """What a proof needed exactly is searched for on the path that ends at it."""

@@ -66,15 +66,17 @@ def trace_back(structure: Structure, state: State, slot: int, trace: Trace, tell
     except _Lost:
         if tell is not None:
             tell.lost(len(state.frames) - 1)
-        return everything(state)
+        return everything(state, tell)
 
 
-def everything(state: State) -> bool:
+def everything(state: State, tell: PrecisionText | None = None) -> bool:
     """Mark all numbers in all checkpoints of the path: what to do where the way back is lost. Whether they were not marked yet."""
     at = state.parent
     changed = False
     while at is not None:
         for frame in range(len(at.precise)):
+            if tell is not None:
+                tell.forced(at, frame)
             changed = changed or at.precise[frame] != _ALL or at.precise_slots[frame] != _ALL_SLOTS
             at.precise[frame] = _ALL
             at.precise_slots[frame] = _ALL_SLOTS
