@@ -66,6 +66,8 @@ class Row:
     newer: str = ""
 
 
+UNRELEASED: Final = "Unreleased reference id=1 alloc_insn={}"
+LEAK: Final = "BPF_EXIT instruction in main prog would lead to reference leak"
 TASK: Final = "r6 = *(u64 *)(r1 + 0); "
 ACQUIRE: Final = TASK + "r1 = r6; bpf_task_acquire; if r0 == 0 goto +{0}; "
 ITER: Final = "r6 = r10; r6 += -8; r1 = r6; r2 = 0; r3 = 10; bpf_iter_num_new; "
@@ -105,7 +107,7 @@ ROWS: Final = [
         gpl=False,
     ),
     Row("acquired and released", ACQUIRE.format(2) + "r1 = r0; bpf_task_release; r0 = 0; exit"),
-    Row("acquired and not released", ACQUIRE.format(0) + "r0 = 0; exit", "BPF_EXIT instruction in main prog would lead to reference leak"),
+    Row("acquired and not released", ACQUIRE.format(0) + "r0 = 0; exit", UNRELEASED.format(2), newer=LEAK),
     Row(
         "released without a test",
         TASK + "r1 = r6; bpf_task_acquire; r1 = r0; bpf_task_release; r0 = 0; exit",
@@ -177,7 +179,8 @@ ROWS: Final = [
     Row(
         "an exception leaves nothing behind",
         TASK + "r1 = r6; bpf_task_acquire; if r0 == 0 goto +2; r1 = 0; bpf_throw; r0 = 0; exit",
-        "bpf_throw would lead to reference leak",
+        UNRELEASED.format(2),
+        newer="bpf_throw would lead to reference leak",
     ),
     Row(
         "an exception in a section",
@@ -185,7 +188,7 @@ ROWS: Final = [
         "bpf_throw cannot be used inside bpf_rcu_read_lock-ed region",
     ),
     Row("elements are not written", ITER + "r1 = r6; bpf_iter_num_next; if r0 == 0 goto +2; r1 = 0; *(u32 *)(r0 + 0) = r1; " + END, "*"),
-    Row("an iterator is not ended", ITER + "r0 = 0; exit", "BPF_EXIT instruction in main prog would lead to reference leak"),
+    Row("an iterator is not ended", ITER + "r0 = 0; exit", UNRELEASED.format(5), newer=LEAK),
     Row(
         "an iterator begins twice", ITER + "r1 = r6; r2 = 0; r3 = 1; bpf_iter_num_new; " + END, "expected uninitialized iter_num as arg #0"
     ),

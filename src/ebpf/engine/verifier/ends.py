@@ -3,6 +3,7 @@
 from ebpf.engine.verifier import loops, targets
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.helper_tables import FIXED_ONE
+from ebpf.engine.verifier.num import S64_MAX, S64_MIN, U64, Num
 from ebpf.engine.verifier.reg import ANY, SCALAR, STACK, Reg
 from ebpf.engine.verifier.sections import nothing_left
 from ebpf.engine.verifier.state import State
@@ -68,16 +69,25 @@ def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str, *, at: i
     low, high = (num.smin32, num.smax32) if half and env.rules.hook_ranges else (num.smin, num.smax)
     if allowed[0] <= low and high <= allowed[1]:
         return
-    known_ = (f" smin={num.smin}" if num.smin > -(1 << 63) else "") + (f" smax={num.smax}" if num.smax < (1 << 63) - 1 else "")
     note = "\nNote, BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!" if half and targets.lets_hook_be(env) else ""
     raise env.refuse(
         "return-value",
-        f"{where} the register R{at} has{known_ or ' unknown scalar value'} should have been in [{allowed[0]}, {allowed[1]}]{note}",
+        f"{where} the register R{at} has {_outside(env, num, *allowed)}{note}",
         f"the program may return {num.smin} to {num.smax}; only {allowed[0]} to {allowed[1]} mean something",
         low=num.smin,
         high=num.smax,
         allowed=allowed,
     )
+
+
+def _outside(env: Env, num: Num, low: int, high: int) -> str:
+    """What a number is and what it should have been; 6.1 shows both by their bits."""
+    if env.rules.old_bounds:
+        unknown = (1 << (low ^ high).bit_length()) - 1
+        what = f"value ({num.value:#x}; {num.mask:#x})" if num.mask < U64 else "unknown scalar value"
+        return f"{what} should have been in ({low & ~unknown:#x}; {unknown:#x})"
+    known = (f" smin={num.smin}" if num.smin > S64_MIN else "") + (f" smax={num.smax}" if num.smax < S64_MAX else "")
+    return f"{known[1:] or 'unknown scalar value'} should have been in [{low}, {high}]"
 
 
 def _return(env: Env, state: State) -> int:
@@ -94,10 +104,9 @@ def _return(env: Env, state: State) -> int:
         low, high = frame.callback_range or (0, 1)
         if not (low <= result.num.smin and result.num.smax <= high):
             num = result.num
-            known_ = (f" smin={num.smin}" if num.smin > -(1 << 63) else "") + (f" smax={num.smax}" if num.smax < (1 << 63) - 1 else "")
             raise env.refuse(
                 "return-value",
-                f"At callback return the register R0 has{known_ or ' unknown scalar value'} should have been in [{low}, {high}]",
+                f"At callback return the register R0 has {_outside(env, num, low, high)}",
                 f"a callback may return {num.smin} to {num.smax}; only {low} to {high} mean something",
             )
         state.frames.pop()

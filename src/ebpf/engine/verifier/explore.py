@@ -34,7 +34,7 @@ from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import ANY, CTX, NOTHING, SCALAR, STACK, Reg, constant, number
 from ebpf.engine.verifier.rules import Rules
 from ebpf.engine.verifier.state import Frame, State
-from ebpf.engine.verifier.structure import Structure
+from ebpf.engine.verifier.structure import RESERVED_JUMP, RESERVED_LOAD, Structure
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import BYTES, CALL, EXIT, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Class, Jmp, Mode
 from ebpf.uapi import HELPERS, CallSrc
@@ -69,9 +69,7 @@ class Explorer:
         self._kfuncs = kfuncs.names(code)
         on_exception = exceptions.callback_of(code)
         given = kfuncs.registers(code, self._kfuncs)
-        structure = Structure(
-            code.insns, code.global_functions(), given, cpu_v4=rules.cpu_v4, enters_loops=rules.enters_loops, on_exception=on_exception
-        )
+        structure = Structure(code.insns, code.global_functions(), given, rules=rules, on_exception=on_exception)
         self.env = Env(code, rules, structure)
         self.env.on_exception = on_exception
         if not code.bypass_spectre:
@@ -166,6 +164,11 @@ class Explorer:
                 log.insn(env, slot)
             if problems and slot in problems:
                 reason, says = problems[slot]
+                wrong = slots[slot]
+                if says == RESERVED_JUMP and wrong is not None:
+                    env.readable(wrong.dst)
+                elif says == RESERVED_LOAD:
+                    packet_loads.allowed(env)
                 raise env.refuse(reason, says, "an instruction is none that the kernel knows")
             insn = slots[slot]
             assert insn is not None

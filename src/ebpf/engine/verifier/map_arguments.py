@@ -98,7 +98,7 @@ def check_key(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     """A key of the map that was named before."""
     del arg
     assert call.map is not None
-    memory.kind_of_memory(env, at, reg)
+    memory.kind_of_memory(env, at, reg, element=True)
     memory.given(env, at, call.map.key_size, zero=False, write=False, raw=False)
     if call.row.name == "map_lookup_elem":
         call.null_key = _known_key(env, reg, call.map)
@@ -137,7 +137,7 @@ def check_value(env: Env, call: Call, at: int, reg: Reg, arg: Arg) -> None:
     if call.map.type in _SOCKS and call.row.name == "map_update_elem":
         arguments.socket(env, call, at, reg, Arg.SOCK)
         return
-    memory.kind_of_memory(env, at, reg)
+    memory.kind_of_memory(env, at, reg, element=True)
     size = call.map.value_size
     written = arg == Arg.VALUE_UNINIT
     memory.given(env, at, size, zero=False, write=written, raw=written)

@@ -400,15 +400,19 @@ def _load_map(env: Env, reg: Reg, at: int, start: int, size: int, *, write: bool
 
 
 _GIVEN: Final = frozenset((STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, BUF))
+#: What 6.1 takes for a map's key or value.
+_ELEMENTS: Final = frozenset((STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE))
+_ELEMENT_NAMES: Final = "fp, pkt, pkt_meta, map_key, map_value"
 _GIVEN_NAMES: Final = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
 
 
-def kind_of_memory(env: Env, at: int, reg: Reg) -> None:
-    """Check that a register points to memory that helpers take. Raises Refusal."""
-    if reg.flags & MAYBE_NULL or not (reg.kind in _GIVEN or (reg.kind == BTF_ID and reg.flags & TRUSTED)):
+def kind_of_memory(env: Env, at: int, reg: Reg, *, element: bool = False) -> None:
+    """Check that a register points to memory that helpers take; `element`: as a map's key or value. Raises Refusal."""
+    kinds, names = (_ELEMENTS, _ELEMENT_NAMES) if element and not env.rules.trust else (_GIVEN, _GIVEN_NAMES)
+    if reg.flags & MAYBE_NULL or not (reg.kind in kinds or (reg.kind == BTF_ID and reg.flags & TRUSTED)):
         from ebpf.engine.verifier.arguments import expected
 
-        raise expected(env, at, reg, _GIVEN_NAMES)
+        raise expected(env, at, reg, names)
 
 
 def given(env: Env, at: int, size: int, *, zero: bool, write: bool, raw: bool) -> None:

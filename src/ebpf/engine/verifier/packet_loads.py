@@ -9,15 +9,20 @@ from ebpf.isa.opcodes import Mode
 from ebpf.uapi import ProgType
 
 
-def load(env: Env, insn: Insn) -> bool:
-    """Check LD_ABS or LD_IND, which load a word of the packet; whether the function may also end here, with 0. Raises Refusal."""
-    state = env.state
+def allowed(env: Env) -> None:
+    """Check that programs of this type load from packets so. Raises Refusal."""
     if env.code.prog_type not in (ProgType.SOCKET_FILTER, ProgType.SCHED_CLS, ProgType.SCHED_ACT):
         raise env.refuse(
             "helper-not-allowed",
             "BPF_LD_[ABS|IND] instructions not allowed for this program type",
             "programs of this type cannot load from packets this way",
         )
+
+
+def load(env: Env, insn: Insn) -> bool:
+    """Check LD_ABS or LD_IND, which load a word of the packet; whether the function may also end here, with 0. Raises Refusal."""
+    state = env.state
+    allowed(env)
     nothing_left(env, "BPF_LD_[ABS|IND]", "the load may end the program")
     context = env.readable(6)
     if context.kind != CTX:

@@ -37,10 +37,12 @@ def width(reg: Reg) -> int:
     return reg.num.umax.bit_length()
 
 
-def _within(env: Env, reg: Reg, off: int, size: int, *, write: bool) -> tuple[int, int]:
+def _within(env: Env, reg: Reg, off: int, size: int, *, write: bool, helper: bool = False) -> tuple[int, int]:
     """The lowest and highest offset at which an access begins. Raises Refusal if one leaves the stack."""
     num = reg.num
     extra = " write to" if write else " read from"
+    if helper and not env.rules.has("6.18"):
+        extra = " indirect access to"
     at = off + reg.off
     if not num.mask:
         low = high = at + num.smin
@@ -345,7 +347,7 @@ def given(env: Env, reg: Reg, at: int, size: int, *, zero: bool, write: bool, ra
     """Check `size` bytes of stack that a helper reads, or (`write`) may write; `raw`: what is there does not matter."""
     if size == 0 and not zero:
         raise env.refuse("zero-size", "invalid zero-sized read", "the size may not be zero")
-    low, high = _within(env, reg, off, size, write=write)
+    low, high = _within(env, reg, off, size, write=write, helper=not direct)
     frame = env.state.frames[reg.frame]
     if low != high and not env.code.bypass_spectre:
         raise env.refuse(

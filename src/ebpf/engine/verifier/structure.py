@@ -1,13 +1,19 @@
 """The shape of a program before any path is walked: instructions that exist, jumps that land, subprograms, liveness."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from ebpf.engine.verifier.known_opcodes import known
 from ebpf.engine.verifier.refusal import Refusal
+from ebpf.engine.verifier.rules import NEWEST, Rules
 from ebpf.isa import Insn, by_slot
 from ebpf.isa.opcodes import BYTES, CALL, CALLX, EXIT, FETCH, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Atomic, Class, Jmp, Mode, Size
 from ebpf.uapi import HELPERS, Arg, CallSrc, PseudoSrc
 
 _ATOMICS = {int(a) for a in Atomic} - {int(Atomic.LOAD_ACQ), int(Atomic.STORE_REL)}
+#: What is wrong with a test whose fields are wrong: that is seen only after its operand was looked at.
+RESERVED_JUMP: Final = "BPF_JMP/JMP32 uses reserved fields"
+RESERVED_LOAD: Final = "BPF_LD_[ABS|IND] uses reserved fields"
 _CALLER_SAVED = 0b111110
 _SUBPROGRAMS = 256
 #: Helpers that run a function of the program before they return.
@@ -30,8 +36,7 @@ class Structure:
         globals_: frozenset[int] = frozenset(),
         kfuncs: Mapping[int, int] | None = None,
         *,
-        cpu_v4: bool = True,
-        enters_loops: bool = True,
+        rules: Rules = NEWEST,
         on_exception: int = -1,
     ) -> None:
         self.slots = by_slot(insns)
@@ -46,7 +51,7 @@ class Structure:
         self.advances: set[int] = set()
         self._kfuncs = kfuncs or {}
         self._on_exception = on_exception
-        self._enters_loops = enters_loops
+        self._enters_loops = rules.enters_loops
         self.called_back: set[int] = set()
         #: Of them, those that run some other time.
         self.called_later: set[int] = set()
@@ -54,11 +59,12 @@ class Structure:
         self.starts = self._find_starts(on_exception)
         self.ends: Mapping[int, int] = dict(zip(self.starts, [*self.starts[1:], len(self.slots)], strict=True))
         self._check_jumps()
+        opcodes = known(rules)
         for slot, insn in enumerate(self.slots):
             if insn is not None:
-                problem = _invalid(insn) or ("" if cpu_v4 else _too_new(insn))
+                problem = _unknown(insn, opcodes) or _invalid(insn) or ("" if rules.cpu_v4 else _too_new(insn))
                 if problem:
-                    if problem.startswith("unknown opcode") or insn.opcode & 7 == Class.LDX:
+                    if insn.opcode not in opcodes or insn.opcode & 7 == Class.LDX:
                         # Linux looks at these before it walks, so that they matter in code that no path reaches, too.
                         raise Refusal("invalid-instruction", problem, "an instruction is none that the kernel knows", slot)
                     self.problems[slot] = ("invalid-instruction", problem)
@@ -132,7 +138,7 @@ class Structure:
                     continue
                 last = insn
                 kind = insn.opcode & 7
-                if kind in (5, 6) and insn.opcode not in (CALL, CALLX, EXIT):
+                if kind in (5, 6) and insn.opcode & 0xF0 not in (Jmp.CALL, Jmp.EXIT):
                     target = self.successors(slot, insn)[-1]
                     if not start <= target < end:
                         raise Refusal(
@@ -298,21 +304,30 @@ def _concerns(insn: Insn) -> int:
     return 1 << insn.dst | 1 << insn.src if insn.opcode & 8 else 0
 
 
+def _unknown(insn: Insn, opcodes: frozenset[int]) -> str:
+    """Why an instruction is unknown, or ""."""
+    if insn.opcode & 7 == Class.LDX and (insn.opcode & 0xE0 not in (Mode.MEM, Mode.MEMSX) or insn.imm):
+        return "BPF_LDX uses reserved fields"
+    if insn.opcode in opcodes:
+        return ""
+    # A load that extends the sign is of a mode that older Linux keeps for later.
+    return "BPF_LDX uses reserved fields" if insn.opcode & 0xE7 == Class.LDX | Mode.MEMSX else f"unknown opcode {insn.opcode:02x}"
+
+
 def _invalid(insn: Insn) -> str:
-    """Why an instruction is none, or ""."""
+    """What is wrong with an instruction whose opcode is known, or ""."""
     kind, op = insn.opcode & 7, insn.opcode & 0xF0
     if kind in (Class.ALU, Class.ALU64):
-        if op > Alu.END:
-            return f"unknown opcode {insn.opcode:02x}"
         if op == Alu.END:
-            if kind == Class.ALU64 and insn.opcode & 8:
-                return f"unknown opcode {insn.opcode:02x}"
             if insn.imm not in (16, 32, 64) or insn.src or insn.off:
                 return "BPF_END uses reserved fields"
         elif op == Alu.NEG:
-            if insn.opcode & 8 or insn.src or insn.off or insn.imm:
+            if insn.src or insn.off or insn.imm:
                 return "BPF_NEG uses reserved fields"
-        elif op == Alu.MOV and insn.opcode & 8:
+        elif op == Alu.MOV and not insn.opcode & 8:
+            if insn.src or insn.off:
+                return "BPF_MOV uses reserved fields"
+        elif op == Alu.MOV:
             allowed = (0, 8, 16, 32) if kind == Class.ALU64 else (0, 8, 16)
             if insn.off == 1 and kind == Class.ALU64:
                 return "addr_space_cast insn can only be used in a program that has an associated arena"
@@ -337,35 +352,25 @@ def _invalid(insn: Insn) -> str:
     if kind == Class.LD:
         if insn.opcode == LD_IMM64:
             return "BPF_LD_IMM64 uses reserved fields" if insn.off else ""
-        if mode not in (Mode.ABS, Mode.IND) or insn.opcode & 0x18 == Size.DW:
-            return f"unknown opcode {insn.opcode:02x}"
         if insn.dst or insn.off or (mode == Mode.ABS and insn.src):
-            return "BPF_LD_[ABS|IND] uses reserved fields"
+            return RESERVED_LOAD
         return ""
     if kind == Class.LDX:
-        if mode not in (Mode.MEM, Mode.MEMSX) or (mode == Mode.MEMSX and insn.opcode & 0x18 == Size.DW) or insn.imm:
-            return f"unknown opcode {insn.opcode:02x}" if mode not in (Mode.MEM, Mode.MEMSX) else "BPF_LDX uses reserved fields"
         return ""
     if kind == Class.ST:
-        return "" if mode == Mode.MEM and not insn.src else "BPF_ST uses reserved fields"
+        return "" if not insn.src else "BPF_ST uses reserved fields"
     if mode == Mode.MEM:
         return "" if not insn.imm else "BPF_STX uses reserved fields"
-    if mode == Mode.ATOMIC:
-        if insn.imm in (Atomic.LOAD_ACQ, Atomic.STORE_REL):
-            return ""
-        if BYTES[Size(insn.opcode & 0x18)] < 4 or insn.imm not in _ATOMICS:
-            return f"BPF_ATOMIC uses invalid atomic opcode {insn.imm:02x}"
+    if insn.imm in (Atomic.LOAD_ACQ, Atomic.STORE_REL):
         return ""
-    return f"unknown opcode {insn.opcode:02x}"
+    if BYTES[Size(insn.opcode & 0x18)] < 4 or insn.imm not in _ATOMICS:
+        return f"BPF_ATOMIC uses invalid atomic opcode {insn.imm & 0xFFFFFFFF:02x}"
+    return ""
 
 
 def _too_new(insn: Insn) -> str:
     """Why an instruction of cpu v4 is none for a Linux that does not know them, or ""."""
     kind, op = insn.opcode & 7, insn.opcode & 0xF0
-    if insn.opcode in (GOTOL, Class.ALU64 | Alu.END):
-        return f"unknown opcode {insn.opcode:02x}"
-    if kind == Class.LDX and insn.opcode & 0xE0 == Mode.MEMSX:
-        return "BPF_LDX uses reserved fields"
     if kind in (Class.ALU, Class.ALU64) and insn.off and op in (Alu.MOV, Alu.DIV, Alu.MOD):
         return "BPF_MOV uses reserved fields" if op == Alu.MOV else "BPF_ALU uses reserved fields"
     return ""
@@ -376,26 +381,14 @@ def _invalid_jump(insn: Insn, op: int) -> str:
         if (insn.off and insn.src != CallSrc.KFUNC_CALL) or insn.dst or insn.src > CallSrc.KFUNC_CALL:
             return "BPF_CALL uses reserved fields"
         return ""
-    if insn.opcode == CALLX:
-        return "unknown opcode 8d"
     if insn.opcode == EXIT:
         return "BPF_EXIT uses reserved fields" if insn.dst or insn.src or insn.off or insn.imm else ""
     if op == Jmp.JA:
-        if (
-            insn.opcode not in (JA, GOTOL)
-            or insn.dst
-            or insn.src
-            or (insn.opcode == JA and insn.imm)
-            or (insn.opcode == GOTOL and insn.off)
-        ):
+        if insn.dst or insn.src or (insn.opcode == JA and insn.imm) or (insn.opcode == GOTOL and insn.off):
             return "BPF_JA uses reserved fields"
         return ""
     if op == Jmp.JCOND:
         return "" if insn.opcode == MAY_GOTO and not (insn.src or insn.dst or insn.imm) else f"invalid may_goto imm {insn.imm}"
-    if op > Jmp.JSLE or op in (Jmp.CALL, Jmp.EXIT):
-        return f"unknown opcode {insn.opcode:02x}"
-    if insn.opcode & 8 and insn.imm:
-        return "BPF_JMP uses reserved fields"
-    if not insn.opcode & 8 and insn.src:
-        return "BPF_JMP uses reserved fields"
+    if (insn.opcode & 8 and insn.imm) or (not insn.opcode & 8 and insn.src):
+        return RESERVED_JUMP
     return ""

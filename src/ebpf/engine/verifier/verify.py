@@ -10,6 +10,7 @@ from ebpf.engine.verifier.explore import LIMIT, Explorer
 from ebpf.engine.verifier.log import Log, name_call
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.rules import NEWEST, Rules
+from ebpf.engine.verifier.words import said
 
 
 def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules = NEWEST) -> Verdict:
@@ -25,7 +26,7 @@ def verify(code: Code, *, log_level: int = 0, limit: int = LIMIT, rules: Rules =
             explorer = Explorer(code, rules, log, limit)
             explorer.run()
     except Refusal as refusal:
-        return _refused(code, log, log_level, refusal, explorer)
+        return _refused(code, rules, log, log_level, refusal, explorer)
     env = explorer.env
     text = ""
     if log_level:
@@ -61,8 +62,9 @@ def _sources(code: Code) -> dict[int, str]:
     return {line.slot: f"{line.text.lstrip()} @ {names[line.path]}:{line.line}" for line in code.lines}
 
 
-def _refused(code: Code, log: Log, level: int, refusal: Refusal, explorer: Explorer | None) -> Verdict:
+def _refused(code: Code, rules: Rules, log: Log, level: int, refusal: Refusal, explorer: Explorer | None) -> Verdict:
     line = line_at(code.lines, refusal.slot)
+    refusal.says = said(rules, refusal.says)
     if not level & 3 and refusal.slot >= 0 and explorer is not None:
         # The instruction at least, so that the last line says of what it speaks.
         log.level = 1
