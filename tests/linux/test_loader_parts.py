@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ebpf import attach
+from ebpf.btf import Builder
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
 from ebpf.errors import AttachError, EbpfError, FormatError, KernelError, NotFoundError, NotSupportedError, UsageError
@@ -15,12 +16,14 @@ from ebpf.object import Collection, Map
 from ebpf.spec import ObjectSpec
 from ebpf.sys.calls import BtfLoad, Call, GetBtfInfo, R
 from ebpf.sys.kernel import Kernel
+from ebpf.sys.types import open_types
 
 pytestmark = pytest.mark.linux
 HEAD = """
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
 char LICENSE[] SEC("license") = "GPL";
 """
 ARENA = """
@@ -29,6 +32,19 @@ struct { __uint(type, BPF_MAP_TYPE_ARENA); __uint(map_flags, BPF_F_MMAPABLE); __
 int __arena number SEC(".addr_space.1") = 5;
 long __arena other SEC(".addr_space.1") = 40;
 SEC("syscall") int add(void *ctx) { asm volatile("" :: "r"(&arena)); other += 2; return ++number; }
+"""
+PLACE = """
+struct made_up { long a, b; } __attribute__((preserve_access_index));
+extern struct task_struct *bpf_task_from_pid(s32 pid) __ksym;
+extern void bpf_task_release(struct task_struct *p) __ksym;
+SEC("syscall") int place(void *ctx)
+{
+    struct task_struct *task = bpf_task_from_pid(1);
+    if (task)
+        bpf_task_release(task);
+    return bpf_core_field_offset(struct made_up, b);
+}
+SEC("tp_btf/sys_enter") int BPF_PROG(traced, struct pt_regs *regs, long id) { return 0; }
 """
 THROW = """
 extern void bpf_throw(u64 cookie) __ksym;
@@ -76,6 +92,14 @@ def test_an_arena_may_say_at_which_address_it_is(kernel: Kernel) -> None:
         with pytest.raises(NotSupportedError, match="file exists"):
             Collection.load(read(text), kernel)
     assert f"{3 << 43:x}-" not in Path("/proc/self/maps").read_text()
+
+
+def test_types_that_are_given_stand_for_the_kernels_in_core_alone(kernel: Kernel) -> None:
+    """What is traced and what is called has the ids of the kernel that the object is loaded into."""
+    builder = Builder()
+    builder.struct("made_up", 80, [("b", builder.integer("long", 8, signed=True), 72)])
+    with Collection.load(read(PLACE), kernel, types=open_types(builder.raw(), "given")) as held:
+        assert held.programs["place"].run().retval == 72
 
 
 def test_a_program_that_throws_ends_with_what_its_callback_says(kernel: Kernel) -> None:

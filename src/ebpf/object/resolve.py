@@ -52,8 +52,6 @@ class Resolver:
     @cached_property
     def types(self) -> Btf:
         """The kernel's types. Raises NotSupportedError where it tells none."""
-        if self._given is not None:
-            return self._given
         try:
             raw = self.kernel.read_file(VMLINUX)
         except OSError as error:
@@ -70,7 +68,7 @@ class Resolver:
     @cached_property
     def functions(self) -> Btf:
         """The types that the kernel's functions are found in: a kernel without vmlinux tells those of what little it has."""
-        if self._given is None and self.types is not self.spec.btf:
+        if self.types is not self.spec.btf:
             return self.types
         from ebpf.sys.types import open_types
 
@@ -106,6 +104,10 @@ class Resolver:
         return Matcher(self.spec.btf, self._targets)
 
     def _targets(self) -> Iterator[Btf]:
+        # Types that are given stand for the kernel's in CO-RE alone: its functions have the ids that they have there.
+        if self._given is not None:
+            yield self._given
+            return
         if self.functions is not self.types:
             yield self.functions
         yield self.types
