@@ -29,7 +29,7 @@ PROGRAMS = {
     "a write that is not always one": "r6 = 0; call 7; r7 = r10; r7 += -8; if r0 == 0 goto +1; r7 += -8; *(u64 *)(r10 - 8) = 1; *(u64 *)(r10 - 16) = 1; *(u64 *)(r7 + 0) = 2; r6 += 1; if r6 != 2 goto -10; r0 = *(u64 *)(r10 - 16); r0 = *(u64 *)(r10 - 8); r0 = 0; exit",
     "a loop of may_goto": "r6 = 0; r7 = 1; *(u64 *)(r10 - 8) = 0; l:; may_goto +4; r6 += 1; r7 = *(u64 *)(r10 - 8); *(u64 *)(r10 - 8) = r6; goto l; r1 = r10; r1 += -16; if r7 == 0 goto +1; r0 = 1; r0 = 0; exit",
     "a loop of may_goto in a function": "r6 = 3; r1 = r10; r1 += -8; *(u64 *)(r10 - 8) = 7; call f; r0 = *(u64 *)(r10 - 8); r0 = r6; exit; f:; r6 = 0; l:; may_goto +4; call 7; if r0 == 5 goto +2; r6 += 1; goto l; *(u64 *)(r1 + 0) = 5; r0 = 0; exit",
-    "a search that is lost": "r6 = 5; r2 = *(u32 *)(r1 + 0); r3 = *(u32 *)(r1 + 4); r4 = r2; r4 += 14; r0 = 1; if r4 > r3 goto end; *(u64 *)(r10 - 8) = 6; *(u64 *)(r10 - 24) = 0; *(u8 *)(r2 + 0) = 1; r4 -= r2; r4 &= 7; r4 += 1; r1 = r10; r1 += -24; r2 = r4; call 6; r0 = 1; end:; exit",
+    "a search that is lost": "r9 = r1; call 7; r7 = r0; r8 = 1; *(u64 *)(r10 - 8) = r0; r8 += 1; r8 += 2; r8 += 3; if r7 == 1 goto +0; if r7 == 2 goto +0; r2 = *(u32 *)(r9 + 0); r3 = *(u32 *)(r9 + 4); r4 = r2; r4 += 14; r0 = 1; if r4 > r3 goto end; *(u64 *)(r10 - 24) = 0; *(u8 *)(r2 + 0) = 1; r4 -= r2; r4 &= 7; r4 += 1; r1 = r10; r1 += -24; r2 = r4; call 6; r0 = 1; end:; exit",
     "what cannot be": "r0 = 5; if r0 == 5 goto +1; r0 = r9; r0 = 1; exit",
 }  # fmt: skip
 
