@@ -26,6 +26,7 @@ def main() -> int:
     ask = commands.add_parser("ask", help="ask the running kernel about sets")
     ask.add_argument("sets", nargs="*")
     ask.add_argument("--machine", default="", metavar="LINUX", help="ask Debian's kernel of this line, in a virtual machine")
+    ask.add_argument("--seconds", type=int, default=900, help="how long a machine may take, which a program can bring to a stop")
     run = commands.add_parser("run", help="run our verifier, and compare")
     run.add_argument("sets", nargs="*", help="sets of cases (all that were made)")
     run.add_argument("--linux", default=_running(), help="the profile, and the kernel that was asked")
@@ -69,7 +70,7 @@ def _ask(args: argparse.Namespace) -> int:
         cache().mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "bench.agreement", "ask", *(args.sets or sets())]
         machine = Path(__file__).parents[2] / "tests/vm/machine.py"
-        how = ["--kernel", args.machine, "--seconds", "3600", "--keep", str(cache())]
+        how = ["--kernel", args.machine, "--seconds", str(args.seconds), "--keep", str(cache())]
         return subprocess.run([sys.executable, str(machine), *how, *command], check=False).returncode
     types_path(_running()).parent.mkdir(parents=True, exist_ok=True)
     types_path(_running()).write_bytes(Path(VMLINUX).read_bytes())
