@@ -113,3 +113,28 @@ def test_6_1_trusts_what_is_read_from_an_object() -> None:
     assert says["u64", "6.1"] == ""
     assert "untrusted_ptr_" in says["u64", "6.12"]
     assert says["u32", "6.12"] == says["u32", "6.18"] == "invalid bpf_context access off=8 size=4"
+
+
+SAVES: Final = "*(u64 *)(r10 - 8) = r1; call 8; r1 = *(u64 *)(r10 - 8); "
+
+
+@pytest.mark.parametrize(
+    ("inner", "fits"),
+    [
+        (SAVES + "exit", True),
+        (SAVES.replace("call 8", "call 7") + "exit", False),
+        (SAVES + SAVES.replace("call 8", "call 7") + "exit", False),
+        (SAVES + "r0 = *(u64 *)(r10 - 8); exit", False),
+        ("if r1 == 0 goto +1; " + SAVES + "exit", False),
+        (SAVES + "*(u64 *)(r10 - 16) = r1; exit", False),
+    ],
+    ids=["only saved", "no such helper", "one of two", "read besides", "a jump into it", "not the lowest"],
+)
+def test_registers_saved_around_some_calls_take_no_stack(inner: str, *, fits: bool) -> None:
+    text = "r1 = 42; *(u64 *)(r10 - 512) = r1; call pc+2; r0 = 0; exit; " + inner
+    code = Code(asm(text.replace("; ", "\n")), int(XDP))
+    assert not verify(code, rules=RULES["6.1"]).accepted
+    for release in ("6.12", "6.18"):
+        verdict = verify(code, rules=RULES[release])
+        assert verdict.accepted == (fits or (release == "6.18" and inner.startswith("if")))
+        assert verdict.accepted or "combined stack size" in verdict.says

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ebpf.engine.program import Code, MapDesc
+from ebpf.engine.verifier.fast_calls import FastCalls
 from ebpf.engine.verifier.live_stack import LiveStack
 from ebpf.engine.verifier.log_precision import PrecisionText
 from ebpf.engine.verifier.precision import Trace, trace_back
@@ -50,6 +51,9 @@ class Env:
         self.strict = False
         self.call_map: dict[int, int] = {}
         self.depth: dict[int, int] = {}
+        #: Of the stack what only calls that keep registers need, and how deep functions reach otherwise.
+        self.fast_calls: FastCalls | None = None
+        self.other_depth: dict[int, int] = {}
         #: Of each access, what kind of memory it reaches: it must be one.
         self.pointer_kinds: dict[int, int] = {}
         #: Says each step of the search for what numbers decided, where the log is to have it.

@@ -22,6 +22,7 @@ from ebpf.engine.verifier import (
 )
 from ebpf.engine.verifier.checkpoints import Checkpoints
 from ebpf.engine.verifier.env import NO_NOTE, Env
+from ebpf.engine.verifier.fast_calls import FastCalls
 from ebpf.engine.verifier.helper_tables import SLEEPS_IDS
 from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.live_stack import LiveStack
@@ -75,6 +76,13 @@ class Explorer:
         if not code.bypass_spectre:
             self.env.guess = self._guess
         self.structure = structure
+        if rules.has("6.12"):
+            calls_ = FastCalls(
+                structure,
+                {id_: (row.name, (given[id_] >> 1 & 0x1F).bit_count()) for id_, row in self._kfuncs.items()},
+                whole=not rules.has("6.18"),
+            )
+            self.env.fast_calls = calls_ if calls_.part_of else None
         if rules.live_stack:
             self.env.live = LiveStack(structure, log.say if log.level & 2 else None)
         self.points = Checkpoints(self.env, log)

@@ -371,6 +371,8 @@ def check_depth(env: Env, tail_calls: bool) -> None:
 
     def rounded(start: int) -> int:
         depth = env.depth.get(start, 0)
+        if env.fast_calls is not None:
+            depth = env.fast_calls.needed(start, depth, env.other_depth.get(start, 0))
         return (depth + 15) // 16 * 16 if env.rules.packs_stacks else max(depth + 31, 32) // 32 * 32
 
     def walk(start: int, chain: tuple[int, ...], total: int) -> None:

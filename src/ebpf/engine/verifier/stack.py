@@ -83,6 +83,8 @@ def _within(env: Env, reg: Reg, off: int, size: int, *, write: bool, helper: boo
     depth = env.depth.get(frame.start, 0)
     if -low > depth:
         env.depth[frame.start] = -low
+    if env.fast_calls is not None and env.slot not in env.fast_calls.part_of:
+        env.other_depth[frame.start] = max(-low, env.other_depth.get(frame.start, 0))
     return low, high
 
 
