@@ -272,3 +272,28 @@ def test_what_is_run_on_an_exception_throws_none(last: str, says: str) -> None:
     insns = asm(text.replace("; ", "\n"))
     code = Code(insns, int(ProgType.SCHED_CLS), kernel_btf=KERNEL, btf=build.build(), functions=((0, main), (4, handle)))
     assert verify(code, rules=RULES["6.18"]).says.split("\n")[-1] == says
+
+
+#: Loops, and how many instructions Linux 6.18 walks until they come back to where they were.
+LOOPS: Final = [
+    ("what is not read any more", "", "l: r1 = r6; bpf_iter_num_next; if r0 != 0 goto l; ", 16),
+    (
+        "stack that a turn wrote anew",
+        "r0 = 0; *(u64 *)(r10 - 32) = r0; ",
+        "l: r1 = r6; bpf_iter_num_next; if r0 == 0 goto +3; r1 = 0; *(u64 *)(r10 - 24) = r1; goto l; ",
+        32,
+    ),
+    (
+        "stack below all that was there",
+        "r0 = 0; ",
+        "l: r1 = r6; bpf_iter_num_next; if r0 == 0 goto +3; r1 = 0; *(u64 *)(r10 - 24) = r1; goto l; ",
+        20,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "before", "loop", "walked"), LOOPS, ids=[each[0].replace(" ", "-") for each in LOOPS])
+def test_a_loop_comes_back_to_where_it_was(name: str, before: str, loop: str, walked: int) -> None:
+    verdict = _judged(Row(name, before + ITER + loop + END), "6.18")
+    assert verdict.accepted
+    assert verdict.processed == walked

@@ -250,7 +250,7 @@ def call_global(env: Env, target: int) -> int:
         raise env.refuse(
             "locked-call",
             "global functions that may sleep are not allowed in non-sleepable context,\n"
-            "i.e., in a RCU/IRQ/preempt-disabled section, or in\na non-sleepable BPF program context.",
+            "i.e., in a RCU/IRQ/preempt-disabled section, or in\na non-sleepable BPF program context",
             "a global function that may sleep is called inside of a section that must not",
         )
     try:
