@@ -236,6 +236,13 @@ def detach(context: Context, words: Words) -> int:
     return detach_program(context, words)
 
 
+def profile(context: Context, words: Words) -> int:
+    """Count what a program's runs cost."""
+    from ebpf.cli.profile import profile as profile_program
+
+    return profile_program(context, words)
+
+
 _VERBS: dict[str, Verb] = {
     "show": show,
     "list": show,
@@ -249,4 +256,5 @@ _VERBS: dict[str, Verb] = {
     "detach": detach,
     "tracelog": tracelog,
     "run": run_program,
+    "profile": profile,
 }

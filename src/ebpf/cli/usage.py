@@ -259,6 +259,8 @@ replays a capture (pcap or pcapng) through an XDP program and prints the verdict
 global variables; --write DIR stores each verdict's packets as DIR/XDP_PASS.pcap and so on.
        {0} {1} {{ load | loadall }} OBJ PATH ... target PROG
 loads programs of SEC(freplace/FUNCTION), SEC(fentry/FUNCTION) and their like for functions of another program.
+       {0} {1} profile PROG [duration SECONDS] cpu_clock
+counts nanoseconds where a machine has no counters.
        {0} {1} unload PROG
 takes a program off interfaces and links, and removes its pins and theirs; what else holds it is told.
        {0} {1} attach PROG HOOK [pin FILE]
