@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ebpf.btf import Kind
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
 from ebpf.errors import EbpfError, FormatError, NotFoundError
@@ -12,6 +13,7 @@ from ebpf.isa import decode
 from ebpf.kernels import open_kernel
 from ebpf.object import Collection
 from support import libbpf
+from support.lacking import has_type, need_type
 
 LIB = libbpf.library()
 pytestmark = [pytest.mark.linux, pytest.mark.skipif(LIB is None, reason="libbpf.so.1 is not installed")]
@@ -210,6 +212,10 @@ def test_options_variables_and_functions_are_libbpfs(tmp_path: Path) -> None:
     # A kernel without CONFIG_KALLSYMS_ALL does not find its own variables.
     theirs, ours = got.pop("per_cpu")
     assert ours == theirs or (theirs.errno and "'runqueues'" in str(ours))
+    # It stands for the kernel's functions on tasks (Linux 6.2).
+    if not has_type("bpf_task_from_pid", Kind.FUNC):
+        theirs, ours = got.pop("functions")
+        assert (theirs.errno, isinstance(ours, NotFoundError) and ours.errno) == (22, 22)
     assert {name: ours for name, (_, ours) in got.items()} == {name: theirs for name, (theirs, _) in got.items()}
     assert all(theirs.errno == 0 for theirs, _ in got.values())
 
@@ -232,6 +238,8 @@ def test_a_weak_function_that_is_missing_leaves_a_call_that_no_kernel_has() -> N
     ],
 )
 def test_what_the_kernel_has_not_is_named(extern: str, use: str, why: str, tmp_path: Path) -> None:
+    if "bpf_task_release" in extern:
+        need_type("bpf_task_release", Kind.FUNC)
     text = HEAD + f'{extern}\nSEC("tp_btf/sched_switch") int f(void *ctx) {{ wide[0] = {use}; return 0; }}\n'
     got = compare(text, tmp_path / "missing.bpf.o")
     theirs, ours = got["f"]

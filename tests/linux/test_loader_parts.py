@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ebpf import attach
-from ebpf.btf import Builder
+from ebpf.btf import Builder, Kind
 from ebpf.compile import compile_c
 from ebpf.elf import read_object
 from ebpf.errors import AttachError, EbpfError, FormatError, KernelError, NotFoundError, NotSupportedError, UsageError
@@ -17,6 +17,7 @@ from ebpf.spec import ObjectSpec
 from ebpf.sys.calls import BtfLoad, Call, GetBtfInfo, R
 from ebpf.sys.kernel import Kernel
 from ebpf.sys.types import open_types
+from support.lacking import has_type, need_type
 
 pytestmark = pytest.mark.linux
 HEAD = """
@@ -64,6 +65,15 @@ SEC(".struct_ops.link") struct tcp_congestion_ops lacking = { .ssthresh=(void*)s
 CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 
+#: A struct of functions by a link (Linux 6.4).
+LINK = ("bpf_struct_ops_link", Kind.STRUCT)
+
+
+def ops() -> str:
+    """The structs of functions that this kernel takes."""
+    return OPS if has_type(*LINK) else "".join(line for line in OPS.splitlines(keepends=True) if "struct_ops.link" not in line)
+
+
 def read(text: str) -> ObjectSpec:
     return read_object(compile_c("parts.bpf.c", text=HEAD + text).object, "parts.bpf.o")
 
@@ -75,6 +85,7 @@ def kernel() -> Iterator[Kernel]:
 
 
 def test_variables_of_an_arena_are_memory_of_both(kernel: Kernel) -> None:
+    need_type("bpf_arena", Kind.STRUCT)
     with Collection.load(read(ARENA), kernel) as held:
         assert (held.variables()["number"], held.variables()["other"]) == (5, 40)
         assert held.programs["add"].run().retval == 6
@@ -84,6 +95,7 @@ def test_variables_of_an_arena_are_memory_of_both(kernel: Kernel) -> None:
 
 
 def test_an_arena_may_say_at_which_address_it_is(kernel: Kernel) -> None:
+    need_type("bpf_arena", Kind.STRUCT)
     text = ARENA.replace("__uint(max_entries, 10);", "__uint(max_entries, 10); __ulong(map_extra, 0x3ull << 43);")
     with Collection.load(read(text), kernel) as held:
         held.set_variable("number", 100)
@@ -103,6 +115,7 @@ def test_types_that_are_given_stand_for_the_kernels_in_core_alone(kernel: Kernel
 
 
 def test_a_program_that_throws_ends_with_what_its_callback_says(kernel: Kernel) -> None:
+    need_type("bpf_throw", Kind.FUNC)
     with Collection.load(read(THROW), kernel) as held:
         short, long = bytes(14), bytes(64)
         assert [held.programs["plain"].run(data).retval for data in (short, long)] == [1, 41]
@@ -111,7 +124,9 @@ def test_a_program_that_throws_ends_with_what_its_callback_says(kernel: Kernel) 
 
 @pytest.mark.parametrize(("name", "control"), [("by_link", "ebpf_test_l"), ("by_map", "ebpf_test_m")])
 def test_a_struct_of_functions_is_the_kernels_until_it_is_closed(name: str, control: str, kernel: Kernel) -> None:
-    with Collection.load(read(OPS), kernel) as held:
+    if name == "by_link":
+        need_type(*LINK)
+    with Collection.load(read(ops()), kernel) as held:
         with attach.struct_ops(held, name):
             assert control in CONTROLS.read_text().split()
             with pytest.raises(EbpfError):
@@ -120,7 +135,8 @@ def test_a_struct_of_functions_is_the_kernels_until_it_is_closed(name: str, cont
 
 
 def test_a_struct_that_lacks_a_function_is_refused(kernel: Kernel) -> None:
-    with Collection.load(read(OPS), kernel) as held:
+    need_type(*LINK)
+    with Collection.load(read(ops()), kernel) as held:
         with pytest.raises(AttachError, match="a function that must be there is missing") as caught:
             attach.struct_ops(held, "lacking")
         assert caught.value.errno == errno.EINVAL

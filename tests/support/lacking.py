@@ -37,6 +37,12 @@ def has_type(name: str, kind: Kind) -> bool:
         return open_types(kernel.read_file(VMLINUX), VMLINUX).find(name, kind) is not None
 
 
+def need_type(name: str, kind: Kind) -> None:
+    """Skip the test where the kernel's own types lack one that stands for what is tried."""
+    if not has_type(name, kind):
+        pytest.skip(f"this kernel's types have no {kind.name.lower()} {name}")
+
+
 @cache
 def raw_cookies() -> bool:
     """Whether programs on raw tracepoints may ask for their cookie (Linux 6.10): one that does is loaded."""
