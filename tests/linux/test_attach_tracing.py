@@ -32,12 +32,14 @@ char LICENSE[] SEC("license") = "GPL";
 long seen = 0, cookie = 0, sum = 0, wide = 0, pointed = 0, count = 0;
 const volatile int mine = 0;
 const volatile bool raw_cookies = false;
+const volatile long pgid = 0;
 #define OURS (bpf_get_current_pid_tgid() >> 32 == mine)
 #define RAW_COUNT(ctx) if (OURS) { __sync_fetch_and_add(&seen, 1); cookie = raw_cookies ? bpf_get_attach_cookie(ctx) : 0; } return 0
 #define COUNT(ctx) if (OURS) { __sync_fetch_and_add(&seen, 1); cookie = bpf_get_attach_cookie(ctx); } return 0
 SEC("tp") int on_tracepoint(void *ctx) { COUNT(ctx); }
 SEC("kprobe") int on_function(struct pt_regs *ctx) { COUNT(ctx); }
 SEC("ksyscall/getpgid") int on_call(struct pt_regs *ctx) { if (OURS) __sync_fetch_and_add(&seen, 1); return 0; }
+SEC("kretsyscall/getpgid") int on_answer(struct pt_regs *ctx) { if (OURS && PT_REGS_RC(ctx) == pgid) __sync_fetch_and_add(&seen, 1); return 0; }
 SEC("kprobe.multi") int on_many(struct pt_regs *ctx) { COUNT(ctx); }
 SEC("uprobe") int on_place(struct pt_regs *ctx) { COUNT(ctx); }
 SEC("uprobe.multi") int on_places(struct pt_regs *ctx) { COUNT(ctx); }
@@ -74,7 +76,7 @@ LIBC = next((line.split()[-1] for line in Path("/proc/self/maps").read_text().sp
 @pytest.fixture
 def held() -> Iterator[Collection]:
     """The programs above, each loaded when it is first needed."""
-    spec = read_object(OBJECT).with_variables({"raw_cookies": raw_cookies()})
+    spec = read_object(OBJECT).with_variables({"raw_cookies": raw_cookies(), "pgid": os.getpgid(0)})
     with open_kernel("linux") as kernel, Collection.load(spec, kernel, load=False) as collection:
         yield collection
 
@@ -144,9 +146,10 @@ def test_a_pattern_hooks_all_functions_of_that_name(held: Collection) -> None:
     assert value(held) == 1
 
 
-def test_a_system_call_by_its_name(held: Collection) -> None:
+@pytest.mark.parametrize("name", ["on_call", "on_answer"])
+def test_a_system_call_by_its_name(name: str, held: Collection) -> None:
     """Where there are no kprobes, its raw tracepoint serves."""
-    with attach.by_section(held.programs["on_call"]) or pytest.fail("not attached"):
+    with attach.by_section(held.programs[name]) or pytest.fail("not attached"):
         for _ in range(3):
             os.getpgid(0)
     assert value(held) == 3
