@@ -99,7 +99,7 @@ def test_every_kind_sees_what_a_process_of_the_cgroup_does_until_its_link_is_clo
                 try:
                     link = stack.enter_context(attach.cgroup(held.programs[f"sees_{number}"], path))
                 except VerifierError as error:
-                    assert (name in UNIX, error.why) == (True, f"this kernel has no programs of SEC({name})")  # noqa: PT017
+                    assert (name in UNIX, error.cause) == (True, f"this kernel has no programs of SEC({name})")  # noqa: PT017
                     continue
                 attached[number] = name
                 assert link.info().detail["attach_type"] == held.programs[f"sees_{number}"].spec.attach_type

@@ -86,6 +86,8 @@ def lent(tmp_path: Path, **what: str) -> dict[str, object]:
         ours.settimeout(60)
         command = [sys.executable, "-c", INSIDE, str(place), str(path), str(theirs.fileno())]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pass_fds=[theirs.fileno()]) as child:
+            # Where it fails, we hear of its end.
+            theirs.close()
             assert ours.recv(10) == b"mapped?", child.communicate()[1]
             for name in ("uid_map", "gid_map"):
                 Path(f"/proc/{child.pid}/{name}").write_text("0 0 1")
