@@ -108,6 +108,7 @@ def test_an_arena_may_say_at_which_address_it_is(kernel: Kernel) -> None:
 
 def test_types_that_are_given_stand_for_the_kernels_in_core_alone(kernel: Kernel) -> None:
     """What is traced and what is called has the ids of the kernel that the object is loaded into."""
+    need_type("bpf_task_from_pid", Kind.FUNC)
     builder = Builder()
     builder.struct("made_up", 80, [("b", builder.integer("long", 8, signed=True), 72)])
     with Collection.load(read(PLACE), kernel, types=open_types(builder.raw(), "given")) as held:

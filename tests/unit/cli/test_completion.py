@@ -50,9 +50,10 @@ def test_what_can_stand_next(typed: str, wanted: set[str]) -> None:
     assert all(word == FILES or word.startswith(last) for word in found)
 
 
-def test_verbs_that_are_not_built_are_not_offered() -> None:
-    assert "profile" in Grammar(grammar("ebpf", "prog")).after([])
-    assert "profile" not in offered("prog ")
+def test_what_the_grammar_has_in_the_place_of_a_verb_and_is_none_is_not_offered() -> None:
+    assert "usdt" in Grammar(grammar("ebpf", "prog")).after([])
+    assert "usdt" not in offered("prog ")
+    assert "profile" in offered("prog ")
 
 
 @pytest.mark.parametrize("noun", ["prog", "map", "link", "net", "btf", "gen", "cgroup", "iter", "struct_ops", "feature", "token", "perf"])
