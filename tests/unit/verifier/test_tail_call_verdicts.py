@@ -1,7 +1,7 @@
 """Packets after a tail call: they stay where it comes back, and may have moved where the program jumped to returned; Linux is asked the same."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pytest
@@ -86,3 +86,22 @@ def test_linux_says_the_same_of_tail_calls(row: Row) -> None:
         except KernelError as error:
             said = error.log or str(error)
     assert (row.says in said) if row.says else not said
+
+
+#: The number at r10 - 8 is -8 or -1024; a function that may end before overwrites it, then it says where the stack is read.
+LEAVES: Final = (
+    "r6 = r1; *(u64 *)(r10 - 8) = -8; r3 = 0; r4 = 0; r5 = 0; call 7; if r0 != 42 goto +1; goto +1; *(u64 *)(r10 - 8) = -1024; r1 = r6; "
+    "r2 = r10; r2 += -8; call f; r1 = *(u64 *)(r10 - 8); r2 = r10; r2 += r1; r0 = *(u64 *)(r2 + 0); r0 = 0; exit; "
+    "f: r6 = r1; r7 = r2; {end}*(u64 *)(r7 + 0) = -16; r0 = 0; exit"
+)
+ENDS: Final = {"a tail call": ("r2 = MAP; r3 = 0; call 12; ", ProgType.XDP), "a load": ("r0 = *(u8 *)skb[0]; ", ProgType.SCHED_CLS)}
+
+
+@pytest.mark.parametrize("name", ENDS, ids=lambda name: name.replace(" ", "-"))
+def test_what_was_not_written_where_a_function_ended_still_counts(name: str) -> None:
+    end, kind = ENDS[name]
+    code, _ = _code(Row(name, LEAVES.format(end=end)), 5)
+    verdict = verify(replace(code, prog_type=int(kind)))
+    assert not verdict.accepted
+    assert verdict.says == "invalid read from stack R2 off=-1024 size=8"
+    assert verify(_code(Row(name, LEAVES.format(end="")), 5)[0]).accepted

@@ -7,10 +7,16 @@ more does not count when states are compared.
 
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from ebpf.engine.verifier.graph import backwards
 from ebpf.engine.verifier.state import Frame, State
 from ebpf.engine.verifier.structure import Structure
+from ebpf.isa import Insn
+from ebpf.isa.opcodes import CALL, LD_IMM64
+from ebpf.uapi import CallSrc
+
+_TAIL_CALL: Final = 12
 
 
 class Masks:
@@ -97,6 +103,9 @@ class LiveStack:
         self._tell = tell
         self._roots: dict[int, Called] = {}
         self._orders: dict[int, tuple[list[int], list[int], list[list[int]]]] = {}
+        #: Where a function may end in the middle, with what follows not written. 6.18 does not think of it, and lets programs
+        #: leave their stack so; Linux learnt it later.
+        self._ends = {slot for slot, insn in enumerate(structure.slots) if insn is not None and _may_end(insn)}
 
     def root(self, start: int) -> Called:
         """A function that nothing calls."""
@@ -184,7 +193,7 @@ class LiveStack:
                 done = place
                 at = order[place]
                 live, ways = 0, following[start + at]
-                always = -1 if ways else 0
+                always = -1 if ways and start + at not in self._ends else 0
                 for each in ways:
                     live |= before[each - start]
                     always &= after[each - start]
@@ -240,6 +249,13 @@ class LiveStack:
                 less = f"-{name} {_slots(old & ~new)} " if old & ~new else ""
                 assert self._tell is not None
                 self._tell(f"({','.join(map(str, called.chain))}) frame {depth} insn {slot} {more}{less}")
+
+
+def _may_end(insn: Insn) -> bool:
+    """Whether a function may end at an instruction that goes on: a tail call, or a load from a packet that is too short."""
+    if insn.opcode & 7 == 0:
+        return insn.opcode != LD_IMM64
+    return insn.opcode == CALL and insn.src == CallSrc.HELPER and insn.imm == _TAIL_CALL
 
 
 def _slots(mask: int) -> str:
