@@ -135,3 +135,50 @@ def test_programs_have_the_tags_of_those_that_bpftool_links(tmp_path: Path, link
         his = {name: verdict.tag for name, verdict in libbpf.verdicts(library, str(theirs)).items()}
         assert mine == his
         assert all(mine.values())
+
+
+#: What one object defines, and how the other declares it; whether they go together.
+MEANT = [
+    ("int x = 1;", "extern int x;", True),
+    ("int x = 1;", "extern const volatile int x;", True),
+    ("int x = 1;", "extern unsigned x;", True),
+    ("int x = 1;", "extern long x;", False),
+    ("int x = 1;", "extern int *x;", False),
+    ("int x[4] = {1};", "extern int x[];", True),
+    ("int x[4] = {1};", "extern short x[4];", False),
+    ("struct s { int a, b; } x = {1, 2};", "struct s { int a, b; }; extern struct s x;", True),
+    ("struct s { int a, b; } x = {1, 2};", "struct s { int b, a; }; extern struct s x;", False),
+    ("struct s { int a, b; } x = {1, 2};", "struct s { int a; }; extern struct s x;", False),
+    ("struct s { int a, b; } x = {1, 2};", "struct other { int a, b; }; extern struct other x;", False),
+    ("struct s { int a; }; struct s *x = (void *)1;", "struct s; extern struct s *x;", True),
+    ("struct s { int a; }; struct s *x = (void *)1;", "struct s { long more; }; extern struct s *x;", True),
+    ("struct s { int a; }; struct s *x = (void *)1;", "union s; extern union s *x;", False),
+    ("enum e { A, B } x = B;", "enum e { C }; extern enum e x;", True),
+    ("enum e { A, B } x = B;", "enum f { A, B }; extern enum f x;", False),
+    ("__noinline int x(int a) { return a; }", "extern int x(int other_name);", True),
+    ("__noinline int x(int a) { return a; }", "extern int x(long a);", False),
+    ("__noinline int x(int a) { return a; }", "extern int x(int a, int b);", False),
+    ("__noinline int x(int a) { return a; }", "extern long x(int a);", False),
+    ("__noinline int x(int a) { return a; }", "extern int x;", False),
+    ("int x __weak = 1;", "long x __weak = 2;", False),
+    ("int x __weak = 1;", "int x = 2;", True),
+]
+
+
+@pytest.mark.parametrize(("defined", "declared", "together"), MEANT, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_is_linked_means_the_same(defined: str, declared: str, together: bool, tmp_path: Path) -> None:
+    """As bpftool's linker has it, in either order."""
+    use = 'SEC("xdp") int use%d(void *ctx) { return (long)&x; }'
+    paths = [tmp_path / "one.o", tmp_path / "two.o"]
+    for number, (path, text) in enumerate(zip(paths, (defined, declared), strict=True)):
+        path.write_bytes(compile_c(f"{number}.c", text=HEAD + text + use % number).object)
+    for order in (paths, paths[::-1]):
+        try:
+            link_objects([(str(path), path.read_bytes()) for path in order])
+            linked = True
+        except FormatError as error:
+            linked = "symbol 'x'" not in str(error)
+        assert linked == together
+        if BPFTOOL is not None:
+            done = subprocess.run([BPFTOOL, "gen", "object", tmp_path / "out.o", *order], capture_output=True, check=False)
+            assert (done.returncode == 0) == together

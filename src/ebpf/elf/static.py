@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ebpf.btf import Btf
+from ebpf.elf.agree import disagreement
 from ebpf.elf.ext import Ext, read_ext
 from ebpf.elf.file import ElfFile, Section, SectionType, Symbol, read_elf
 from ebpf.elf.merge import merge_ext, merge_types
@@ -138,6 +139,10 @@ class _Symbols:
             return place
         place, owner = known
         there = self._rows[place]
+        kept = not symbol.section or each.elf.sections[symbol.section].name not in each.left_out
+        why = disagreement(symbol.name, owner.btf, each.btf) if kept else ""
+        if why:
+            raise FormatError(f"{why} (elsewhere: {owner.elf.path})", path=each.elf.path, where=f"symbol {symbol.name!r}")
         hidden = there.hidden or row.hidden
         if not row.section:
             # Wanted here, and there already (or wanted there too: then a strong wish outweighs a weak one).
