@@ -190,6 +190,23 @@ def test_linux_6_1_refuses_what_it_lacks(name: str, text: str, says: str) -> Non
     assert verify(code, rules=RULES["6.12"]).accepted
 
 
+LINKED = "call 7; r0 &= 255; r1 = r0; r1 += 4; if r1 < 10 goto l; r2 = r0; if r1 < 14 goto l; if r0 >= 10 goto l; r10 = 0; l: r0 = 0; exit"
+APART = "call 7; w0 = w0; r0 >>= 30; r0 <<= 30; r1 = r0; r1 += 1024; if r1 != r0 goto +1; r10 = 0; r0 = 0; exit"
+#: What 6.12 refuses and 6.18 does not, and its words; both know that numbers whose bits differ are not equal.
+STRICTER = [
+    ("a may_goto to what follows", "may_goto +0; r0 = 1; exit", "invalid may_goto off 0 imm 0"),
+    ("a copy of what was learnt by a difference", LINKED, "frame pointer is read only"),
+    ("bits that differ", APART, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "says"), STRICTER, ids=lambda x: str(x).replace(" ", "-")[:40])
+def test_linux_6_12_refuses_what_6_18_does_not(name: str, text: str, says: str) -> None:
+    code = code_of(Row(name, text))
+    assert verify(code, rules=RULES["6.12"]).says == says
+    assert verify(code, rules=RULES["6.18"]).accepted
+
+
 def test_a_helper_newer_than_the_version_is_refused() -> None:
     code = code_of(Row("cgrp_storage_delete", "r1 = MAP ll; r2 = 0; call 211; r0 = 0; exit", type=ProgType.CGROUP_SKB))
     assert verify(code, rules=RULES["6.1"]).says == "invalid func unknown#211"

@@ -354,6 +354,8 @@ class Explorer:
         if opcode == MAY_GOTO:
             if not env.rules.may_goto:
                 raise env.refuse("invalid-instruction", "unknown opcode e5", "this Linux has no may_goto")
+            if not insn.off and not env.rules.may_goto_nowhere:
+                raise env.refuse("invalid-instruction", "invalid may_goto off 0 imm 0", "in this Linux a may_goto must lead somewhere")
             # The way out comes first, as Linux walks it; the next turn starts from what the last one left open.
             turn = state.copy()
             turn.history = (state.history, slot, None)

@@ -12,6 +12,7 @@ from ebpf.engine.verifier.reg import (
     AT_END,
     BEYOND_END,
     BTF_ID,
+    LINKED,
     LINKED32,
     MAP_KEY,
     MAP_PTR,
@@ -237,7 +238,8 @@ def _as_linked(env: Env, source: Reg, reg: Reg) -> Reg:
     num: Num = alu.binary(_ADD, source.num, known(mine - its), env.rules, wide=True)
     if (reg.flags | source.flags) & LINKED32:
         num = zero_extend(num, env.rules)
-    return Reg(SCALAR, num, reg.off, reg.id, reg.flags)
+    flags = reg.flags if env.rules.links_apart else reg.flags | source.flags & LINKED
+    return Reg(SCALAR, num, reg.off, reg.id, flags)
 
 
 def settle_null(env: Env, state: State, pointer: Reg, *, is_null: bool) -> None:

@@ -37,6 +37,8 @@ class Rules:
     linked_differences: bool = True
     #: Of numbers that are not read any more nothing is learnt.
     links_live: bool = True
+    #: What is learnt of a number that differs from those it is linked to does not make them count as such.
+    links_apart: bool = True
     #: What of the stack is still read is found of all paths together.
     live_stack: bool = True
     #: Loops are told by the strongly connected parts of the program.
@@ -64,6 +66,8 @@ class Rules:
     #: A loop may be entered in its middle, straight on.
     enters_loops: bool = True
     may_goto: bool = True
+    #: It may lead to the next instruction.
+    may_goto_nowhere: bool = True
     load_acquire: bool = True
     iterators: bool = True
     #: There are the instructions of cpu v4 (loads and moves that extend the sign, signed division, bswap, long jumps).
@@ -109,14 +113,15 @@ _ROWS: Final = (
         tracks_swaps=False,
         sharp_bits=False,
         forgets_ranges=False,
-        overlap=False,
         linked_differences=False,
         links_live=False,
+        links_apart=False,
         live_stack=False,
         loop_parts=False,
         guesses_mended=False,
         private_stack=False,
         locked_down=False,
+        may_goto_nowhere=False,
         load_acquire=False,
         nonnull_array=False,
         untrusted_leaves=False,
@@ -141,6 +146,7 @@ _ROWS: Final = (
         overlap=False,
         linked_differences=False,
         links_live=False,
+        links_apart=False,
         live_stack=False,
         loop_parts=False,
         longest_history=1 << 30,
