@@ -88,8 +88,9 @@ def _lay_out(each: Input, sections: dict[str, Out]) -> None:
             continue
         if section.align & (section.align - 1) or section.align > _LARGEST_ALIGN:
             raise FormatError(f"is aligned to {section.align}", path=each.elf.path, where=where)
-        base = (out.size + section.align - 1) // section.align * section.align
+        # A piece begins as the strictest before it would: libbpf's linker has it so, and so are the maps of variables as large.
         out.align = max(out.align, section.align)
+        base = (out.size + out.align - 1) // out.align * out.align
         if section.type == SectionType.PROGBITS:
             out.data += bytes(base - out.size) + section.data
         out.size = base + section.size

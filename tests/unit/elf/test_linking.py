@@ -94,6 +94,13 @@ def test_a_function_that_one_object_hides_is_hidden_in_all_that_are_linked(order
     assert {t.name: t.info for t in btf if t.kind == Kind.FUNC} == {"here": 0, "there": 0, "shown": 1, "a": 1, "b": 1}
 
 
+def test_variables_of_each_object_begin_as_the_strictest_does() -> None:
+    texts = {"one": "int a; __u64 b; __u32 c;", "two": "int d;", "three": "char e;"}
+    objects = [(name, compile_c(f"{name}.c", text=HEAD + text).object) for name, text in texts.items()]
+    variables = {v.name: v.offset for v in read_object(link_objects(objects)).maps[".bss"].variables}
+    assert variables == {"a": 0, "b": 8, "c": 16, "d": 24, "e": 32}
+
+
 def test_maps_that_c_fills_say_with_what() -> None:
     maps = read(FILLED).maps
     assert maps["outer"].slots == ((1, "one"), (3, "two"))
