@@ -22,7 +22,7 @@ class FieldKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field. `narrow`: a part of it may be read; `writable`: programs may store to it."""
+    """A field. `narrow`: a part of it may be read; `writable`: programs may store to it; `since`: older kernels in use have it not."""
 
     name: str
     offset: int
@@ -30,6 +30,7 @@ class Field:
     kind: FieldKind = FieldKind.SCALAR
     narrow: bool = True
     writable: bool = False
+    since: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ _ROWS: Final = (
             *_pointers("sk skb_data skb_data_end", 184),
             *_bulk("skb_len", 208),
             *_u32s("skb_tcp_flags", 212),
-            Field("skb_hwtstamp", 216, 8, narrow=False),
+            Field("skb_hwtstamp", 216, 8, narrow=False, since="6.2"),
         ),
     ),
     Context(

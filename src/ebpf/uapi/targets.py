@@ -7,6 +7,8 @@ hooks are named without `bpf_lsm_`.
 from collections.abc import Mapping
 from typing import Final
 
+from ebpf.uapi.bpf import AttachType
+
 
 def _names(text: str, since: str = "") -> dict[str, str]:
     return dict.fromkeys(text.split(), since)
@@ -49,6 +51,15 @@ SLEEPABLE_HOOKS: Final[Mapping[str, str]] = {
 NO_MORE_SLEEPABLE_HOOKS: Final[Mapping[str, str]] = {"inet_conn_established": "6.12"}
 #: Hooks whose programs of cgroups may ask for and set the options of a socket.
 SOCKOPT_HOOKS: Final = frozenset({"sock_graft", "inet_csk_clone", "inet_conn_established", "socket_post_create", "socket_socketpair"})
+
+#: Ways of attaching that older kernels have not, and since when there are these.
+LATER_ATTACHMENTS: Final[Mapping[int, str]] = {
+    AttachType.CGROUP_UNIX_CONNECT: "6.7",
+    AttachType.CGROUP_UNIX_SENDMSG: "6.7",
+    AttachType.CGROUP_UNIX_RECVMSG: "6.7",
+    AttachType.CGROUP_UNIX_GETPEERNAME: "6.7",
+    AttachType.CGROUP_UNIX_GETSOCKNAME: "6.7",
+}
 
 #: Functions whose programs may call bpf_d_path.
 PATH_FUNCTIONS: Final = frozenset(

@@ -18,6 +18,7 @@ MAPS: Final = {
     LOCKED: MapDesc(LOCKED, int(MapType.HASH), 4, 8, 1, special=((4, "bpf_spin_lock", 4),), typed=True),
     TIMED: MapDesc(TIMED, int(MapType.ARRAY), 4, 16, 1, special=((0, "bpf_timer", 16),), typed=True),
 }
+ATTACHED: Final = {ProgType.NETFILTER: AttachType.NETFILTER, ProgType.CGROUP_SOCK_ADDR: AttachType.CGROUP_UNIX_CONNECT}
 #: Slot 0 to 7: a value of the map in r0, or the end.
 LOOKUP: Final = "*(u32 *)(r10 - 4) = 0; r2 = r10; r2 += -4; r1 = map[id:{}]; call 1; if r0 != 0 goto +2; r0 = 0; exit; "
 #: A packet of 20 bytes, if r4 is 20.
@@ -75,12 +76,25 @@ ROWS: Final = [
     ),
     Row("which of two CPUs", "call 8; if r0 < 2 goto +1; r10 = 0; r0 = 0; exit", {"6.1": "frame pointer is read only", "6.12": ""}),
     Row("nothing of what is beyond the stack", "r1 = r10; r2 = 0; r3 = r10; r4 = 0; r5 = 0; call 28; r0 = 0; exit", {"6.1": "*"}),
+    Row(
+        "the elements of two maps",
+        "r6 = r1; r1 = map[id:1]; r0 = *(u32 *)(r6 + 0); if r0 == 0 goto +2; r1 = map[id:2]; "
+        "r2 = subprog[+6]; r3 = 0; r4 = 0; call 164; r0 = 0; exit; r0 = 0; exit",
+        {"6.1": "tail_call abusing map_ptr", "6.12": ""},
+    ),
+    Row(
+        "a field that is newer",
+        "r0 = *(u64 *)(r1 + 216); r0 = 1; exit",
+        {"6.1": "invalid bpf_context access off=216 size=8", "6.12": ""},
+        ProgType.SOCK_OPS,
+    ),
+    Row("a way to attach that is newer", "r0 = 1; exit", {"6.1": "attach type is unknown", "6.12": ""}, ProgType.CGROUP_SOCK_ADDR),
     Row("a program of netfilter", "r0 = 1; exit", {"6.1": "program type netfilter is unknown", "6.12": ""}, ProgType.NETFILTER),
 ]
 
 
 def _judged(row: Row, release: str) -> Verdict:
-    attach = int(AttachType.NETFILTER) if row.type == ProgType.NETFILTER else 0
+    attach = int(ATTACHED.get(row.type, 0))
     return verify(Code(asm(row.text.replace("; ", "\n")), int(row.type), MAPS, attach_type=attach, cpus=2), rules=RULES[release])
 
 

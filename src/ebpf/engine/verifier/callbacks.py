@@ -17,6 +17,8 @@ def run(env: Env, call: Call, before: list[Reg]) -> tuple[int, State] | None:
         # A timer's function must not sleep, whatever runs it; older Linux lets it where the program may.
         return later(env, call.function, call.the_map, sleepable=env.state.sleepable and not env.rules.timers_stay_awake)
     caller = state.frames[-1]
+    if name == "for_each_map_elem" and not env.rules.any_map and env.call_map.get(env.slot, 0) == -1:
+        raise env.refuse("argument-type", "tail_call abusing map_ptr", "one call goes through the elements of different maps")
     if name == "loop":
         after = caller.regs
         caller.regs = before

@@ -67,7 +67,11 @@ def access(env: Env, reg: Reg, at: int, off: int, size: int, *, write: bool, sig
     for field in context.fields:
         if not (field.offset <= off and off + size <= field.offset + field.size):
             continue
-        if field.name in row.hidden or (field.name == "egress_ifindex" and env.code.attach_type != AttachType.XDP_DEVMAP):
+        if (
+            (field.since and not env.rules.has(field.since))
+            or field.name in row.hidden
+            or (field.name == "egress_ifindex" and env.code.attach_type != AttachType.XDP_DEVMAP)
+        ):
             break
         if write:
             allowed = field.writable and (field.name in row.writes if row.writes is not None else True)

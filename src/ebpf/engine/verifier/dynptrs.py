@@ -103,9 +103,11 @@ def begin(env: Env, at: int, reg: Reg, what: str, ref: int = 0) -> None:
     except Refusal as refusal:
         refusal.says += f"\n{says}"
         raise
+    frame = env.state.frames[reg.frame]
+    if env.rules.old_stack and any(DYNPTR_BYTE in frame.stack.get(place, EMPTY).types for place in (index, index - 1)):
+        raise env.refuse("argument-type", says, f"argument {at} lies where a dynptr is")
     for each in range(_SLOTS):
         write_stack(env, reg, at, 8 * each, 8, None, -1)
-    frame = env.state.frames[reg.frame]
     for place in (index, index - 1):
         if frame.stack.get(place, EMPTY).types[0] == DYNPTR_BYTE:
             destroy(env, reg.frame, place)

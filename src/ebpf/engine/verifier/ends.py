@@ -64,7 +64,8 @@ def _in_range(env: Env, reg: Reg, allowed: tuple[int, int], where: str, *, at: i
     """Check what is returned; of `half` a number the low 32 bits matter."""
     if reg.kind != SCALAR:
         raise env.refuse("return-value", f"{where} the register R{at} is not a known value ({reg.name})", "the program returns a pointer")
-    env.precise(at)
+    if not env.rules.old_bounds:
+        env.precise(at)
     num = reg.num
     low, high = (num.smin32, num.smax32) if half and env.rules.hook_ranges else (num.smin, num.smax)
     if allowed[0] <= low and high <= allowed[1]:

@@ -68,7 +68,7 @@ class Explorer:
     def __init__(self, code: Code, rules: Rules, log: Log, limit: int = LIMIT) -> None:
         self.log = log
         self._kfuncs = kfuncs.names(code)
-        on_exception = exceptions.callback_of(code)
+        on_exception = exceptions.callback_of(code) if rules.kernel_functions else -1
         given = kfuncs.registers(code, self._kfuncs)
         structure = Structure(code.insns, code.global_functions(), given, rules=rules, on_exception=on_exception)
         self.env = Env(code, rules, structure)

@@ -57,6 +57,8 @@ class Rules:
     trust: bool = True
     #: A pointer that equals one that is not null is not null.
     equal_pointers: bool = True
+    #: One call may go through the elements of different maps.
+    any_map: bool = True
     #: Tags on arguments of global functions count.
     argument_tags: bool = True
     #: The number of the CPU is below how many there are.
@@ -168,6 +170,7 @@ _ROWS: Final = (
         tells_sleepers=False,
         hook_ranges=False,
         argument_tags=False,
+        any_map=False,
         bounds_cpu=False,
         locked_down=False,
         packs_stacks=False,

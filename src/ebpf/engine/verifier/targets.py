@@ -15,6 +15,7 @@ from ebpf.uapi.targets import (
     DISABLED_HOOKS,
     ERROR_LIST,
     ERROR_PREFIXES,
+    LATER_ATTACHMENTS,
     NO_MORE_SLEEPABLE_HOOKS,
     NO_RETURN_FUNCTIONS,
     NO_RETURN_SINCE,
@@ -37,6 +38,9 @@ def check(env: Env) -> None:
     code = env.code
     kind = ProgType(code.prog_type)
     row = PROGRAM_TYPES[kind]
+    later = LATER_ATTACHMENTS.get(code.attach_type, "") if kind == ProgType.CGROUP_SOCK_ADDR else ""
+    if later and not env.rules.has(later):
+        raise _refused("attach type is unknown", f"Linux {env.rules.name} cannot attach programs so: it can since {later}")
     if row.since and not env.rules.has(row.since):
         raise _refused(
             f"program type {row.name} is unknown", f"Linux {env.rules.name} has no {row.name} programs: they are there since {row.since}"
