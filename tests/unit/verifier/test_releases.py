@@ -152,3 +152,31 @@ def test_registers_saved_around_some_calls_take_no_stack(inner: str, *, fits: bo
         verdict = verify(code, rules=RULES[release])
         assert verdict.accepted == (fits or (release == "6.18" and inner.startswith("if")))
         assert verdict.accepted or "combined stack size" in verdict.says
+
+
+DYNPTR: Final = LOOKUP.format(PLAIN) + "r1 = r0; r2 = 8; r3 = 0; r4 = r10; r4 += -24; call 197; "
+READ: Final = "r1 = r10; r1 += -8; r2 = 8; r3 = r10; r3 += -24; r4 = 0; r5 = 0; call 201; r0 = 0; exit"
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        (DYNPTR + READ, "", ""),
+        (DYNPTR + "*(u64 *)(r10 - 16) = 0; " + READ, "*", "*"),
+        (DYNPTR + DYNPTR + READ, "Dynptr has to be an uninitialized dynptr", ""),
+        (
+            "r1 = map[id:4]; r2 = 8; r3 = 0; r4 = r10; r4 += -24; call 198; *(u64 *)(r10 - 24) = 0; r1 = r10; r1 += -24; r2 = 0; call 200; r0 = 0; exit",
+            "*",
+            "cannot overwrite referenced dynptr",
+        ),
+    ],
+    ids=["read", "overwritten", "begun twice", "one that must be given back"],
+)
+def test_6_1_does_not_watch_dynptrs(text: str, old: str, new: str) -> None:
+    maps = {**MAPS, 4: MapDesc(4, int(MapType.RINGBUF), 0, 0, 4096)}
+    for release in RULES:
+        verdict = verify(Code(asm(text.replace("; ", "\n")), int(KPROBE), maps), rules=RULES[release])
+        says = old if release == "6.1" else new
+        assert verdict.accepted == (not says), verdict.log
+        assert says in ("", "*") or says == verdict.says.split("\n")[-1]
+    assert "cannot overwrite" not in verify(Code(asm(text.replace("; ", "\n")), int(KPROBE), maps), rules=RULES["6.1"]).says

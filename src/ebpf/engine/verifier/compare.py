@@ -161,7 +161,7 @@ def _covers_slot(old: Slot, new: Slot, ids: Ids, how: int, *, precise: bool, len
         return False
     if a[0] == SPILL:
         return covers_reg(old.reg, new.reg, ids, how, precise=precise)
-    if a[0] in SPECIAL or b[0] in SPECIAL:
+    if (a[0] in SPECIAL or b[0] in SPECIAL) and not ids.forgets:
         x_, y_ = old.special, new.special
         if x_ is None:
             return y_ is None

@@ -96,6 +96,9 @@ def _released(env: Env, at: int, reg: Reg) -> None:
 def begin(env: Env, at: int, reg: Reg, what: str, ref: int = 0) -> None:
     """Two slots of the stack become a dynptr; `ref` is the reference of the one that it is a copy of. Raises Refusal."""
     says = "Dynptr has to be an uninitialized dynptr"
+    if reg.kind == DYNPTR and env.rules.old_stack:
+        # What a callback is given may be begun anew there.
+        return
     if reg.kind == DYNPTR:
         raise env.refuse("argument-type", says, f"argument {at} must be 16 bytes of the stack", register=at)
     try:

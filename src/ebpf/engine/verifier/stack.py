@@ -125,7 +125,7 @@ def write(env: Env, reg: Reg, base: int, off: int, size: int, value: Reg | None,
         env.barriers_behind.add(env.slot)
     if not env.privileged and old.spilled and old.reg.kind != SCALAR and size != 8:
         raise env.refuse("stack-bounds", "attempt to corrupt spilled pointer on stack", "a pointer on the stack is overwritten in part")
-    if old.types[0] in SPECIAL or old.types[7] in SPECIAL:
+    if (old.types[0] in SPECIAL or old.types[7] in SPECIAL) and not env.rules.old_stack:
         old = _destroy(env, reg.frame, at)
     aligned = low % 8 == 0
     if env.rules.old_stack and value is not None and value.kind == SCALAR:
@@ -241,7 +241,7 @@ def _write_somewhere(env: Env, reg: Reg, frame: Frame, low: int, high: int, size
         old = frame.stack.get(at, EMPTY)
         within = byte % 8
         was = old.types[within]
-        if was in SPECIAL:
+        if was in SPECIAL and not env.rules.old_stack:
             old = _destroy(env, reg.frame, at)
             was = old.types[within]
         if zero and was == SPILL and old.reg.is_null:
