@@ -106,6 +106,7 @@ def _map(case: MapCase, number: int) -> MapDesc:
         content=bytes.fromhex(case.initial) if case.frozen and case.initial else None,
         special=special,
         typed=bool(case.btf and case.value_type),
+        placed=bool(case.map_extra),
     )
 
 

@@ -33,6 +33,8 @@ class MapDesc:
     special: tuple[tuple[int, str, int], ...] = ()
     #: Whether the types of its keys and values are known.
     typed: bool = False
+    #: Of an arena: whether it has an address in the process.
+    placed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

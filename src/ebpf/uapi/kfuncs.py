@@ -188,7 +188,10 @@ KFUNCS: Final[Mapping[str, Kfunc]] = {
     **_rows(
         "ANY",
         Says.SLEEPABLE | Says.TRUSTED_ARGS,
-        "bpf_copy_from_user_task_dynptr bpf_copy_from_user_task_str_dynptr",
+        """
+        bpf_arena_alloc_pages bpf_arena_free_pages bpf_arena_reserve_pages bpf_copy_from_user_task_dynptr
+        bpf_copy_from_user_task_str_dynptr
+        """,
     ),
     **_rows(
         "ANY",

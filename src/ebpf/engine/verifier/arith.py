@@ -109,11 +109,11 @@ def execute(env: Env, insn: Insn) -> None:
         env.readable(insn.src)
     left = env.readable(dst)
     _writable(env, dst)
+    if left.kind == ARENA or (insn.opcode & 8 and regs[insn.src].kind == ARENA):
+        regs[dst] = Reg(ARENA)
+        return
     if insn.opcode & 8:
         right = regs[insn.src]
-        if left.kind == ARENA or right.kind == ARENA:
-            regs[dst] = Reg(ARENA)
-            return
         if right.kind != SCALAR:
             if left.kind != SCALAR:
                 if op == _SUB and env.privileged:
@@ -165,6 +165,14 @@ def _writable(env: Env, at: int) -> None:
 
 def _move(env: Env, insn: Insn, *, wide: bool) -> Reg:
     src = env.regs[insn.src]
+    if wide and insn.off == 1:
+        if env.arena < 0:
+            raise env.refuse(
+                "invalid-instruction",
+                "addr_space_cast insn can only be used in a program that has an associated arena",
+                "the program names no arena that an address could be in",
+            )
+        return Reg(ARENA) if insn.imm == 1 else ANY
     if wide and not insn.off:
         return link(env, insn.src)
     if src.kind != SCALAR:

@@ -31,6 +31,8 @@ class Env:
         self.privileged = code.privileged
         self.lenient = code.privileged
         self.slot = 0
+        #: The arena that the program names, or -1.
+        self.arena = -1
         #: The function that is run on an exception, or -1.
         self.on_exception = -1
         self.state = State([])

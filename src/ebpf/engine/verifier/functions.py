@@ -14,6 +14,7 @@ from ebpf.engine.verifier.object_arguments import same_struct
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import (
     ANY,
+    ARENA,
     BTF_ID,
     CTX,
     DYNPTR,
@@ -43,7 +44,10 @@ _TAIL_CALL: Final = 12
 
 
 class Parameter:
-    """What a global function takes: `kind` is scalar, ctx, mem, dynptr, object or untrusted; `size` is memory's, `type_id` an object's."""
+    """What a global function takes: `kind` is scalar, ctx, mem, dynptr, object, arena or untrusted.
+
+    `size` is memory's, `type_id` an object's.
+    """
 
     __slots__ = ("kind", "nullable", "size", "type_id")
 
@@ -137,6 +141,8 @@ def _parameter(env: Env, btf: Btf, at: int, type_id: int, tags: set[str]) -> Par
         return Parameter("object", nullable="nullable" in tags, type_id=named(env, essential(inner.name)))
     if "untrusted" in tags and env.rules.untrusted_leaves:
         return _untrusted(env, at, tags, inner)
+    if "arena" in tags and env.rules.has("6.9"):
+        return Parameter("arena")
     if tags & {"untrusted", "arena"}:
         raise Unjudged("arguments of global functions tagged " + ", ".join(sorted(tags)), env.slot)
     if tags & {"trusted", "nullable"}:
@@ -274,6 +280,12 @@ def _passes(env: Env, place: int, parameter: Parameter) -> None:
     reg = env.readable(at)
     if parameter.kind == "untrusted":
         return
+    if parameter.kind == "arena":
+        if reg.kind not in (ARENA, SCALAR):
+            raise env.refuse(
+                "function-arguments", f"R{at} is not a pointer to arena or scalar.", f"argument {at} must be an address in the arena"
+            )
+        return
     if parameter.kind == "scalar":
         if reg.kind != SCALAR:
             raise env.refuse("function-arguments", f"R{at} is not a scalar", f"argument {at} must be a number")
@@ -334,6 +346,8 @@ def enter_global(env: Env, start: int) -> State:
             regs[place + 1] = Reg(CTX)
         elif parameter.kind == "dynptr":
             regs[place + 1] = Reg(DYNPTR, id=env.new_id())
+        elif parameter.kind == "arena":
+            regs[place + 1] = Reg(ARENA)
         elif parameter.kind == "untrusted" and parameter.type_id:
             regs[place + 1] = object_of(env, parameter.type_id, UNTRUSTED)
         elif parameter.kind == "untrusted":

@@ -9,7 +9,7 @@ from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.locks import LOCKS
 from ebpf.engine.verifier.refusal import Unjudged
-from ebpf.engine.verifier.reg import BTF_ID, FUNC, MAP_PTR, MAP_VALUE, MEM, PERCPU, RDONLY, Reg, constant
+from ebpf.engine.verifier.reg import ANY, BTF_ID, FUNC, MAP_PTR, MAP_VALUE, MEM, PERCPU, RDONLY, Reg, constant
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import LD_IMM64
 from ebpf.uapi import MapType, ProgType, PseudoSrc
@@ -35,6 +35,9 @@ def _check_map(env: Env, insn: Insn) -> None:
     if insn.src == PseudoSrc.MAP_FD and insn.imm_hi:
         raise env.refuse("invalid-instruction", "unrecognized bpf_ld_imm64 insn", "an instruction is none that the kernel knows")
     _map_suits(env, desc)
+    if desc.type == MapType.ARENA:
+        _check_arena(env, desc)
+        return
     if insn.src == PseudoSrc.MAP_FD:
         return
     if desc.type != MapType.ARRAY:
@@ -54,6 +57,18 @@ def _check_map(env: Env, insn: Insn) -> None:
         )
 
 
+def _check_arena(env: Env, desc: MapDesc) -> None:
+    if env.arena not in (-1, desc.fd):
+        raise env.refuse("map-type", "Only one arena per program", "a program names one arena at most")
+    if not env.privileged:
+        raise env.refuse("capability", "CAP_BPF and CAP_PERFMON are required to use arena", "an arena takes CAP_PERFMON")
+    if not desc.placed:
+        raise env.refuse(
+            "map-type", "arena's user address must be set via map_extra or mmap()", "the arena has no address in the process yet"
+        )
+    env.arena = desc.fd
+
+
 def load(env: Env, slot: int, insn: Insn) -> Reg:
     """What a 64-bit immediate is: a number, a map, a place in a map's value, a function. Raises Refusal."""
     source = insn.src
@@ -62,6 +77,8 @@ def load(env: Env, slot: int, insn: Insn) -> Reg:
     if source == PseudoSrc.MAP_FD:
         return Reg(MAP_PTR, fd=insn.imm)
     if source == PseudoSrc.MAP_VALUE:
+        if env.code.maps[insn.imm].type == MapType.ARENA:
+            return ANY
         return Reg(MAP_VALUE, fd=insn.imm, off=insn.imm_hi & 0xFFFFFFFF)
     if source == PseudoSrc.FUNC:
         return Reg(FUNC, off=0, uid=slot + 1 + insn.imm)

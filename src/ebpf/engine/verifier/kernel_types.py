@@ -68,6 +68,7 @@ _MAP_STRUCTS: Final = {
     "bpf_local_storage_map": (MapType.SK_STORAGE, MapType.INODE_STORAGE, MapType.TASK_STORAGE, MapType.CGRP_STORAGE),
     "bpf_cgroup_storage_map": (MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE),
     "bpf_bloom_filter": (MapType.BLOOM_FILTER,),
+    "bpf_arena": (MapType.ARENA,),
 }
 _STRUCT_OF_MAP: Final = {kind: name for name, kinds in _MAP_STRUCTS.items() for kind in kinds}
 #: Program types that may write to some fields of kernel structs.

@@ -10,7 +10,7 @@ from ebpf.engine.verifier import dynptrs, irqs, iterators, locks, memory, memory
 from ebpf.engine.verifier.arguments import field
 from ebpf.engine.verifier.context import kernel_context
 from ebpf.engine.verifier.env import Env
-from ebpf.engine.verifier.kernel_types import STRUCT_OF, trusted
+from ebpf.engine.verifier.kernel_types import STRUCT_OF, named, trusted
 from ebpf.engine.verifier.references import require_unmoved
 from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import BTF_ID, CTX, DYNPTR, FUNC, MAP_PTR, MAP_VALUE, MAYBE_NULL, RCU, SCALAR, STACK, UNTRUSTED, Reg
@@ -154,7 +154,10 @@ def _pointer(env: Env, one: KfuncCall, place: int, reg: Reg, row: Type) -> int:
         memory_arguments.constant_text(env, at, reg)
         return 1
     if one.has(place, _MAP):
-        _map(env, one, at, reg)
+        if reg.kind == BTF_ID:
+            _object(env, one, place, reg, one.btf.type(named(env, "bpf_map")))
+        else:
+            _map(env, one, at, reg)
         return 1
     if target.name in _WORK:
         _work(env, one, place, reg, target.name)

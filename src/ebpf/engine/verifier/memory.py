@@ -42,7 +42,7 @@ from ebpf.uapi.prog_types import WRITES_PACKETS
 
 MAX_OFFSET: Final = 1 << 29
 _SOCKETS: Final = frozenset((SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK))
-_SPECIAL: Final = frozenset((CTX, *_SOCKETS, BTF_ID))
+_SPECIAL: Final = frozenset((CTX, *_SOCKETS, BTF_ID, ARENA))
 #: Loads from these may be one instruction: one that reads zero where nothing is.
 _PROBED: Final = frozenset((BTF_ID, MEM))
 _DESCRIPTIONS: Final = {

@@ -330,7 +330,7 @@ def _invalid(insn: Insn) -> str:
         elif op == Alu.MOV:
             allowed = (0, 8, 16, 32) if kind == Class.ALU64 else (0, 8, 16)
             if insn.off == 1 and kind == Class.ALU64:
-                return "addr_space_cast insn can only be used in a program that has an associated arena"
+                return "" if insn.imm in (1, 1 << 16) else "addr_space_cast insn can only convert between address space 1 and 0"
             if insn.off not in allowed or insn.imm:
                 return "BPF_MOV uses reserved fields"
         elif (
