@@ -81,7 +81,7 @@ def _map(desc: MapDesc) -> list[object]:
     content = hashlib.sha256(desc.content).hexdigest() if desc.content is not None else ""
     inner = _map(desc.inner) if desc.inner is not None else None
     sizes = (desc.type, desc.key_size, desc.value_size, desc.max_entries, desc.flags)
-    return [*sizes, desc.frozen, content, desc.special, desc.typed, inner]
+    return [*sizes, desc.frozen, content, desc.special, desc.typed, desc.placed, inner]
 
 
 @lru_cache(maxsize=1)

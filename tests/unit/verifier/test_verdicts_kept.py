@@ -97,6 +97,7 @@ OTHERS = {
     "a map's content": replace(_code(), maps={5: MapDesc(5, MapType.HASH, 4, 8, 4, content=b"x")}),
     "a map's fields": replace(_code(), maps={5: MapDesc(5, MapType.HASH, 4, 8, 4, special=((0, "bpf_timer", 16),))}),
     "a map's types": replace(_code(), maps={5: MapDesc(5, MapType.HASH, 4, 8, 4, typed=True)}),
+    "whether a map has an address": replace(_code(), maps={5: MapDesc(5, MapType.HASH, 4, 8, 4, placed=False)}),
     "a frozen map": replace(_code(), maps={5: MapDesc(5, MapType.HASH, 4, 8, 4, frozen=True)}),
     "an inner map": replace(_code(), maps={5: MapDesc(5, MapType.HASH, 4, 8, 4, inner=MapDesc(0, MapType.HASH, 4, 8, 4))}),
 }
