@@ -16,7 +16,7 @@ from setuptools import setup
 
 #: What takes the time of a walk; all classes that these share are compiled together, so that their fields are plain memory.
 HOT = (
-    *("num", "bits", "alu", "branch", "reg", "state", "stack", "compare", "checkpoints", "precision", "loops", "loop_parts"),
+    *("num", "bits", "alu", "comparisons", "branch", "reg", "state", "stack", "compare", "checkpoints", "precision", "loops", "loop_parts"),
     *("arith", "jumps", "env", "memory", "explore", "structure", "graph", "live_stack", "log", "log_precision"),
 )
 _FOLDER = "src/ebpf/engine/verifier"

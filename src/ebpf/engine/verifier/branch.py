@@ -3,48 +3,37 @@
 from typing import Final
 
 from ebpf.engine.verifier import old_bounds
+from ebpf.engine.verifier.comparisons import JEQ, JGE, JGT, JLE, JLT, JNE, JSET, JSGE, JSGT, JSLE, JSLT
 from ebpf.engine.verifier.num import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32, U64, Num, of_bits, s32, s64, settle
 from ebpf.engine.verifier.rules import Rules
-from ebpf.isa.opcodes import Jmp
 
-_JEQ: Final = int(Jmp.JEQ)
-_JNE: Final = int(Jmp.JNE)
-_JGT: Final = int(Jmp.JGT)
-_JGE: Final = int(Jmp.JGE)
-_JLT: Final = int(Jmp.JLT)
-_JLE: Final = int(Jmp.JLE)
-_JSGT: Final = int(Jmp.JSGT)
-_JSGE: Final = int(Jmp.JSGE)
-_JSLT: Final = int(Jmp.JSLT)
-_JSLE: Final = int(Jmp.JSLE)
-_JSET: Final = int(Jmp.JSET)
 #: "None of the bits is set": what JSET means when it is not taken. Not an operation of the ISA.
 _CLEAR: Final = 0x100
 OPPOSITE: Final = {
-    _JEQ: _JNE,
-    _JNE: _JEQ,
-    _JGT: _JLE,
-    _JLE: _JGT,
-    _JGE: _JLT,
-    _JLT: _JGE,
-    _JSGT: _JSLE,
-    _JSLE: _JSGT,
-    _JSGE: _JSLT,
-    _JSLT: _JSGE,
-    _JSET: _CLEAR,
+    JEQ: JNE,
+    JNE: JEQ,
+    JGT: JLE,
+    JLE: JGT,
+    JGE: JLT,
+    JLT: JGE,
+    JSGT: JSLE,
+    JSLE: JSGT,
+    JSGE: JSLT,
+    JSLT: JSGE,
+    JSET: _CLEAR,
 }
 SWAPPED: Final = {
-    _JEQ: _JEQ,
-    _JNE: _JNE,
-    _JGT: _JLT,
-    _JLT: _JGT,
-    _JGE: _JLE,
-    _JLE: _JGE,
-    _JSGT: _JSLT,
-    _JSLT: _JSGT,
-    _JSGE: _JSLE,
-    _JSLE: _JSGE,
-    _JSET: _JSET,
+    JEQ: JEQ,
+    JNE: JNE,
+    JGT: JLT,
+    JLT: JGT,
+    JGE: JLE,
+    JLE: JGE,
+    JSGT: JSLT,
+    JSLT: JSGT,
+    JSGE: JSLE,
+    JSLE: JSGE,
+    JSET: JSET,
 }
 
 
@@ -60,7 +49,7 @@ def decided(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> bool | None
         av, am, bv, bm = a.value & U32, a.mask & U32, b.value & U32, b.mask & U32
         umin1, umax1, smin1, smax1 = a.umin32, a.umax32, a.smin32, a.smax32
         umin2, umax2, smin2, smax2 = b.umin32, b.umax32, b.smin32, b.smax32
-    if op in (_JEQ, _JNE):
+    if op in (JEQ, JNE):
         equal: bool | None = None
         if not am and not bm:
             equal = av == bv
@@ -69,8 +58,8 @@ def decided(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> bool | None
         elif wide and (a.umin32 > b.umax32 or a.umax32 < b.umin32 or a.smin32 > b.smax32 or a.smax32 < b.smin32):
             # The halves may differ where the whole numbers' ranges meet.
             equal = False
-        return equal if equal is None or op == _JEQ else not equal
-    if op == _JSET:
+        return equal if equal is None or op == JEQ else not equal
+    if op == JSET:
         if bm:
             if am:
                 return None
@@ -78,19 +67,19 @@ def decided(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> bool | None
         if av & ~am & bv:
             return True
         return False if not (av | am) & bv else None
-    if op == _JGT:
+    if op == JGT:
         return True if umin1 > umax2 else False if umax1 <= umin2 else None
-    if op == _JSGT:
+    if op == JSGT:
         return True if smin1 > smax2 else False if smax1 <= smin2 else None
-    if op == _JLT:
+    if op == JLT:
         return True if umax1 < umin2 else False if umin1 >= umax2 else None
-    if op == _JSLT:
+    if op == JSLT:
         return True if smax1 < smin2 else False if smin1 >= smax2 else None
-    if op == _JGE:
+    if op == JGE:
         return True if umin1 >= umax2 else False if umax1 < umin2 else None
-    if op == _JSGE:
+    if op == JSGE:
         return True if smin1 >= smax2 else False if smax1 < smin2 else None
-    if op == _JLE:
+    if op == JLE:
         return True if umax1 <= umin2 else False if umin1 > umax2 else None
     return True if smax1 <= smin2 else False if smin1 > smax2 else None
 
@@ -99,15 +88,15 @@ def refine(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, N
     """What the two numbers are where `a op b` holds; give OPPOSITE[op] for where it does not."""
     if rules.old_bounds:
         return _refine_old(op, a, b, wide=wide)
-    if op in (_JGT, _JGE, _JSGT, _JSGE):
+    if op in (JGT, JGE, JSGT, JSGE):
         y, x = refine(SWAPPED[op], b, a, rules, wide=wide)
         return x, y
-    if op in (_JSET, _CLEAR):
+    if op in (JSET, _CLEAR):
         return _refine_bits(op, a, b, rules, wide=wide)
-    if op == _JNE:
+    if op == JNE:
         return _refine_other(a, b, rules, wide=wide)
     if wide:
-        if op == _JEQ:
+        if op == JEQ:
             umin, umax, smin, smax = max(a.umin, b.umin), min(a.umax, b.umax), max(a.smin, b.smin), min(a.smax, b.smax)
             mask = a.mask & b.mask
             value = (a.value | b.value) & ~mask
@@ -115,20 +104,20 @@ def refine(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, N
                 settle(value, mask, smin, smax, umin, umax, a.smin32, a.smax32, a.umin32, a.umax32, rules),
                 settle(value, mask, smin, smax, umin, umax, b.smin32, b.smax32, b.umin32, b.umax32, rules),
             )
-        if op in (_JLT, _JLE):
-            gap = 1 if op == _JLT else 0
+        if op in (JLT, JLE):
+            gap = 1 if op == JLT else 0
             umax, umin = min(a.umax, b.umax - gap), max(a.umin + gap, b.umin)
             return (
                 settle(a.value, a.mask, a.smin, a.smax, a.umin, umax, a.smin32, a.smax32, a.umin32, a.umax32, rules),
                 settle(b.value, b.mask, b.smin, b.smax, umin, b.umax, b.smin32, b.smax32, b.umin32, b.umax32, rules),
             )
-        gap = 1 if op == _JSLT else 0
+        gap = 1 if op == JSLT else 0
         smax, smin = min(a.smax, b.smax - gap), max(a.smin + gap, b.smin)
         return (
             settle(a.value, a.mask, a.smin, smax, a.umin, a.umax, a.smin32, a.smax32, a.umin32, a.umax32, rules),
             settle(b.value, b.mask, smin, b.smax, b.umin, b.umax, b.smin32, b.smax32, b.umin32, b.umax32, rules),
         )
-    if op == _JEQ:
+    if op == JEQ:
         umin, umax = max(a.umin32, b.umin32), min(a.umax32, b.umax32)
         smin, smax = max(a.smin32, b.smin32), min(a.smax32, b.smax32)
         mask = a.mask & b.mask & U32
@@ -138,14 +127,14 @@ def refine(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[Num, N
             settle(a.value & high | value, a.mask & high | mask, a.smin, a.smax, a.umin, a.umax, smin, smax, umin, umax, rules),
             settle(b.value & high | value, b.mask & high | mask, b.smin, b.smax, b.umin, b.umax, smin, smax, umin, umax, rules),
         )
-    if op in (_JLT, _JLE):
-        gap = 1 if op == _JLT else 0
+    if op in (JLT, JLE):
+        gap = 1 if op == JLT else 0
         umax, umin = min(a.umax32, b.umax32 - gap), max(a.umin32 + gap, b.umin32)
         return (
             settle(a.value, a.mask, a.smin, a.smax, a.umin, a.umax, a.smin32, a.smax32, a.umin32, umax, rules),
             settle(b.value, b.mask, b.smin, b.smax, b.umin, b.umax, b.smin32, b.smax32, umin, b.umax32, rules),
         )
-    gap = 1 if op == _JSLT else 0
+    gap = 1 if op == JSLT else 0
     smax, smin = min(a.smax32, b.smax32 - gap), max(a.smin32 + gap, b.smin32)
     return (
         settle(a.value, a.mask, a.smin, a.smax, a.umin, a.umax, a.smin32, smax, a.umin32, a.umax32, rules),
@@ -159,7 +148,7 @@ def _refine_old(op: int, a: Num, b: Num, *, wide: bool) -> tuple[Num, Num]:
         return old_bounds.learnt(op, a, b.value, wide=wide), b
     if _known(a, wide=wide):
         return a, old_bounds.learnt(SWAPPED.get(op, op), b, a.value, wide=wide)
-    return old_bounds.equal(a, b) if wide and op == _JEQ else (a, b)
+    return old_bounds.equal(a, b) if wide and op == JEQ else (a, b)
 
 
 def refine_itself(op: int, n: Num, rules: Rules, *, wide: bool) -> Num:
@@ -171,12 +160,12 @@ def refine_itself(op: int, n: Num, rules: Rules, *, wide: bool) -> Num:
         return _refine_old(op, n, n, wide=wide)[0]
     smin, smax, umin, umax = n.smin, n.smax, n.umin, n.umax
     smin32, smax32, umin32, umax32 = n.smin32, n.smax32, n.umin32, n.umax32
-    if op in (_JLT, _JGT):
+    if op in (JLT, JGT):
         if wide:
             umin, umax = umin + 1, umax - 1
         else:
             umin32, umax32 = umin32 + 1, umax32 - 1
-    elif op in (_JSLT, _JSGT):
+    elif op in (JSLT, JSGT):
         if wide:
             smin, smax = smin + 1, smax - 1
         else:
@@ -222,7 +211,7 @@ def _refine_bits(op: int, a: Num, b: Num, rules: Rules, *, wide: bool) -> tuple[
         return x, y
     tested = b.value if wide else b.value & U32
     value, mask = a.value, a.mask
-    if op == _JSET:
+    if op == JSET:
         # One of the bits is set: which, is known if it is just one.
         if tested & (tested - 1) or not tested:
             return _again(a, rules), b

@@ -23,6 +23,7 @@ from ebpf.engine.verifier import (
 from ebpf.engine.verifier.checkpoints import Checkpoints
 from ebpf.engine.verifier.env import NO_NOTE, Env
 from ebpf.engine.verifier.fast_calls import FastCalls
+from ebpf.engine.verifier.fields import RESERVED_JUMP, RESERVED_LOAD
 from ebpf.engine.verifier.helper_tables import SLEEPS_IDS
 from ebpf.engine.verifier.kernel_types import kernel
 from ebpf.engine.verifier.live_stack import LiveStack
@@ -35,7 +36,7 @@ from ebpf.engine.verifier.refusal import Refusal, Unjudged
 from ebpf.engine.verifier.reg import ANY, CTX, NOTHING, SCALAR, STACK, Reg, constant, number
 from ebpf.engine.verifier.rules import Rules
 from ebpf.engine.verifier.state import Frame, State
-from ebpf.engine.verifier.structure import RESERVED_JUMP, RESERVED_LOAD, Structure
+from ebpf.engine.verifier.structure import Structure
 from ebpf.isa import Insn
 from ebpf.isa.opcodes import BYTES, CALL, EXIT, GOTOL, JA, LD_IMM64, MAY_GOTO, Alu, Class, Jmp, Mode
 from ebpf.uapi import HELPERS, CallSrc

@@ -3,6 +3,7 @@
 from typing import Final
 
 from ebpf.engine.verifier import alu, branch
+from ebpf.engine.verifier.comparisons import JEQ, JGE, JGT, JLE, JLT, JNE
 from ebpf.engine.verifier.env import Env
 from ebpf.engine.verifier.locks import LOCKS
 from ebpf.engine.verifier.num import Num, known, zero_extend
@@ -36,17 +37,11 @@ from ebpf.engine.verifier.reg import (
 )
 from ebpf.engine.verifier.state import Slot, State
 from ebpf.isa import Insn
-from ebpf.isa.opcodes import Alu, Class, Jmp
+from ebpf.isa.opcodes import Alu, Class
 from ebpf.uapi import MapType
 
 _ADD: Final = int(Alu.ADD)
-_JEQ: Final = int(Jmp.JEQ)
-_JNE: Final = int(Jmp.JNE)
-_JGT: Final = int(Jmp.JGT)
-_JGE: Final = int(Jmp.JGE)
-_JLT: Final = int(Jmp.JLT)
-_JLE: Final = int(Jmp.JLE)
-_ORDER: Final = (_JGT, _JGE, _JLT, _JLE)
+_ORDER: Final = (JGT, JGE, JLT, JLE)
 _PACKETS: Final = (PACKET, PACKET_META, PACKET_END)
 _NOT_NULL: Final = frozenset((SOCKET, TCP_SOCK, MAP_VALUE, MAP_KEY, SOCK_COMMON))
 _MOST_LINKED: Final = 6
@@ -89,9 +84,9 @@ def _pointer_decided(env: Env, op: int, left: Reg, right: Reg) -> bool | None:
         op = branch.SWAPPED[op]
     if right.const != 0 or not _not_null(env, left):
         return None
-    if op == _JEQ:
+    if op == JEQ:
         return False
-    return True if op == _JNE else None
+    return True if op == JNE else None
 
 
 def _not_null(env: Env, reg: Reg) -> bool:
@@ -115,10 +110,10 @@ def _packet_decided(op: int, left: Reg, right: Reg) -> bool | None:
         return None
     if pointer.rng >= 0 or pointer.kind == PACKET_END:
         return None
-    if op in (_JLE, _JGT):
-        return op == _JGT if pointer.rng == BEYOND_END else None
-    if op in (_JLT, _JGE):
-        return op == _JGE
+    if op in (JLE, JGT):
+        return op == JGT if pointer.rng == BEYOND_END else None
+    if op in (JLT, JGE):
+        return op == JGE
     return None
 
 
@@ -187,12 +182,12 @@ def learn(env: Env, insn: Insn, state: State, places: list[Place] | None, *, tak
             _spread(env, state, left, insn.dst, places)
         return
     if insn.opcode & 8:
-        if wide and left.is_pointer and right.is_pointer and op in (_JEQ, _JNE) and env.rules.equal_pointers:
-            _equal_pointers(env, state, insn, left, right, equal=(op == _JEQ) == taken)
+        if wide and left.is_pointer and right.is_pointer and op in (JEQ, JNE) and env.rules.equal_pointers:
+            _equal_pointers(env, state, insn, left, right, equal=(op == JEQ) == taken)
         if wide and _packets(state, op, left, right, insn, taken=taken):
             return
-    elif wide and not insn.imm and op in (_JEQ, _JNE) and left.flags & MAYBE_NULL:
-        settle_null(env, state, left, is_null=(op == _JEQ) == taken)
+    elif wide and not insn.imm and op in (JEQ, JNE) and left.flags & MAYBE_NULL:
+        settle_null(env, state, left, is_null=(op == JEQ) == taken)
         return
     if left.is_pointer and not env.privileged:
         raise _prohibited(env, insn.dst)
@@ -302,11 +297,11 @@ def _packets(state: State, op: int, left: Reg, right: Reg, insn: Insn, *, taken:
         return False
     if not taken:
         op = branch.OPPOSITE[op]
-    if op in (_JLE, _JLT):
-        _proved(state, pointer, 1 if op == _JLT else 0)
+    if op in (JLE, JLT):
+        _proved(state, pointer, 1 if op == JLT else 0)
     elif pointer.kind == PACKET:
         regs = state.frames[-1].regs
-        regs[at] = pointer.same(pointer.num, pointer.off, pointer.id, pointer.flags, BEYOND_END if op == _JGT else AT_END)
+        regs[at] = pointer.same(pointer.num, pointer.off, pointer.id, pointer.flags, BEYOND_END if op == JGT else AT_END)
     return True
 
 

@@ -7,21 +7,10 @@ stay as they are, and make unknown what is computed of them.
 from typing import Final
 
 from ebpf.engine.verifier import bits
+from ebpf.engine.verifier.comparisons import JEQ, JGE, JGT, JLE, JLT, JNE, JSET, JSGE, JSGT, JSLE, JSLT
 from ebpf.engine.verifier.num import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32, U64, UNKNOWN, Num, known, s32, s64
-from ebpf.isa.opcodes import Jmp
 
 _HIGH: Final = U64 ^ U32
-_JEQ: Final = int(Jmp.JEQ)
-_JNE: Final = int(Jmp.JNE)
-_JGT: Final = int(Jmp.JGT)
-_JGE: Final = int(Jmp.JGE)
-_JLT: Final = int(Jmp.JLT)
-_JLE: Final = int(Jmp.JLE)
-_JSGT: Final = int(Jmp.JSGT)
-_JSGE: Final = int(Jmp.JSGE)
-_JSLT: Final = int(Jmp.JSLT)
-_JSLE: Final = int(Jmp.JSLE)
-_JSET: Final = int(Jmp.JSET)
 
 
 def settled(
@@ -131,17 +120,17 @@ def decided(op: int, a: Num, b: Num, *, wide: bool) -> bool | None:
     else:
         value, mask, other, sother = a.value & U32, a.mask & U32, b.value & U32, s32(b.value)
         umin, umax, smin, smax = a.umin32, a.umax32, a.smin32, a.smax32
-    if op in (_JEQ, _JNE):
-        return None if mask else (value == other) == (op == _JEQ)
-    if op == _JSET:
+    if op in (JEQ, JNE):
+        return None if mask else (value == other) == (op == JEQ)
+    if op == JSET:
         return True if value & ~mask & other else False if not (value | mask) & other else None
-    if op in (_JSGT, _JSGE, _JSLT, _JSLE):
+    if op in (JSGT, JSGE, JSLT, JSLE):
         umin, umax, other = smin, smax, sother
-    if op in (_JGT, _JSGT):
+    if op in (JGT, JSGT):
         return True if umin > other else False if umax <= other else None
-    if op in (_JLT, _JSLT):
+    if op in (JLT, JSLT):
         return True if umax < other else False if umin >= other else None
-    if op in (_JGE, _JSGE):
+    if op in (JGE, JSGE):
         return True if umin >= other else False if umax < other else None
     return True if umax <= other else False if umin > other else None
 
@@ -161,15 +150,15 @@ def learnt(op: int, n: Num, other: int, *, wide: bool) -> Num:
     value, mask = n.value, n.mask
     if not wide:
         other &= U32
-    if op == _JEQ:
+    if op == JEQ:
         if wide:
             return known(other)
         low = Num(0, 0, 0, 0, 0, 0, s32(other), s32(other), other, other)
         return _as_low_half(value & _HIGH | other, mask & _HIGH, low)
-    if op == _JSET:
+    if op == JSET:
         if other and not other & other - 1:
             value, mask = value | other, mask & ~other
-    elif op not in _ORDERS and op != _JNE:
+    elif op not in _ORDERS and op != JNE:
         value, mask = value & ~other, mask & ~other
         n = UNKNOWN
     if wide:
@@ -179,17 +168,17 @@ def learnt(op: int, n: Num, other: int, *, wide: bool) -> Num:
     return _as_low_half(value, mask, Num(0, 0, 0, 0, 0, 0, smin, smax, umin, umax))
 
 
-_ORDERS: Final = (_JGT, _JGE, _JLT, _JLE, _JSGT, _JSGE, _JSLT, _JSLE)
+_ORDERS: Final = (JGT, JGE, JLT, JLE, JSGT, JSGE, JSLT, JSLE)
 
 
 def _narrowed(op: int, smin: int, smax: int, umin: int, umax: int, other: int, width: int) -> tuple[int, int, int, int]:
     whole = (1 << width) - 1
-    if op in (_JGT, _JGE):
-        umin = max(umin, other + (op == _JGT) & whole)
-    elif op in (_JLT, _JLE):
-        umax = min(umax, other - (op == _JLT) & whole)
-    elif op in (_JSGT, _JSGE):
-        smin = max(smin, _signed(other + (op == _JSGT) & whole, width))
-    elif op in (_JSLT, _JSLE):
-        smax = min(smax, _signed(other - (op == _JSLT) & whole, width))
+    if op in (JGT, JGE):
+        umin = max(umin, other + (op == JGT) & whole)
+    elif op in (JLT, JLE):
+        umax = min(umax, other - (op == JLT) & whole)
+    elif op in (JSGT, JSGE):
+        smin = max(smin, _signed(other + (op == JSGT) & whole, width))
+    elif op in (JSLT, JSLE):
+        smax = min(smax, _signed(other - (op == JSLT) & whole, width))
     return smin, smax, umin, umax
