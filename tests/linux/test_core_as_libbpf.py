@@ -205,17 +205,18 @@ def test_a_field_that_is_missing_is_named_when_it_is_needed(pairs: dict[str, tup
 
 
 def test_options_variables_and_functions_are_libbpfs(tmp_path: Path) -> None:
-    got = compare(HEAD + EXTERNS, tmp_path / "externs.bpf.o")
+    text = EXTERNS
+    if not has_type("bpf_task_from_pid", Kind.FUNC):
+        # Linux 6.2 has the first functions on tasks; without them libbpf loads nothing of such an object.
+        kept = text[: text.index('SEC("tp_btf/sched_switch") int functions')].splitlines()
+        text = "\n".join(line for line in kept if "bpf_task_" not in line) + "\n"
+    got = compare(HEAD + text, tmp_path / "externs.bpf.o")
     # Debian's libbpf 1.1 leaves 0 in a call that is never made, later ones (and ours) a helper that there is not.
     theirs, ours = got.pop("weak_function")
     assert (theirs.errno, isinstance(ours, libbpf.Verdict)) == (0, True)
     # A kernel without CONFIG_KALLSYMS_ALL does not find its own variables.
     theirs, ours = got.pop("per_cpu")
     assert ours == theirs or (theirs.errno and "'runqueues'" in str(ours))
-    # It stands for the kernel's functions on tasks (Linux 6.2).
-    if not has_type("bpf_task_from_pid", Kind.FUNC):
-        theirs, ours = got.pop("functions")
-        assert (theirs.errno, isinstance(ours, NotFoundError) and ours.errno) == (22, 22)
     assert {name: ours for name, (_, ours) in got.items()} == {name: theirs for name, (theirs, _) in got.items()}
     assert all(theirs.errno == 0 for theirs, _ in got.values())
 

@@ -72,15 +72,20 @@ def _detach(call: calls.ProgDetach) -> None:
 
 
 def _query(call: calls.ProgQuery) -> calls.Attached:
-    room = 64
+    room, known = 64, 3
     while True:
         arrays = [ctypes.create_string_buffer(4 * room) for _ in range(4)]
-        ids, prog_flags, link_ids, link_flags = (where(array) for array in arrays)
-        a = attr("IIIIQIIQQQQ", call.target, call.attach_type, call.flags, 0, ids, room, 0, prog_flags, link_ids, link_flags, 0, size=64)
+        ids, *more = (where(array) for array in arrays)
+        more = [place if number < known else 0 for number, place in enumerate(more)]
+        a = attr("IIIIQIIQQQQ", call.target, call.attach_type, call.flags, 0, ids, room, 0, *more, 0, size=64)
         result = bpf(int(call.cmd), a)
-        if result != -errno.ENOSPC:
+        if result == -errno.ENOSPC:
+            room *= 2
+        elif result == -errno.EINVAL and known:
+            # Linux before 6.6 tells nothing of links, and before 6.0 only programs: whoever asks for more is refused.
+            known = {3: 1, 1: 0}[known]
+        else:
             break
-        room *= 2
     if result < 0:
         raise failure(-result, "bpf(PROG_QUERY)", capability="CAP_NET_ADMIN")
     (flags,) = struct.unpack_from("=I", a, 12)
