@@ -193,7 +193,7 @@ _ROWS = (
     _Row(
         "fmod_ret",
         _traced(_T.TRACING, _A.MODIFY_RETURN, "bpf_modify_return_test"),
-        "Linux 5.7, CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
+        "Linux 5.7, CONFIG_FUNCTION_ERROR_INJECTION",
         "",
     ),
     _Row("lsm", _traced(_T.LSM, _A.LSM_MAC, "bpf_lsm_file_open"), "Linux 5.7, CONFIG_BPF_LSM", "seccomp, or cgroup programs"),
