@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def judge(code: Code) -> Verdict:
     verdict = verify(code)
     if verdict.accepted and path is not None:
         try:
-            write_atomically(path, _text(verdict, numbers))
+            write_atomically(path, _packed(verdict, numbers))
         except OSError:
             # A full or read-only disk costs time at the next load, nothing else.
             return verdict
@@ -51,7 +53,7 @@ def verdict_key(code: Code) -> str:
     return _key(code, named, {fd: at for at, fd in enumerate(dict.fromkeys(named.values()))})
 
 
-def _key(code: Code, named: dict[int, int], numbers: dict[int, int]) -> str:
+def _key(code: Code, named: Mapping[int, int], numbers: dict[int, int]) -> str:
     raw = bytearray(encode(code.insns))
     for slot, fd in named.items():
         raw[8 * slot + 4 : 8 * slot + 8] = numbers[fd].to_bytes(4, "little")
@@ -72,9 +74,9 @@ def _key(code: Code, named: dict[int, int], numbers: dict[int, int]) -> str:
     return digest.hexdigest()[:40]
 
 
-def _named(insns: Bytecode) -> dict[int, int]:
+def _named(insns: Bytecode) -> Mapping[int, int]:
     """The slots where a program names a map, and which."""
-    return {slot: insns.imm(slot) for slot in insns.slots(LD_IMM64, *_MAP)}
+    return insns.imms(LD_IMM64, *_MAP)
 
 
 def _map(desc: MapDesc) -> list[object]:
@@ -92,34 +94,42 @@ def _judges() -> bytes:
     return json.dumps([[file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files]).encode()
 
 
-def _text(verdict: Verdict, numbers: dict[int, int]) -> bytes:
-    facts = {
-        "processed": verdict.processed,
-        "ctx_access": [[slot, *access] for slot, access in verdict.ctx_access.items()],
-        "call_map": [[slot, numbers[fd]] for slot, fd in verdict.call_map.items() if fd in numbers],
-        "stack_depth": list(verdict.stack_depth.items()),
-        "btf_loads": sorted(verdict.btf_loads),
-        "dead": sorted(verdict.dead),
-    }
-    body = json.dumps(facts).encode()
+def _packed(verdict: Verdict, numbers: dict[int, int]) -> bytes:
+    """A verdict as lists of numbers, each behind its length: those of a large program are read faster than JSON is."""
+    lists = (
+        [verdict.processed],
+        [part for slot, access in verdict.ctx_access.items() for part in (slot, *access)],
+        [part for slot, fd in verdict.call_map.items() if fd in numbers for part in (slot, numbers[fd])],
+        [part for pair in verdict.stack_depth.items() for part in pair],
+        sorted(verdict.btf_loads),
+        sorted(verdict.dead),
+    )
+    body = b"".join(struct.pack(f"<I{len(each)}i", len(each), *each) for each in lists)
     return hashlib.sha256(body).digest() + body
 
 
 def _read(path: Path, fds: dict[int, int]) -> Verdict | None:
     """A kept verdict; None if there is none, or it is torn or damaged."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read()
     except OSError:
         return None
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
+    body = data[32:]
+    if hashlib.sha256(body).digest() != data[:32]:
         return None
-    facts = json.loads(data[32:])
+    lists, at = [], 0
+    while at < len(body):
+        count = int.from_bytes(body[at : at + 4], "little")
+        lists.append(struct.unpack_from(f"<{count}i", body, at + 4))
+        at += 4 + 4 * count
+    (processed,), accesses, calls, depths, loads, dead = lists
     return Verdict(
         True,
-        processed=facts["processed"],
-        ctx_access={slot: (offset, size) for slot, offset, size in facts["ctx_access"]},
-        call_map={slot: fds[at] for slot, at in facts["call_map"]},
-        stack_depth=dict(facts["stack_depth"]),
-        btf_loads=frozenset(facts["btf_loads"]),
-        dead=frozenset(facts["dead"]),
+        processed=processed,
+        ctx_access=dict(zip(accesses[::3], zip(accesses[1::3], accesses[2::3], strict=True), strict=True)),
+        call_map={slot: fds[number] for slot, number in zip(calls[::2], calls[1::2], strict=True)},
+        stack_depth=dict(zip(depths[::2], depths[1::2], strict=True)),
+        btf_loads=frozenset(loads),
+        dead=frozenset(dead),
     )

@@ -59,11 +59,12 @@ class Bytecode(Sequence[Insn]):
     Raises FormatError as `decode` does.
     """
 
-    __slots__ = ("_found", "_insns", "_size", "raw")
+    __slots__ = ("_found", "_imms", "_insns", "_size", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self._found: dict[int, list[int]] = {}
+        self._imms: dict[tuple[int, ...], dict[int, int]] = {}
         wide = self.slots(LD_IMM64)
         self._size = len(raw) // 8 - len(wide)
         whole = len(raw) % 8 == 0 and all(raw[8 * slot + 8 : 8 * slot + 12] == _SECOND for slot in wide)
@@ -95,6 +96,14 @@ class Bytecode(Sequence[Insn]):
         """Its immediate number; of a wide one, the first half."""
         imm: int = _IMM.unpack_from(self.raw, 8 * slot + 4)[0]
         return imm
+
+    def imms(self, opcode: int, *kinds: int) -> Mapping[int, int]:
+        """The immediate numbers of the instructions that `slots` finds, by slot."""
+        key = (opcode, *kinds)
+        found = self._imms.get(key)
+        if found is None:
+            found = self._imms[key] = {slot: self.imm(slot) for slot in self.slots(opcode, *kinds)}
+        return found
 
     def replaced(self, new: Mapping[int, Insn]) -> "Bytecode":
         """The same with other instructions at some slots, each as wide as the one that it takes the place of."""

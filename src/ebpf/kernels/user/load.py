@@ -239,7 +239,7 @@ def _needs_types(insns: Bytecode) -> bool:
     """Whether a program has to do with the kernel's objects or functions."""
     if insns.slots(LD_IMM64, PseudoSrc.BTF_ID) or insns.slots(CALL, CallSrc.KFUNC_CALL):
         return True
-    return any(insns.imm(slot) in WITH_OBJECTS for slot in insns.slots(CALL, CallSrc.HELPER))
+    return not WITH_OBJECTS.isdisjoint(insns.imms(CALL, CallSrc.HELPER).values())
 
 
 def fix_up(insns: Bytecode, dead: frozenset[int]) -> Bytecode:
@@ -253,7 +253,7 @@ def fix_up(insns: Bytecode, dead: frozenset[int]) -> Bytecode:
 
 def _bodies(insns: Bytecode, call: ProgLoad) -> None:
     """Refuse now a helper that user space has no body for, not when the program runs."""
-    for number in dict.fromkeys(insns.imm(slot) for slot in insns.slots(CALL, CallSrc.HELPER)):
+    for number in dict.fromkeys(insns.imms(CALL, CallSrc.HELPER).values()):
         if not body(call.prog_type, number):
             row = HELPERS.get(number)
             name = row.name if row is not None else str(number)
@@ -298,7 +298,7 @@ def source_lines(call: ProgLoad, btf: Btf | None) -> tuple[SourceLine, ...]:
 
 def maps_named(insns: Bytecode) -> list[int]:
     """The descriptors of the maps that a program names, each once, in order."""
-    return list(dict.fromkeys(insns.imm(slot) for slot in insns.slots(LD_IMM64, PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE)))
+    return list(dict.fromkeys(insns.imms(LD_IMM64, PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE).values()))
 
 
 def show_ids(insns: tuple[Insn, ...], ids: Mapping[int, int]) -> bytes:
