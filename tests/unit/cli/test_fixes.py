@@ -142,7 +142,8 @@ def test_a_patch_applies_and_is_accepted(row: tuple[str, str, str, str, str], tm
     path, text = tmp_path / "wrong.bpf.c", _source(row)
     path.write_text(text)
     # Every Linux here lets a program with CAP_PERFMON read stack that nothing was written to.
-    how = ["--linux", "6.1", *(["--bpf-only"] if row[0] == "E0014" else [])]
+    # 6.1 learns nothing of `i != 64`, which clang makes of two tests.
+    how = ["--linux", "6.12", *(["--bpf-only"] if row[0] == "E0014" else [])]
     assert main(["verify", str(path), "--fix", "--json", *how]) == 1
     (told,) = json.loads(capsys.readouterr().out)
     assert told["id"] == row[0]
