@@ -95,12 +95,15 @@ def _load(image: bytes, table: Sequence[int]) -> LoadedCode:
             memory[place : place + length] = image[at : at + length]
     symbols, strings = _symbols(image, headers)
     resolver = _Resolver(memory, base, stubs, code_size, strings)
+    addresses: dict[int, int] = {}
     for _, kind, _, _, at, length, _, target, _, _ in headers:
         if kind != 4 or target not in places:
             continue
         for where, info, addend in _RELA.iter_unpack(image[at : at + length]):
-            symbol = symbols[info >> 32]
-            address = resolver.address(symbol, places)
+            number = info >> 32
+            address = addresses.get(number)
+            if address is None:
+                address = addresses[number] = resolver.address(symbols[number], places)
             resolver.apply(info & 0xFFFFFFFF, places[target] + where, address, addend)
     entry = fill = next_ = -1
     for name, _, _, section, value, _ in symbols:
