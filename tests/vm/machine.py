@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -182,6 +183,10 @@ def run(command: Sequence[str], *, kernel: str = "6.12", seconds: float = 600, f
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
+                # Its log tells how far it came.
+                pass
+            finally:
+                # Whatever ends us ends it.
                 process.kill()
                 process.wait()
         log = (work / "log").read_text(errors="replace") if (work / "log").exists() else ""
@@ -230,6 +235,7 @@ def main() -> int:
     parser.add_argument("--keep", default="", metavar="FOLDER", help="what it writes here stays")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not options.command:
         parser.error("which command?")
     try:
