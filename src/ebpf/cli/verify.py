@@ -21,13 +21,14 @@ from ebpf.spec import ObjectSpec, ProgramSpec
 from ebpf.sys.kernel import VMLINUX
 from ebpf.uapi import ProgType
 
-USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--linux VERSION,...] [--btf FILE] [--bpf-only] [--fix]
-                   [--log-level LEVEL] [--json|--sarif]
+USAGE = """usage: ebpf verify FILE.c|FILE.o [--prog NAME] [--type SECTION] [--linux VERSION,...] [--btf FILE] [--bpf-only]
+                   [--fix] [--log-level LEVEL] [--json|--sarif]
 
 Judge the programs of an object file, or of C source that is compiled first, as Linux of a version would: {versions}
 (without one the running kernel's, if it is among them, else the newest). A refusal is explained; ebpf explain ID says more of its
 kind. Kernel objects are judged by the types of the kernel, which --btf names (a vmlinux.btf); without it those of the running
-kernel serve for its own version. --bpf-only judges what a program may do that is loaded with CAP_BPF, but without CAP_PERFMON.
+kernel serve for its own version. --type says what programs are whose own section does not: xdp, tc, kprobe/vfs_read.
+--bpf-only judges what a program may do that is loaded with CAP_BPF, but without CAP_PERFMON.
 --fix adds a patch of the C source for each refusal that it can mend: what comes of it was compiled and accepted (apply it with
 patch -p1). --log-level 1 adds the log of the way that failed, 2 of all ways, 4 the statistics.
 
@@ -66,11 +67,13 @@ def run(context: Context, argv: list[str]) -> int:
     if not words or words.peek() in ("help", "-h", "--help"):
         print(USAGE.format(versions=", ".join(RULES)))
         return 0
-    path, wanted, level, versions, sarif, types, fix, privileged = None, "", 0, "", False, None, False, True
+    path, wanted, section, level, versions, sarif, types, fix, privileged = None, "", "", 0, "", False, None, False, True
     while words:
         word = words.take("FILE")
         if word == "--prog":
             wanted = words.take(word)
+        elif word == "--type":
+            section = words.take(word)
         elif word == "--log-level":
             level = number(words.take(word), "log level")
         elif word == "--linux":
@@ -96,7 +99,7 @@ def run(context: Context, argv: list[str]) -> int:
         raise UsageError("verify: --fix changes C source; give the .c file")
     kernel = _Kernel(types, privileged=privileged)
     try:
-        judged = list(_judge(_read(path, wanted), wanted, level, rules, kernel))
+        judged = list(_judge(_typed(_read(path, wanted), section), wanted, level, rules, kernel))
         if fix:
             judged = [_with_patch(each, path, kernel) for each in judged]
     except (EbpfError, OSError) as error:
@@ -117,6 +120,13 @@ def _read(path: Path, wanted: str) -> ObjectSpec:
         raise NotFoundError("program", wanted, where=str(path), near=near(wanted, spec.programs, count=3))
     if not spec.programs:
         raise FormatError("no program in it", path=str(path))
+    return spec
+
+
+def _typed(spec: ObjectSpec, section: str) -> ObjectSpec:
+    """The object with what its programs are whose section does not say it."""
+    for name in [name for name, program in spec.programs.items() if section and program.type == ProgType.UNSPEC]:
+        spec = spec.with_program(name, section=section)
     return spec
 
 
@@ -171,7 +181,7 @@ def _judge(spec: ObjectSpec, wanted: str, level: int, rules: list[Rules], kernel
     for program in spec.programs.values():
         if not wanted or program.name == wanted:
             if program.type == ProgType.UNSPEC:
-                why = f"section {program.section!r} is no section name of a program, so that nothing says what it may do"
+                why = f"section {program.section!r} is no section name of a program, so that nothing says what it may do (--type does)"
                 free = Code((), program.type, {}, program.name)
                 yield from (_Judged(program, free, each, Verdict(False, cause=why, unknown=why)) for each in rules)
                 continue
@@ -200,6 +210,7 @@ def _with_patch(each: _Judged, path: Path, kernel: _Kernel) -> _Judged:
         program = spec.programs.get(each.spec.name)
         if program is None:
             raise NotFoundError("program", each.spec.name)
+        program = _typed(spec, each.spec.section).programs[program.name]
         code, _, verdict = _judge_one(spec, program, 0, each.rules, kernel)
         return code, verdict
 

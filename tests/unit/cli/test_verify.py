@@ -37,6 +37,16 @@ def test_the_exit_status_tells_the_verdict(write: Write, text: str, status: int)
     assert main(["verify", write(text)]) == status
 
 
+@pytest.mark.parametrize(("kind", "status"), [("", 3), ("xdp", 0), ("cgroup/dev", 1), ("no_such_type", 2)])
+def test_what_no_section_says_is_said(write: Write, kind: str, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(GOOD.replace('SEC("xdp")', 'SEC("mine")').replace("return XDP_PASS", "return ctx->rx_queue_index > 5"))
+    assert main(["verify", path, *(["--type", kind] if kind else [])]) == status
+    told = capsys.readouterr()
+    assert {0: "passes: accepted", 1: "passes: refused", 2: "'no_such_type' is no section name of a program", 3: "--type"}[
+        status
+    ] in told.out + told.err
+
+
 @pytest.mark.parametrize("text", ["", "no ELF at all"])
 def test_what_is_no_object_cannot_be_used(write: Write, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", write(text, "p.o")]) == 2
