@@ -92,8 +92,9 @@ SEC("kprobe/x") int f(void *ctx) { bpf_printk("a"); bpf_printk("a %d", 1); bpf_p
 //// map
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 10); __type(key, __u32); __type(value, __u64);
     __uint(pinning, LIBBPF_PIN_BY_NAME); } m SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); } n SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __uint(key_size, 4);
-    __array(values, typeof(m)); } o SEC(".maps") = {.values = {&m}};
+    __array(values, typeof(n)); } o SEC(".maps") = {.values = {&n}};
 SEC("xdp") int f(struct xdp_md *ctx) { __u32 k = 1; __u64 *v = bpf_map_lookup_elem(&m, &k);
     if (v) __sync_fetch_and_add(v, 1); return XDP_PASS; }
 char _license[] SEC("license") = "GPL";
