@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Set
 
 _BYTE = "[0-9a-f]{2}"
 _VOLATILE = (
@@ -43,6 +44,24 @@ _LISTS = re.compile(r'(map_ids |prog_ids |"map_ids":\s*\[|"prog_ids":\s*\[)([\d,
 # The id of a map or program, as the bytes of a value.
 _ID_BYTES = re.compile(rf"(?:{_BYTE} ){{4}}|{_BYTE} {_BYTE} {_BYTE} 00(?=\n)")
 _ID_LIST = re.compile(r'"value":\s*\["0x..","0x..","0x..","0x00"\s*\]')
+
+
+def without(text: str, ids: Set[int]) -> str:
+    """A text without the entries of objects with these ids, in lists as they are printed plainly and as JSON."""
+    text = re.sub(r"^(\d+): .*\n(?:\t.*\n)*", lambda found: "" if int(found[1]) in ids else found[0], text, flags=re.MULTILINE)
+    for start in reversed([found.end() for found in re.finditer(r"^\[(?=\{)", text, re.MULTILINE)]):
+        spans, at = [], start
+        while at < len(text) and text[at] == "{":
+            try:
+                row, end = json.JSONDecoder().raw_decode(text, at)
+            except ValueError:
+                break
+            spans.append((at, end, row.get("id") in ids))
+            at = end + len(re.match(r",?\s*", text[end:])[0])  # type: ignore[index]
+        if any(gone for _, _, gone in spans):
+            between = text[spans[0][1] : spans[1][0]] if len(spans) > 1 else ""
+            text = text[:start] + between.join(text[first:last] for first, last, gone in spans if not gone) + text[spans[-1][1] :]
+    return text
 
 
 def normal(text: str, command: str) -> str:
